@@ -1,0 +1,47 @@
+{
+  # The build that ships. CMakeLists.txt builds the same sources for native tests and tools.
+  'target_defaults': {
+    # Node's common.gypi asks for C++17 without exceptions or RTTI, and for -O3, which makes for larger executables.
+    'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-fno-exceptions', '-fno-rtti'],
+    'cflags_cc': ['-std=c++20', '-Wall', '-Wextra', '-fvisibility=hidden', '-fvisibility-inlines-hidden'],
+    'cflags': ['-ffunction-sections', '-fdata-sections'],
+    'include_dirs': ['native'],
+    'configurations': {
+      'Release': {
+        'cflags!': ['-O3'],
+        'cflags': ['-O2'],
+        'defines': ['NDEBUG'],
+      },
+    },
+  },
+  'targets': [
+    {
+      'target_name': 'praas_core',
+      'type': 'static_library',
+      'sources': ['<!@(node scripts/sources.cjs core)'],
+      'link_settings': {
+        'libraries': ['-lrt', '-ldl', '-pthread'],
+      },
+    },
+    {
+      'target_name': 'praas',
+      'type': 'loadable_module',
+      'sources': ['<!@(node scripts/sources.cjs addon)'],
+      'dependencies': [
+        'praas_core',
+        # Every C++ exception becomes a JS error instead of std::terminate. A net only: see native/napi/setup.h.
+        "<!(node -p \"require('node-addon-api').targets\"):node_addon_api_except_all",
+      ],
+      'ldflags': ['-Wl,--gc-sections'],
+    },
+    {
+      'target_name': 'praas-host',
+      'type': 'executable',
+      'sources': ['<!@(node scripts/sources.cjs host)'],
+      'dependencies': ['praas_core'],
+      # -rdynamic is for executables that load addons; here it would export every symbol and defeat --gc-sections.
+      'ldflags!': ['-rdynamic'],
+      'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--gc-sections'],
+    },
+  ],
+}

@@ -1,0 +1,73 @@
+# Shared by the scripts of this folder; source it, do not run it. Sets strict mode and goes to the repository root.
+set -euo pipefail
+repository_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$repository_root"
+
+fail() {
+  printf '%s: %s\n' "${0##*/}" "$*" >&2
+  exit 1
+}
+
+# Usage text of a script: its leading comment block.
+usage() {
+  sed -n '2,/^[^#]/{/^#/s/^# \{0,1\}//p}' "$0"
+}
+
+# stage NAME COMMAND [ARGUMENT...] runs a command between a heading and its duration and returns its status. A failure
+# is also noted in $PRAAS_REPORTS/failed-stages, where scripts/summarize finds it.
+stage() {
+  local name=$1 started=$SECONDS status=0
+  shift
+  printf '== stage %s\n' "$name"
+  "$@" || status=$?
+  printf '== %s took %d s%s\n' "$name" $((SECONDS - started)) "$([[ $status -eq 0 ]] || printf ' and FAILED (%d)' "$status")"
+  if [[ $status -ne 0 && -n ${PRAAS_REPORTS:-} ]]; then
+    printf '%s\n' "$name" >>"$PRAAS_REPORTS/failed-stages"
+  fi
+  return "$status"
+}
+
+# Installs Debian packages that are missing when root, otherwise says which. On other systems it only reminds.
+need_apt() {
+  if ! command -v dpkg-query >/dev/null; then
+    printf 'not a Debian system: make sure the equivalents of these packages are there: %s\n' "$*"
+    return 0
+  fi
+  local package missing=()
+  for package in "$@"; do
+    [[ $(dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null) == installed ]] || missing+=("$package")
+  done
+  [[ ${#missing[@]} -gt 0 ]] || return 0
+  if [[ $(id --user) -ne 0 ]]; then
+    fail "missing Debian packages; install them and run this again: apt-get install ${missing[*]}"
+  fi
+  apt-get update --quiet --quiet
+  DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --quiet --no-install-recommends "${missing[@]}" >/dev/null
+}
+
+need_node() {
+  command -v node >/dev/null || fail 'no node on PATH; Node 20.19 or newer is needed'
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 19) ? 0 : 1)' ||
+    fail "Node $(node --version) is too old; Node 20.19 or newer is needed"
+}
+
+# Installs the npm dependencies exactly as locked, only when the lock file has changed since the last time.
+need_npm_packages() {
+  need_node
+  local stamp=node_modules/.package-lock.sha256 sum
+  sum=$(sha256sum package-lock.json)
+  [[ -f $stamp && $(<"$stamp") == "$sum" ]] && return 0
+  npm ci --no-audit --no-fund
+  printf '%s\n' "$sum" >"$stamp"
+}
+
+# Keeps two builds out of one build directory, from here to unlock_directory or the end of the script.
+lock_directory() {
+  mkdir --parents "$1"
+  exec 9>"$1/.lock"
+  flock 9
+}
+
+unlock_directory() {
+  exec 9>&-
+}

@@ -1,0 +1,49 @@
+#!/usr/bin/env node
+// Prints the C++ sources of a build target, one per line, relative to the repository root. binding.gyp (the build that
+// ships) and CMakeLists.txt (native tests, tools) both ask this script, so that neither can forget a file.
+//
+//   node scripts/sources.cjs core [FOLDER...]   Node-free runtime: all of native/*/ but napi; only FOLDERs if named
+//   node scripts/sources.cjs addon              the binding: native/addon.cc and native/napi/
+//   node scripts/sources.cjs host               entry point of the praas-host executable
+'use strict'
+
+const fs = require('node:fs')
+const path = require('node:path')
+
+const root = path.resolve(__dirname, '..')
+
+/** Folders directly below native/ that belong to the core. */
+function coreFolders() {
+  return fs
+    .readdirSync(path.join(root, 'native'), { withFileTypes: true })
+    .filter((entry) => entry.isDirectory() && entry.name !== 'napi')
+    .map((entry) => entry.name)
+}
+
+/** Every .cc file below `folder`; a missing folder has none. */
+function sourcesBelow(folder) {
+  const absolute = path.join(root, folder)
+  if (!fs.existsSync(absolute)) return []
+  return fs.readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
+    const relative = path.posix.join(folder, entry.name)
+    if (entry.isDirectory()) return sourcesBelow(relative)
+    return entry.name.endsWith('.cc') ? [relative] : []
+  })
+}
+
+const targets = {
+  core: (folders) =>
+    (folders.length > 0 ? folders : coreFolders())
+      .flatMap((folder) => sourcesBelow(`native/${folder}`))
+      .filter((file) => path.posix.basename(file) !== 'main.cc'),
+  addon: () => ['native/addon.cc', ...sourcesBelow('native/napi')],
+  host: () => ['native/host/main.cc'],
+}
+
+const [target, ...folders] = process.argv.slice(2)
+if (!Object.hasOwn(targets, target ?? '')) {
+  console.error(`usage: sources.cjs ${Object.keys(targets).join('|')} [FOLDER...]; got "${target ?? ''}"`)
+  process.exit(2)
+}
+const files = targets[target](folders).filter((file) => fs.existsSync(path.join(root, file)))
+if (files.length > 0) console.log(files.sort().join('\n'))
