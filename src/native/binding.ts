@@ -1,0 +1,208 @@
+/**
+ * The one place where TypeScript meets the native addon: its loader and the types of what it exports.
+ *
+ * Everything here runs on the JS thread. Times are milliseconds (fractions allowed) unless the name says otherwise; ids and
+ * versions are `bigint`. Native failures throw or reject with an `Error` that carries `code`, and for OS failures `errno`
+ * and `syscall`; src/errors.ts turns these into the public classes.
+ */
+
+export interface Capabilities {
+  readonly version: string
+  readonly napi: number
+  readonly transports: readonly string[]
+  /** Names of what this build or host lacks, with the reason. */
+  readonly missing: Readonly<Record<string, string>>
+}
+
+export interface NativeConnectOptions {
+  host: string
+  port: number
+  process: string
+  token: string
+  transport: 'auto' | 'shm' | 'tcp'
+  timeoutMs: number
+  windowBytes: number
+  checksum: boolean
+  /** How long a waiting call polls before it blocks, microseconds. */
+  spinUs: number
+}
+
+export interface NativeServerInfo {
+  readonly process: string
+  readonly transport: string
+  readonly upgradeReason: string
+  readonly maxContiguous: number
+  readonly maxInFlight: number
+  readonly defaultTimeoutMs: number
+  readonly hostPid: number
+}
+
+export interface NativeFunctionRef {
+  readonly index: number
+  readonly flags: number
+}
+
+export interface NativeKeyInfo {
+  readonly key: string
+  readonly kind: 'value' | 'array'
+  readonly elementType: number
+  readonly bytes: number
+  readonly version: bigint
+  readonly modifiedMs: number
+}
+
+export interface NativeSetOptions {
+  ifVersion?: bigint
+  offset?: number
+  timeoutMs: number
+}
+
+/** A client's connection to one process. Keeps the event loop alive only while something is in flight. */
+export interface NativeConnection {
+  readonly info: NativeServerInfo
+  readonly closed: boolean
+  readonly inFlight: number
+  resolve(name: string, timeoutMs: number): Promise<NativeFunctionRef>
+  resolveSync(name: string, timeoutMs: number): NativeFunctionRef
+  /**
+   * Starts a call and returns its id; `output` (from `allocate`) receives the result in place. The promise of the reply is
+   * `promise`. A rejected call carries `code`; for ERR_FUNCTION_THREW and ERR_WORKER_CRASHED `message` is the JSON detail.
+   * `input` must not change until it settles.
+   */
+  invoke(
+    fn: number,
+    input: Uint8Array,
+    output: Uint8Array | undefined,
+    flags: number,
+    timeoutMs: number,
+  ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
+  invokeSync(fn: number, input: Uint8Array, output: Uint8Array | undefined, flags: number, timeoutMs: number): Uint8Array
+  cancel(id: bigint): void
+  openStream(
+    fn: number,
+    flags: number,
+    timeoutMs: number,
+    events: {
+      chunk(bytes: Uint8Array): void
+      room(bytes: number): void
+      end(error: Error | undefined): void
+    },
+  ): bigint
+  /** Bytes taken, at most the room announced. */
+  sendChunk(id: bigint, bytes: Uint8Array, last: boolean): number
+  consumed(id: bigint, bytes: number): void
+  /** Zero-copy memory for inputs and outputs. Detached by `release` and by `close`. */
+  allocate(bytes: number): Uint8Array
+  release(buffer: Uint8Array): void
+  stateGet(key: string, timeoutMs: number): Promise<{ data: Uint8Array; version: bigint }>
+  stateSet(key: string, data: Uint8Array, options: NativeSetOptions): Promise<bigint>
+  stateAppend(key: string, data: Uint8Array, timeoutMs: number): Promise<bigint>
+  stateDelete(key: string, ifVersion: bigint | undefined, timeoutMs: number): Promise<boolean>
+  stateStat(key: string, timeoutMs: number): Promise<NativeKeyInfo>
+  stateRead(key: string, offset: number, length: number, timeoutMs: number): Promise<Uint8Array>
+  stateKeys(prefix: string, after: string, limit: number, timeoutMs: number): Promise<NativeKeyInfo[]>
+  lock(name: string, mode: 'read' | 'write', timeoutMs: number): { readonly id: bigint; readonly promise: Promise<bigint> }
+  unlock(lock: bigint, timeoutMs: number): Promise<void>
+  /** AdminOp as in protocol/frame.h; the reply is JSON text. */
+  admin(op: number, argument: string, timeoutMs: number): Promise<string>
+  /** Called once when the connection ends other than by close(). */
+  onLost(callback: (error: Error) => void): void
+  close(): void
+}
+
+export interface NativeInvocation {
+  /** Names the invocation in every other call. */
+  readonly handle: bigint
+  readonly fn: number
+  readonly depth: number
+  /** Milliseconds left until the deadline. */
+  readonly remainingMs: number
+  readonly stream: boolean
+}
+
+export interface NativeWorkerHooks {
+  /**
+   * Runs one invocation. Return bytes (or undefined for none) to complete it now, or `PENDING` to complete it later with
+   * `complete` or `fail`. Throwing fails it. `input` is valid until it is completed.
+   */
+  invoke(invocation: NativeInvocation, input: Uint8Array): Uint8Array | undefined | typeof PENDING
+  /** A running invocation was cancelled or missed its deadline. */
+  cancelled(handle: bigint): void
+  /** No new invocations will come; exit when the running ones are finished. */
+  drain(): void
+  /** Chunks or room for the streams of this worker may have come. */
+  streams(): void
+}
+
+/** What `NativeWorkerHooks.invoke` returns for an asynchronous function. */
+export const PENDING = 1
+
+export interface NativeWorker {
+  readonly participant: number
+  readonly processId: string
+  readonly concurrency: number
+  readonly maxContiguous: number
+  readonly defaultTimeoutMs: number
+  /** Resolves with the application to load (JSON) once the host says so. */
+  waitForLoad(): Promise<string>
+  /** Registers the functions and starts taking calls. */
+  start(functions: readonly { name: string; flags: number }[], hooks: NativeWorkerHooks): void
+  loadFailed(why: string): void
+  complete(handle: bigint, result: Uint8Array | undefined): boolean
+  fail(handle: bigint, code: string, message: string): boolean
+  /** A view of the result's final place. */
+  output(handle: bigint, bytes: number): Uint8Array
+  nextChunk(handle: bigint): Uint8Array | null | undefined
+  writeChunk(handle: bigint, bytes: Uint8Array): boolean
+  findFunction(name: string): number | undefined
+  invoke(
+    fn: number,
+    input: Uint8Array,
+    flags: number,
+    depth: number,
+    timeoutMs: number,
+  ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
+  invokeSync(fn: number, input: Uint8Array, flags: number, depth: number, timeoutMs: number): Uint8Array
+  cancelNested(id: bigint): void
+  stateGet(key: string, timeoutMs: number): { data: Uint8Array; version: bigint } | undefined
+  /** Zero-copy; released when the invocation `handle` ends (and detached then under PRAAS_CHECK_VIEWS=1). */
+  stateView(handle: bigint, key: string, timeoutMs: number): Uint8Array | undefined
+  stateArray(key: string, elementType: number, bytes: number, timeoutMs: number): Uint8Array
+  stateSet(key: string, data: Uint8Array, options: NativeSetOptions): bigint
+  stateAppend(key: string, data: Uint8Array, timeoutMs: number): bigint
+  stateRead(key: string, offset: number, length: number, timeoutMs: number): Uint8Array
+  stateDelete(key: string, ifVersion: bigint | undefined, timeoutMs: number): boolean
+  stateStat(key: string, timeoutMs: number): NativeKeyInfo | undefined
+  stateKeys(prefix: string, after: string, limit: number, timeoutMs: number): NativeKeyInfo[]
+  lock(
+    handle: bigint,
+    name: string,
+    mode: 'read' | 'write',
+    timeoutMs: number,
+  ): { readonly id: bigint; readonly promise: Promise<bigint> }
+  unlock(lock: bigint): void
+}
+
+export interface NativeBinding {
+  capabilities(): Capabilities
+  /** Connects, authenticates and upgrades on a thread of the pool. */
+  connect(options: NativeConnectOptions): Promise<NativeConnection>
+  /** Attaches this OS process to its host through the inherited fd. Blocks in a pool thread until the host attaches it. */
+  attachWorker(fd: number): Promise<NativeWorker>
+  /** Everything in a segment and the outcome of every invariant check, as JSON text. */
+  inspectSegment(name: string): string
+  unlinkSharedMemory(name: string): boolean
+  unlinkMessageQueue(name: string): boolean
+  /** Whether a live host holds the segment's lock. */
+  segmentLocked(name: string): boolean
+  /** Limits `praas doctor` shows. */
+  limits(): {
+    memlockBytes: number
+    msgqueueBytes: number
+    openFiles: number
+    openFilesHard: number
+  }
+  raiseOpenFiles(): number
+  /** Field 22 of /proc/PID/stat as text, or undefined when there is no such process. */
+  processStartTime(pid: number): string | undefined
+}
