@@ -1,0 +1,20 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  resolve: {
+    // Tests and examples name the package as its users do, and get the sources.
+    alias: [{ find: /^praas$/, replacement: fileURLToPath(new URL('./src/index.ts', import.meta.url)) }],
+  },
+  test: {
+    include: ['test/**/*.test.ts'],
+    // A crash in native code costs one file, not the run.
+    pool: 'forks',
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    env: {
+      // Every view handed to a function gets a buffer of its own, detached at the end: a kept view is found.
+      PRAAS_CHECK_VIEWS: '1',
+    },
+  },
+})
