@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -23,6 +24,21 @@ inline constexpr uint32_t kLayoutVersion = 1;
 inline constexpr size_t kMaxName = 255;        // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
 inline constexpr uint32_t kMaxWindows = 4096;  // same-host clients connected at one time
+
+/// Record sizes of the regions that state/ lays out (state/state_layout.h asserts that its structs have them).
+inline constexpr uint32_t kStateBucketStride = 4;
+inline constexpr uint32_t kStateKeyStride = 512;
+inline constexpr uint32_t kPinStride = 32;
+inline constexpr uint32_t kLockStride = 384;
+inline constexpr uint32_t kLockHolderStride = 64;
+inline constexpr uint32_t kStateHeadBytes = 4096;
+inline constexpr uint32_t kArenaHeadBytes = 8192;   // segment::ArenaHead
+inline constexpr uint32_t kFutexQueueBytes = 4096;  // the futex doorbell's queue
+inline constexpr uint32_t kStatsBytes = 4096;
+
+inline constexpr uint32_t kPageBytes = 4096;  // of the layout, whatever the system's pages are
+inline constexpr uint64_t kMinMemoryBytes = 1ull << 20;
+inline constexpr uint64_t kMaxMemoryBytes = 1ull << 40;
 
 /// A region of the meta part: `capacity` records of `stride` bytes at `offset`, the first `committed` of them backed by
 /// memory. `committed` only grows; growth is idempotent (posix_fallocate, then a CAS-max) and needs no lock.
@@ -78,6 +94,9 @@ struct Header {
   uint64_t segment_bytes;  // size of the object: meta + data, the process's memory limit rounded up
   uint64_t meta_bytes;     // where data begins; page-aligned
   uint64_t created_wall_ns;
+  uint64_t memory_bytes;  // size of the data part; with pool_bytes and calls.capacity it determines every offset below
+  uint64_t pool_bytes;    // size of the pool window
+  uint64_t static_checksum;  // of all fields that never change, see StaticChecksum
   Name process_id;
 
   // Changes when a host attaches.
@@ -87,7 +106,6 @@ struct Header {
   std::atomic<uint32_t> function_hash;    // of all names and flags; every worker must register the same
   std::atomic<uint32_t> repairs;          // how often a dead participant was repaired
   std::atomic<uint32_t> doorbell_kind;    // DoorbellKind in use
-  uint64_t pool_bytes;                    // size of the pool window
 
   // Hints for the hand-over of calls (dispatch/dispatcher.h). One bit per call entry or participant; a stale bit costs a look.
   alignas(64) std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];         // may be queued
@@ -108,10 +126,37 @@ struct Header {
   uint64_t arena_heads[3]; // offsets of the three segment::ArenaHead
   uint64_t state_head;     // offset of state::StateHead
   uint64_t stats_offset;   // reserved for process-wide counters
-  uint64_t futex_queue;    // offset of the futex doorbell's queue
+  uint64_t futex_queue;    // offset of the futex doorbell's queue, kFutexQueueBytes
+  uint64_t queued_calls;   // offset of the bitmap of queued call entries: std::atomic<uint64_t>[kMaxCalls / 64]
 };
+static_assert(sizeof(Header) <= kPageBytes);
 
 /// FNV-1a over the sizes and key offsets of all shared structs.
 [[nodiscard]] uint64_t LayoutHash() noexcept;
+
+/// The sizes a layout follows from.
+struct LayoutSizes {
+  uint64_t memory_bytes;  // rounded up to whole pages
+  uint64_t pool_bytes;
+  uint32_t calls;
+};
+
+/// Fills in every offset, stride, capacity and size of `header` (nothing committed). Deterministic: an attaching process
+/// plans anew from the sizes it finds and refuses a header that differs anywhere.
+void PlanLayout(const LayoutSizes& sizes, Header* header) noexcept;
+
+/// Whether all that PlanLayout writes is the same in both.
+[[nodiscard]] bool SameLayout(const Header& a, const Header& b) noexcept;
+
+/// Over the fields written once at creation.
+[[nodiscard]] uint64_t StaticChecksum(const Header& header) noexcept;
+
+/// All regions in the order in which they lie, for loops.
+inline constexpr size_t kRegionCount = 13;
+struct NamedRegion {
+  const char* name;
+  Region* region;
+};
+[[nodiscard]] std::array<NamedRegion, kRegionCount> Regions(Header& header) noexcept;
 
 }  // namespace praas::segment
