@@ -12,10 +12,10 @@ namespace praas {
 /// (`CodeName`) are what JavaScript sees as `error.code`. docs/errors.md lists cause and remedy of each.
 enum class Code : uint16_t {
   kOk = 0,
-  kInternal = 1,          // ERR_INTERNAL: a broken invariant of our own
-  kSystem = 2,            // an OS call failed: `sys_errno` says how, JavaScript sees the OS name (ENOSPC, …)
-  kArgumentInvalid = 3,   // ERR_ARGUMENT_INVALID
-  kUnsupported = 4,       // ERR_UNSUPPORTED: not possible on this host or build
+  kInternal = 1,         // ERR_INTERNAL: a broken invariant of our own
+  kSystem = 2,           // an OS call failed: `sys_errno` says how, JavaScript sees the OS name (ENOSPC, …)
+  kArgumentInvalid = 3,  // ERR_ARGUMENT_INVALID
+  kUnsupported = 4,      // ERR_UNSUPPORTED: not possible on this host or build
 
   kProtocolVersion = 10,    // ERR_PROTOCOL_VERSION: the peer speaks another version
   kProtocolInvalid = 11,    // ERR_PROTOCOL_INVALID: malformed or forbidden bytes from the peer

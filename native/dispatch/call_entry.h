@@ -6,20 +6,21 @@
 /// The call table: the truth about every invocation in a process. Doorbells only point here; losing one loses nothing.
 namespace praas::dispatch {
 
-inline constexpr uint32_t kMaxCalls = 4096;        // upper bound of the backlog; the default is 1024
+inline constexpr uint32_t kMaxCalls = 4096;  // upper bound of the backlog; the default is 1024
 inline constexpr uint32_t kDefaultCalls = 1024;
-inline constexpr uint32_t kSlotInputBytes = 4096;  // payloads up to this size use the entry's own slot in the pool window
+inline constexpr uint32_t kSlotInputBytes =
+    4096;  // payloads up to this size use the entry's own slot in the pool window
 inline constexpr uint32_t kSlotOutputBytes = 4096;
 
 /// free → reserved(sender) → queued → claimed(worker) → completing(worker) → done → free
-/// `reserved` belongs to the participant that is filling the entry, `claimed` and `completing` to the worker that runs it,
-/// `done` to the entry's origin, which consumes the result and frees the entry. A window call goes from `completing`
-/// straight to `free`: its result lies in the window. `parked` is a finished window call whose result waits in the pool
-/// for the client to provide room.
+/// `reserved` belongs to the participant that is filling the entry, `claimed` and `completing` to the worker that runs
+/// it, `done` to the entry's origin, which consumes the result and frees the entry. A window call goes from
+/// `completing` straight to `free`: its result lies in the window. `parked` is a finished window call whose result
+/// waits in the pool for the client to provide room.
 enum class CallState : uint8_t { kFree, kReserved, kQueued, kClaimed, kCompleting, kDone, kParked };
 
-/// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or a
-/// completion of an earlier call finds nothing to do.
+/// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or
+/// a completion of an earlier call finds nothing to do.
 struct CallWord {
   uint32_t generation = 0;
   uint16_t owner = 0;  // participant index; meaning depends on state
@@ -79,11 +80,12 @@ struct alignas(64) CallEntry {
   uint16_t origin_index;  // participant or window
   Origin origin;
   CallKind kind;
-  uint64_t origin_call;  // the origin's own id of this call: wire call id, window slot | sequence << 32, worker's handle
+  uint64_t
+      origin_call;  // the origin's own id of this call: wire call id, window slot | sequence << 32, worker's handle
   uint64_t deadline_ns;  // CLOCK_MONOTONIC; kNoDeadline never occurs here
   PayloadRef input;
-  uint16_t flags;  // CallFlags
-  uint16_t depth;  // nesting depth: 0 from a client
+  uint16_t flags;                // CallFlags
+  uint16_t depth;                // nesting depth: 0 from a client
   std::atomic<uint32_t> cancel;  // 1 = the origin has given up; the worker aborts ctx.signal
 
   // Second line, valid from `done` on.

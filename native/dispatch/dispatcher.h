@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <optional>
@@ -12,8 +13,16 @@
 
 namespace praas::dispatch {
 
-/// The call table and the hand-over of calls, as one participant sees it. No allocation, no lock, no wait: every method is
-/// a few atomic operations. `self` is this participant's index. One instance per OS process; methods are thread-safe.
+/// The call table and the hand-over of calls, as one participant sees it. No allocation, no lock, no wait: every method
+/// is a few atomic operations. `self` is this participant's index. One instance per OS process; methods are
+/// thread-safe, but a given entry is advanced by whoever owns it only.
+///
+/// Why no wake-up is lost. A posted entry is `queued` before anything else happens. Then either a polling worker got it
+/// as its credit (taken by CAS, so it sees it before it can sleep), or its `queued` bit is set and afterwards
+/// `sleepers` is read, while a worker sets its `sleepers` bit and afterwards reads the `queued` bits (all sequentially
+/// consistent): at least one of the two sees the other. A bell into a full doorbell may be dropped, because whoever
+/// takes one of the bells inside drains the table before it sleeps again. test/native/dispatch/handover_test.cc
+/// explores every interleaving of these steps.
 class Dispatcher {
  public:
   Dispatcher(const segment::Segment& segment, Doorbell& doorbell, uint16_t self);
@@ -21,12 +30,13 @@ class Dispatcher {
   // --- sender ---
   /// free → reserved(self). nullopt: the table is full (back-pressure).
   [[nodiscard]] std::optional<uint32_t> Reserve() noexcept;
-  /// reserved → queued, then hands it to a hot worker by credit or rings the doorbell.
+  /// reserved → queued, then hands it to a polling worker by credit, or rings the doorbell if a worker sleeps.
   void Post(uint32_t index) noexcept;
   /// reserved → claimed(self), for a worker that took a call straight from a window.
   void ClaimReserved(uint32_t index) noexcept;
   void ReleaseReserved(uint32_t index) noexcept;  // reserved → free
-  /// Sets `cancel` and, when still queued, takes the entry back (queued → done with `status`): true then.
+  /// For the origin, which alone frees the entry. Queued: takes it back, done with `status`, and returns true (the
+  /// caller then frees it). Running: sets `cancel`, tells its worker and returns false.
   [[nodiscard]] bool Cancel(uint32_t index, uint32_t generation, Code status) noexcept;
   /// Hands an entry that is still queued out again (1 ms without a claim, or its worker died).
   void Ring(uint32_t index) noexcept;
@@ -34,43 +44,78 @@ class Dispatcher {
   // --- worker ---
   /// queued → claimed(self) if the bell is still true.
   [[nodiscard]] bool Claim(Bell bell) noexcept;
-  /// Claims any queued entry, oldest first as far as the table knows.
+  /// Claims some queued entry, in turn from where the last one was found, so that none starves.
   [[nodiscard]] std::optional<uint32_t> ClaimAny() noexcept;
-  void OfferCredit() noexcept;                           // none → idle
+  void OfferCredit() noexcept;                                // none → idle; a no-op when idle or posted already
   [[nodiscard]] std::optional<Bell> TakeCredited() noexcept;  // a posted bell; the credit is then none
   /// idle → none. A bell that came first is returned and must be served.
   [[nodiscard]] std::optional<Bell> WithdrawCredit() noexcept;
-  /// claimed(self) → completing(self): exactly one of handler, deadline watchdog and abort wins. false: somebody else did.
+  /// claimed(self) → completing(self): exactly one of handler, deadline watchdog and abort wins. false: somebody else
+  /// did.
   [[nodiscard]] bool BeginCompletion(uint32_t index, uint32_t generation) noexcept;
-  /// completing → done and tells the origin (its completion bit, its eventfd when it sleeps). Origins kHost and kWorker.
+  /// completing → done and tells the origin (its completion bit, its eventfd when it sleeps). Origins kHost and
+  /// kWorker.
   void FinishCompletion(uint32_t index) noexcept;
-  /// completing/parked/done → free, generation + 1.
+  /// completing → parked: the result of a window call waits for room. Owner becomes the host.
+  void Park(uint32_t index) noexcept;
+  /// parked → reserved(self) if `index` still is the parked call of this window and origin call. The caller then makes
+  /// it a kDeliver and Posts it.
+  [[nodiscard]] bool Unpark(uint32_t index, uint16_t window, uint64_t origin_call) noexcept;
+  /// reserved/completing/done/parked → free, generation + 1.
   void Free(uint32_t index) noexcept;
 
   // --- origin ---
-  /// Next finished call of which `self` is the origin; clears its bit. The entry is in state done and this caller's to free.
+  /// Next finished call of which `self` is the origin; clears its bit. The entry is in state done and this caller's to
+  /// free.
   [[nodiscard]] std::optional<uint32_t> NextCompletion() noexcept;
+  [[nodiscard]] bool HasCompletion() const noexcept;
 
   // --- sleeping ---
-  /// sleeping = 1 (seq_cst). The caller then re-checks credit, completions, notices, table and windows, and only then blocks.
-  void AnnounceSleep() noexcept;
+  /// The caller then re-checks credit, completions, notices, table and windows, and only then blocks. `takes_calls`: it
+  /// listens to the doorbell, so a sender has to ring.
+  void AnnounceSleep(bool takes_calls = true) noexcept;
   void AnnounceAwake() noexcept;
-  /// Signals a participant if it sleeps (or `always`). Uses the eventfd given to SetWaker.
+  /// Signals a participant if it sleeps (or `always`), through the function given to SetWaker.
   void Wake(uint16_t participant, bool always = false) noexcept;
   void Notify(uint16_t participant, uint32_t notice) noexcept;  // sets the notice bit, then Wake
-  /// How to signal another participant's eventfd. Workers only have the host's and those they asked for: the default
-  /// implementation falls back to the host, which relays.
+  [[nodiscard]] uint32_t TakeNotices() noexcept;                // of self
+  /// How to signal another participant: its eventfd, or the host as relay. Set before any other thread uses the
+  /// dispatcher.
   void SetWaker(std::function<void(uint16_t participant)> signal);
 
-  [[nodiscard]] bool HasQueued() const noexcept;  // any entry in state queued (a hint: bitmap)
-  [[nodiscard]] bool WorkerIdle() const noexcept; // some ready worker other than self neither runs nor has a bell
+  [[nodiscard]] bool HasQueued() const noexcept;   // some entry may be queued (a hint: the bitmap)
+  [[nodiscard]] bool WorkerIdle() const noexcept;  // some ready worker other than self runs nothing
+  [[nodiscard]] uint32_t in_use() const noexcept;  // entries that are not free; counts, so not for the path of a call
 
   // --- host, after a death ---
-  /// Fails (or re-queues, when idempotent) what a dead worker had claimed, frees what it had reserved, rings for what is
-  /// queued. `fail` gets each entry that must be answered with kWorkerCrashed, in state completing(host).
-  void ReclaimParticipant(uint16_t dead, const std::function<void(uint32_t index)>& fail) noexcept;
-  /// Host, at attach: every entry becomes free.
+  /// What became of an entry that named the dead worker.
+  enum class Orphan {
+    kFail,  // it ran there: in state completing(self) now; the caller answers kWorkerCrashed and finishes or frees it
+    kDrop,  // the dead worker was its origin, or was still filling it: the caller releases its blocks and frees it
+  };
+  /// Takes the dead worker's credit back, re-queues what it had claimed and is idempotent, hands the rest to `orphan`,
+  /// and rings for what is queued. Entries of which it is the origin and that still run elsewhere stay; `DropFinished`
+  /// later yields them, and the participant's slot must not be reused while `IsOrigin`.
+  void ReclaimParticipant(uint16_t dead, const std::function<void(uint32_t index, Orphan what)>& orphan) noexcept;
+  [[nodiscard]] std::optional<uint32_t> DropFinished(uint16_t dead) noexcept;
+  [[nodiscard]] bool IsOrigin(uint16_t participant) const noexcept;
+  /// Host, at attach: every entry, credit and bitmap as in a new segment. Generations go on.
   void ResetTable() noexcept;
+
+ private:
+  bool TryCredit(Bell bell) noexcept;
+  [[nodiscard]] bool AnySleeper() const noexcept;
+  bool Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner) noexcept;
+
+  const segment::Segment& segment_;
+  segment::Header& header_;
+  Doorbell& doorbell_;
+  Participant& me_;
+  const uint16_t self_;
+  const uint32_t calls_;
+  std::atomic<uint32_t> reserve_hint_{0};
+  std::atomic<uint32_t> claim_cursor_{0};
+  std::function<void(uint16_t)> signal_;
 };
 
 }  // namespace praas::dispatch

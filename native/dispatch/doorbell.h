@@ -12,8 +12,9 @@ namespace praas::dispatch {
 
 enum class DoorbellKind : uint32_t { kMessageQueue = 1, kFutex = 2 };
 
-/// How senders wake one of the workers that sleep. A bell is a hint: it may be dropped (queue full) or lost (its receiver
-/// killed), because workers drain every queued call entry before they sleep and the host rings again after a death.
+/// How senders wake one of the workers that sleep. A bell is a hint: it may be dropped (queue full) or lost (its
+/// receiver killed), because workers drain every queued call entry before they sleep and the host rings again after a
+/// death.
 class Doorbell {
  public:
   virtual ~Doorbell() = default;
@@ -26,10 +27,10 @@ class Doorbell {
   /// Readable while bells are queued; −1 when this kind cannot be polled (futex).
   [[nodiscard]] virtual int fd() const noexcept = 0;
 
-  /// Host: POSIX queue `name` (depth 10, 8-byte messages, mode 0600), or the futex queue in the segment when the system has
-  /// no mqueue, no queue left, or RLIMIT_MSGQUEUE is used up; `why` then says so. PRAAS_DOORBELL=futex forces it.
-  [[nodiscard]] static Result<std::unique_ptr<Doorbell>> Create(const segment::Segment& segment, const std::string& name,
-                                                                std::string* why);
+  /// Host: POSIX queue `name` (depth 10, 8-byte messages, mode 0600), or the futex queue in the segment when the system
+  /// has no mqueue, no queue left, or RLIMIT_MSGQUEUE is used up; `why` then says so. PRAAS_DOORBELL=futex forces it.
+  [[nodiscard]] static Result<std::unique_ptr<Doorbell>> Create(const segment::Segment& segment,
+                                                                const std::string& name, std::string* why);
   /// Workers: what the host chose. The queue is opened by name.
   [[nodiscard]] static Result<std::unique_ptr<Doorbell>> Open(const segment::Segment& segment, DoorbellKind kind,
                                                               const std::string& name);

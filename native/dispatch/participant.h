@@ -21,8 +21,8 @@ enum class ParticipantState : uint32_t {
 
 enum class ParticipantKind : uint32_t { kHost = 0, kNodeWorker = 1, kNativeWorker = 2 };
 
-/// The *credit* of a hot worker, one word that is both the right to use its ring and the ring (of depth one: nothing ever
-/// queues behind a running function).
+/// The *credit* of a hot worker, one word that is both the right to use its ring and the ring (of depth one: nothing
+/// ever queues behind a running function).
 ///   kCreditNone   the worker is running, asleep or gone: nothing may be put here
 ///   kCreditIdle   the worker is polling this word: a sender may CAS it to a packed Bell
 ///   else          a posted Bell (index + 2 in the low half, generation in the high half)
@@ -39,18 +39,18 @@ inline constexpr uint64_t kCreditIdle = 1;
 
 /// Written by its participant only, read by `praas inspect`: no contention.
 struct Counters {
-  std::atomic<uint64_t> calls;            // invocations finished
-  std::atomic<uint64_t> failures;         // of these, with an error
-  std::atomic<uint64_t> bytes_in;         // payload bytes taken in
-  std::atomic<uint64_t> bytes_out;        // payload bytes given back
-  std::atomic<uint64_t> staged_bytes;     // payload bytes that went through a staging copy (only below 4 KiB)
-  std::atomic<uint64_t> copied_bytes;     // payload bytes ≥ 4 KiB copied inside host or worker core; the aim is 0
-  std::atomic<uint64_t> bells_rung;       // doorbells sent
-  std::atomic<uint64_t> bells_dropped;    // queue full, left to the drain
-  std::atomic<uint64_t> credits_used;     // calls handed over through a credit
-  std::atomic<uint64_t> window_calls;     // calls served straight from a window
-  std::atomic<uint64_t> sleeps;           // times it blocked
-  std::atomic<uint64_t> busy_ns;          // time inside functions
+  std::atomic<uint64_t> calls;          // invocations finished
+  std::atomic<uint64_t> failures;       // of these, with an error
+  std::atomic<uint64_t> bytes_in;       // payload bytes taken in
+  std::atomic<uint64_t> bytes_out;      // payload bytes given back
+  std::atomic<uint64_t> staged_bytes;   // payload bytes that went through a staging copy (only below 4 KiB)
+  std::atomic<uint64_t> copied_bytes;   // payload bytes ≥ 4 KiB copied inside host or worker core; the aim is 0
+  std::atomic<uint64_t> bells_rung;     // doorbells sent
+  std::atomic<uint64_t> bells_dropped;  // queue full, left to the drain
+  std::atomic<uint64_t> credits_used;   // calls handed over through a credit
+  std::atomic<uint64_t> window_calls;   // calls served straight from a window
+  std::atomic<uint64_t> sleeps;         // times it blocked
+  std::atomic<uint64_t> busy_ns;        // time inside functions
   std::atomic<uint64_t> reserved[4];
 };
 static_assert(sizeof(Counters) == 128);
@@ -68,10 +68,11 @@ struct alignas(64) Participant {
 
   // Hand-over.
   alignas(64) std::atomic<uint64_t> credit;
-  std::atomic<uint32_t> sleeping;      // 1 from before it blocks until after it wakes (seq_cst); others then signal its eventfd
-  std::atomic<uint32_t> running;       // invocations in progress
+  std::atomic<uint32_t>
+      sleeping;  // 1 from before it blocks until after it wakes (seq_cst); others then signal its eventfd
+  std::atomic<uint32_t> running;  // invocations in progress
   std::atomic<uint64_t> running_since_ns;
-  std::atomic<uint32_t> notices;       // bit set: ParticipantNotice
+  std::atomic<uint32_t> notices;  // bit set: ParticipantNotice
   uint32_t reserved2[9];
 
   // Calls this participant is the origin of and that are done: bit i = call entry i. A bitmap and not a ring, because

@@ -18,10 +18,12 @@ static_assert(sizeof(mqd_t) == sizeof(int));
 Status OpenError(const std::string& what, int error) {
   Status status = Status::System(what, error);
   if (error == EMFILE) {
-    return Status(Code::kSystem, status.message() + "; RLIMIT_MSGQUEUE is used up, see `ulimit -q` and `praas clean`", error);
+    return Status(Code::kSystem, status.message() + "; RLIMIT_MSGQUEUE is used up, see `ulimit -q` and `praas clean`",
+                  error);
   }
   if (error == ENOSPC) {
-    return Status(Code::kSystem, status.message() + "; the system's queues are used up, see fs.mqueue.queues_max", error);
+    return Status(Code::kSystem, status.message() + "; the system's queues are used up, see fs.mqueue.queues_max",
+                  error);
   }
   return status;
 }
@@ -50,7 +52,8 @@ Result<MessageQueue> MessageQueue::Open(const std::string& name) {
   struct stat info {};
   if (fstat(fd.get(), &info) != 0) return OpenError("fstat " + name, errno);
   if (info.st_uid != geteuid()) {
-    return Status(Code::kSystem, "mq_open " + name + ": the queue belongs to user " + std::to_string(info.st_uid), EACCES);
+    return Status(Code::kSystem, "mq_open " + name + ": the queue belongs to user " + std::to_string(info.st_uid),
+                  EACCES);
   }
   UniqueFd blocking(mq_open(name.c_str(), O_RDWR | O_CLOEXEC));
   if (blocking.get() < 0) return OpenError("mq_open " + name, errno);
@@ -80,15 +83,16 @@ Result<std::optional<size_t>> MessageQueue::TryReceive(std::span<std::byte> into
 }
 
 Result<std::optional<size_t>> MessageQueue::Receive(std::span<std::byte> into, uint64_t deadline_ns) noexcept {
-  // mq_timedreceive counts in CLOCK_REALTIME; the deadline is monotonic. A clock jump can only make this wait shorter or
-  // longer once: the loop below looks at the monotonic clock again, and one wait is capped at ten seconds.
+  // mq_timedreceive counts in CLOCK_REALTIME; the deadline is monotonic. A clock jump can only make this wait shorter
+  // or longer once: the loop below looks at the monotonic clock again, and one wait is capped at ten seconds.
   constexpr uint64_t kLongestWaitNs = 10'000'000'000;
   for (;;) {
     const uint64_t now = NowNs();
     if (now >= deadline_ns) return TryReceive(into);
     const uint64_t wait = deadline_ns - now < kLongestWaitNs ? deadline_ns - now : kLongestWaitNs;
     const timespec until = ToTimespec(WallNs() + wait);
-    const ssize_t got = mq_timedreceive(blocking_.get(), reinterpret_cast<char*>(into.data()), into.size(), nullptr, &until);
+    const ssize_t got =
+        mq_timedreceive(blocking_.get(), reinterpret_cast<char*>(into.data()), into.size(), nullptr, &until);
     if (got >= 0) return std::optional<size_t>(static_cast<size_t>(got));
     if (errno == EINTR) return std::optional<size_t>();
     if (errno != ETIMEDOUT) return Status::System("mq_timedreceive");

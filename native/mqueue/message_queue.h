@@ -11,9 +11,10 @@
 
 namespace praas::mqueue {
 
-/// A POSIX message queue, always non-blocking underneath: on Linux its descriptor can be polled, and a blocking receive with a
-/// deadline is made by the caller's choice of method. Move-only; the descriptor closes with the object, the queue itself stays
-/// until Unlink. Queues lie in the IPC namespace and count against RLIMIT_MSGQUEUE with their full depth even when empty.
+/// A POSIX message queue, always non-blocking underneath: on Linux its descriptor can be polled, and a blocking receive
+/// with a deadline is made by the caller's choice of method. Move-only; the descriptor closes with the object, the
+/// queue itself stays until Unlink. Queues lie in the IPC namespace and count against RLIMIT_MSGQUEUE with their full
+/// depth even when empty.
 /// @see mq_overview(7)
 class MessageQueue {
  public:
@@ -35,8 +36,8 @@ class MessageQueue {
   [[nodiscard]] Result<bool> TrySend(std::span<const std::byte> message) noexcept;
   /// Bytes received, nullopt when empty. `into` holds at least message_bytes.
   [[nodiscard]] Result<std::optional<size_t>> TryReceive(std::span<std::byte> into) noexcept;
-  /// Blocks until a message, `deadline_ns` (CLOCK_MONOTONIC) or a signal; nullopt for the latter two. The kernel wakes exactly
-  /// one of several receivers.
+  /// Blocks until a message, `deadline_ns` (CLOCK_MONOTONIC) or a signal; nullopt for the latter two. The kernel wakes
+  /// exactly one of several receivers.
   [[nodiscard]] Result<std::optional<size_t>> Receive(std::span<std::byte> into, uint64_t deadline_ns) noexcept;
 
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
