@@ -6,6 +6,7 @@
 #include <span>
 
 #include "base/result.h"
+#include "protocol/crc32c.h"
 
 /// The wire format of TCP connections (docs/protocol.md): a fixed 64-byte little-endian header, then `payload_bytes` bytes.
 namespace praas::protocol {
@@ -15,27 +16,30 @@ inline constexpr uint8_t kVersion = 1;
 inline constexpr size_t kHeaderBytes = 64;
 inline constexpr uint64_t kMaxControlPayload = 1u << 20;  // handshake, names, errors, admin: everything but call and state data
 inline constexpr size_t kMaxToken = 4096;
+inline constexpr size_t kMaxName = 255;                     // process ids, function names, state keys
+inline constexpr uint64_t kMaxPayload = (1ull << 32) - 1;    // no announced limit is larger
+inline constexpr uint64_t kMaxChunkBytes = 256 * 1024;      // payload of a kData frame
 
 enum class FrameType : uint8_t {
   kHello = 1,      // client → host: TLV payload; the only frame allowed before kWelcome
   kWelcome = 2,    // host → client: TLV payload
   kReject = 3,     // host → client: code + message, then the connection closes
   kUpgrade = 4,    // client → host: asks for a transport ("shm"); kUpgradeOffer answers
-  kUpgradeOffer = 5,  // host → client: TLV: UNIX socket path, nonce; or code + message in a kReject-like payload
+  kUpgradeOffer = 5,  // host → client: TLV: UNIX socket path, nonce, window size; or code + message
   kResolve = 6,    // client → host: payload = function name; `call` correlates
-  kResolved = 7,   // host → client: `function` = index, `flags` = FunctionFlags; or code + message
+  kResolved = 7,   // host → client: `function` = index, `aux` = FunctionFlags; or an error
   kCall = 8,       // client → host: `function`, `deadline_us` remaining, payload = input
-  kReply = 9,      // host → client: `code`; payload = result, or the error's message/JSON
-  kCancel = 10,    // client → host: `call`
-  kData = 11,      // both: one chunk of a stream; `aux` = sequence number; flag kLast ends it
-  kCredit = 12,    // both: `aux` = bytes of chunks the sender may send more
-  kState = 13,     // client → host: `code` = StateOp, payload = TLV + data
-  kStateReply = 14,
-  kAdmin = 15,     // client → host: `code` = AdminOp
-  kAdminReply = 16,
-  kPing = 17,
+  kReply = 9,      // host → client: payload = result; or an error
+  kCancel = 10,    // client → host: `call`; its reply still comes
+  kData = 11,      // both: one chunk of a stream; `aux` = sequence number from 0; flag kLast ends the direction
+  kCredit = 12,    // both: `aux` = bytes of chunks the receiver of this frame may send more
+  kState = 13,     // client → host: `code` = StateOp, payload = TLV, the data as its last field
+  kStateReply = 14,  // host → client: payload = TLV, likewise; or an error
+  kAdmin = 15,     // client → host: `code` = AdminOp, payload = argument as text
+  kAdminReply = 16,  // host → client: payload = JSON text; or an error
+  kPing = 17,      // both: `aux` comes back in the kPong
   kPong = 18,
-  kGoodbye = 19,   // both: orderly end; payload = code + reason. Host: draining, finishes calls in flight
+  kGoodbye = 19,   // both: orderly end; TLV: code + message. Host: draining, finishes calls in flight
 };
 
 enum FrameFlags : uint16_t {
@@ -49,7 +53,8 @@ enum FrameFlags : uint16_t {
 struct Frame {
   FrameType type{};
   uint16_t flags = 0;
-  uint16_t code = 0;
+  uint16_t code = 0;  // requests: the operation. kResolved, kReply, kStateReply, kAdminReply: Code; unless it is kOk the
+                      // payload is the error's message (messages.h, SetError) and `aux` its errno
   uint64_t call = 0;
   uint32_t function = 0;
   uint64_t payload_bytes = 0;
@@ -63,11 +68,14 @@ struct Frame {
 /// 40 deadline_us u64 · 48 aux u64 · 56 reserved u64 (0).
 void EncodeHeader(const Frame& frame, std::span<std::byte, kHeaderBytes> out) noexcept;
 
-/// Validates magic, version, checksum, type, known flags and the payload bound of the type (`max_payload` for kCall, kReply,
-/// kData and kState; kMaxControlPayload for the rest). kProtocolVersion names both versions; kProtocolInvalid otherwise.
-[[nodiscard]] Result<Frame> DecodeHeader(std::span<const std::byte, kHeaderBytes> bytes, uint64_t max_payload);
+/// The largest payload a frame of this type and code may have: `max_payload` for calls and results, that plus
+/// kMaxControlPayload (for the fields around the data) for state, kMaxChunkBytes for chunks, kMaxControlPayload or
+/// nothing for the rest.
+[[nodiscard]] uint64_t PayloadBound(const Frame& frame, uint64_t max_payload) noexcept;
 
-[[nodiscard]] uint32_t Crc32c(std::span<const std::byte> bytes, uint32_t seed = 0) noexcept;
+/// Validates magic, version, checksum, type, the flags that type may have, reserved fields, that frames about a call name
+/// one, and PayloadBound. kProtocolVersion names both versions; everything else is kProtocolInvalid.
+[[nodiscard]] Result<Frame> DecodeHeader(std::span<const std::byte, kHeaderBytes> bytes, uint64_t max_payload);
 
 enum Capability : uint64_t {
   kCapShm = 1u << 0,
