@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
@@ -34,7 +35,7 @@ std::string_view ReadProc(const char* file, pid_t pid, char* buffer, size_t capa
   return got > 0 ? std::string_view(buffer, static_cast<size_t>(got)) : std::string_view();
 }
 
-/// The number after `label` in a "Label:\tvalue" file.
+/// The number after `label` ("\nLabel:", so that a command name cannot pass for one).
 std::optional<int> StatusField(std::string_view text, std::string_view label) noexcept {
   const size_t at = text.find(label);
   if (at == std::string_view::npos) return std::nullopt;
@@ -79,7 +80,7 @@ std::optional<ProcessId> ProcessId::Of(pid_t pid) noexcept {
 
 std::optional<ProcessId> ProcessId::OfThread(pid_t tid) noexcept {
   char buffer[4096];
-  const std::optional<int> pid = StatusField(ReadProc("status", tid, buffer, sizeof buffer), "Tgid:");
+  const std::optional<int> pid = StatusField(ReadProc("status", tid, buffer, sizeof buffer), "\nTgid:");
   return pid ? Of(*pid) : std::nullopt;
 }
 

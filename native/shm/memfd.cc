@@ -1,0 +1,42 @@
+#include "shm/memfd.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "shm/shared_memory.h"
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+namespace praas::shm {
+
+Result<UniqueFd> CreateMemfd(const char* name, uint64_t bytes, Sealing sealing) {
+  // MFD_NOEXEC_SEAL is demanded where vm.memfd_noexec=2 and unknown before Linux 6.3.
+  UniqueFd fd(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL));
+  if (!fd && errno == EINVAL) fd.Reset(::memfd_create(name, MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!fd) return Status::System("memfd_create");
+  if (Status status = Resize(fd.get(), bytes); !status.ok()) return status.WithContext(name);
+
+  const int seals = F_SEAL_SHRINK | F_SEAL_SEAL | (sealing == Sealing::kFixed ? F_SEAL_GROW : 0);
+  if (::fcntl(fd.get(), F_ADD_SEALS, seals) != 0) return Status::System("fcntl(F_ADD_SEALS)");
+  return fd;
+}
+
+Result<uint64_t> CheckMemfd(int fd) {
+  const int seals = ::fcntl(fd, F_GET_SEALS);
+  if (seals < 0) return Status(Code::kSegmentInvalid, "the descriptor received is no memfd", errno);
+  if ((seals & F_SEAL_SHRINK) == 0 || (seals & F_SEAL_SEAL) == 0) {
+    return Status(Code::kSegmentInvalid, "the memfd received is not sealed against shrinking");
+  }
+  // After the seals, so that the size cannot become smaller than what is returned.
+  struct stat info{};
+  if (::fstat(fd, &info) != 0) return Status::System("fstat of a memfd");
+  return static_cast<uint64_t>(info.st_size);
+}
+
+}  // namespace praas::shm
