@@ -10,66 +10,72 @@
 #include "base/unique_fd.h"
 #include "dispatch/participant.h"
 
-/// Messages between a host and one of its workers over a SOCK_SEQPACKET socket pair (the worker finds its end in the fd named
-/// by PRAAS_WORKER_FD). Off the path of a call. Each packet: u32 type, then fields, at most kMaxPacket bytes; fds by SCM_RIGHTS.
-/// The socket's end is the liveness signal in both directions.
+/// Messages between a host and one of its workers over a SOCK_SEQPACKET socket pair (the worker finds its end in the fd
+/// named by PRAAS_WORKER_FD). Off the path of a call. Each packet: u32 type, then fields, at most kMaxPacket bytes; fds
+/// by SCM_RIGHTS. The socket's end is the liveness signal in both directions.
 namespace praas::worker {
 
 inline constexpr size_t kMaxPacket = 64 * 1024;
+/// Longer messages travel in a sealed memfd that accompanies an empty packet: 1,024 functions with names of 255 bytes.
+inline constexpr size_t kMaxMessage = 1024 * 1024;
 
 enum class ControlType : uint32_t {
   // host → worker
-  kAttach = 1,     // first packet once the host has a process: who the worker is; fds: segment, pool, own eventfd, host eventfd
-  kLoad = 2,       // load this application (JSON text, for the worker's language runtime)
-  kWindow = 3,     // fds: memfd, client's completion eventfd of window `index`
-  kWindowGone = 4, // unmap window `index`
-  kPeer = 5,       // fd: eventfd of participant `index`
-  kDrain = 6,      // finish what runs, then exit 0
+  kAttach = 1,  // first packet once the host has a process: who the worker is; fds: segment, pool, own eventfd, host's
+  kLoad = 2,    // load this application (JSON text, for the worker's language runtime)
+  kWindow = 3,  // fds: memfd, client's completion eventfd of window `index`
+  kWindowGone = 4,  // unmap window `index`
+  kPeer = 5,        // fd: eventfd of participant `index`
+  kDrain = 6,       // finish what runs, then exit 0
   // worker → host
   kReady = 16,       // functions it offers
   kLoadFailed = 17,  // text: why
   kWantWindow = 18,
   kWantPeer = 19,
-  kRelay = 20,       // please signal participant `index` (its eventfd is not known here yet)
+  kRelay = 20,  // please signal participant `index` (its eventfd is not known here yet)
   kDrained = 21,
 };
 
 struct FunctionInfo {
-  std::string name;
-  uint32_t flags;  // segment::FunctionFlags
+  std::string name;    // 1 … 255 bytes
+  uint32_t flags = 0;  // segment::FunctionFlags
 };
 
 struct Attach {
-  uint16_t participant;
-  uint32_t generation;
-  uint32_t doorbell_kind;
-  std::string queue_name;
-  int64_t hot_ns;        // −1 always hot, 0 always warm
-  uint32_t concurrency;  // invocations of async functions one worker runs at a time
-  uint64_t grace_ns;     // after a missed deadline, until the worker is killed
-  uint64_t default_timeout_ns;
-  uint64_t max_contiguous;
-  std::string process_id;
+  uint16_t participant = 0;
+  uint32_t generation = 0;
+  uint32_t doorbell_kind = 0;
+  std::string queue_name{};
+  int64_t hot_ns = 0;        // −1 always hot, 0 always warm
+  uint32_t concurrency = 1;  // invocations of async functions one worker runs at a time
+  uint64_t grace_ns = 0;     // after a missed deadline, until the worker is killed
+  uint64_t default_timeout_ns = 0;
+  uint64_t max_contiguous = 0;
+  std::string process_id{};  // 1 … 255 bytes
 };
 
 struct ControlMessage {
-  ControlType type;
+  ControlType type{};
   uint32_t index = 0;
   uint32_t generation = 0;
-  std::string text;
+  std::string text{};
   Attach attach{};
-  std::vector<FunctionInfo> functions;
-  std::vector<UniqueFd> fds;
+  std::vector<FunctionInfo> functions{};
+  std::vector<UniqueFd> fds{};
 };
 
-/// Both ends of the socket pair. Blocking with deadline; every received packet is validated.
+/// Both ends of the socket pair. Every received packet is validated: type, lengths, the number of fds its type has.
+/// Send is thread-safe; Receive belongs to one thread at a time.
 class ControlSocket {
  public:
   explicit ControlSocket(UniqueFd fd);
   [[nodiscard]] static Result<std::pair<UniqueFd, UniqueFd>> Pair();  // CLOEXEC
 
-  [[nodiscard]] Status Send(const ControlMessage& message);  // non-blocking; kBackpressure when the socket is full
-  /// nullopt: nothing until the deadline. kConnectionLost: the other side is gone.
+  /// Never blocks; kBackpressure when the socket is full, kConnectionLost when the other side is gone, kArgumentInvalid
+  /// for a message the other side would refuse. The fds are duplicated into the packet and stay the caller's.
+  [[nodiscard]] Status Send(const ControlMessage& message);
+  /// nullopt: nothing until the deadline (0: do not wait). kConnectionLost: the other side is gone. kProtocolInvalid:
+  /// it sent something malformed; its fds are closed and the socket can go on, but the peer is not to be trusted.
   [[nodiscard]] Result<std::optional<ControlMessage>> Receive(uint64_t deadline_ns);
   [[nodiscard]] int fd() const noexcept;
 
