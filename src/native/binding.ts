@@ -5,6 +5,7 @@
  * versions are `bigint`. Native failures throw or reject with an `Error` that carries `code`, and for OS failures `errno`
  * and `syscall`; src/errors.ts turns these into the public classes.
  */
+import { hostExecutable, loadAddon, type LoadedAddon } from './load.js'
 
 export interface Capabilities {
   readonly version: string
@@ -76,7 +77,13 @@ export interface NativeConnection {
     flags: number,
     timeoutMs: number,
   ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
-  invokeSync(fn: number, input: Uint8Array, output: Uint8Array | undefined, flags: number, timeoutMs: number): Uint8Array
+  invokeSync(
+    fn: number,
+    input: Uint8Array,
+    output: Uint8Array | undefined,
+    flags: number,
+    timeoutMs: number,
+  ): Uint8Array
   cancel(id: bigint): void
   openStream(
     fn: number,
@@ -101,7 +108,11 @@ export interface NativeConnection {
   stateStat(key: string, timeoutMs: number): Promise<NativeKeyInfo>
   stateRead(key: string, offset: number, length: number, timeoutMs: number): Promise<Uint8Array>
   stateKeys(prefix: string, after: string, limit: number, timeoutMs: number): Promise<NativeKeyInfo[]>
-  lock(name: string, mode: 'read' | 'write', timeoutMs: number): { readonly id: bigint; readonly promise: Promise<bigint> }
+  lock(
+    name: string,
+    mode: 'read' | 'write',
+    timeoutMs: number,
+  ): { readonly id: bigint; readonly promise: Promise<bigint> }
   unlock(lock: bigint, timeoutMs: number): Promise<void>
   /** AdminOp as in protocol/frame.h; the reply is JSON text. */
   admin(op: number, argument: string, timeoutMs: number): Promise<string>
@@ -205,4 +216,22 @@ export interface NativeBinding {
   raiseOpenFiles(): number
   /** Field 22 of /proc/PID/stat as text, or undefined when there is no such process. */
   processStartTime(pid: number): string | undefined
+}
+
+let loaded: LoadedAddon | undefined
+
+/**
+ * The addon, loaded at first use.
+ *
+ * @throws {PraasError} `ERR_ADDON_LOAD` with every path tried, its error, and the remedy.
+ */
+export function native(): NativeBinding {
+  loaded ??= loadAddon()
+  return loaded.binding
+}
+
+/** Path of the executable that runs process hosts. */
+export function hostExecutablePath(): string {
+  loaded ??= loadAddon()
+  return hostExecutable(loaded.path)
 }

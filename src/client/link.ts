@@ -1,0 +1,158 @@
+/** Keeps a client connected to its process across the deaths of hosts and connections. */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { ControlPlane, Endpoint, ProcessHandle, ProcessOptions } from '../control.js'
+import { codeOf, ConnectionError, messageOf, ProcessError } from '../errors.js'
+import { native } from '../native/binding.js'
+import { fromNative } from '../native/errors.js'
+import { Session } from './session.js'
+
+/** How a client connects to processes. */
+export interface LinkOptions {
+  readonly transport: 'auto' | 'shm' | 'tcp'
+  readonly windowBytes: number
+  readonly checksum: boolean
+  readonly hotMs: number
+  /** For one attempt to connect, and for the agent to bring a lost host back. */
+  readonly connectTimeoutMs: number
+}
+
+export interface LinkTarget {
+  readonly id: string
+  /** Undefined: the process has to be there. */
+  readonly create: ProcessOptions | undefined
+}
+
+/** Means that the connection or the host is gone, and that connecting again may help. */
+const lostCodes = new Set([
+  'ERR_CONNECTION_LOST',
+  'ERR_CONNECTION_CLOSED',
+  'ERR_CONNECTION_TIMEOUT',
+  'ERR_HOST_LOST',
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+])
+
+export function isLost(error: unknown): boolean {
+  return lostCodes.has(codeOf(error) ?? '')
+}
+
+export class Link {
+  readonly #control: ControlPlane
+  readonly #target: LinkTarget
+  readonly #options: LinkOptions
+  #session: Session | undefined
+  #opening: Promise<Session> | undefined
+  #closed = false
+
+  constructor(control: ControlPlane, target: LinkTarget, options: LinkOptions) {
+    this.#control = control
+    this.#target = target
+    this.#options = options
+  }
+
+  get closed(): boolean {
+    return this.#closed
+  }
+
+  /** The session if it is open. Never connects. */
+  get current(): Session | undefined {
+    return this.#session?.closed === false ? this.#session : undefined
+  }
+
+  /** The open session, connecting first when there is none. All that wait at a time share one attempt. */
+  async session(timeoutMs: number, signal?: AbortSignal): Promise<Session> {
+    this.#throwIfClosed()
+    signal?.throwIfAborted()
+    const current = this.current
+    if (current) return current
+    this.#opening ??= this.#open(timeoutMs).finally(() => (this.#opening = undefined))
+    return signal ? abortable(this.#opening, signal) : this.#opening
+  }
+
+  close(): void {
+    this.#closed = true
+    this.#session?.close()
+    this.#session = undefined
+  }
+
+  async #open(timeoutMs: number): Promise<Session> {
+    const deadline = performance.now() + timeoutMs
+    let pauseMs = 10
+    for (;;) {
+      const remaining = deadline - performance.now()
+      const handle = await this.#locate(Math.max(remaining, 1))
+      this.#throwIfClosed()
+      try {
+        const session = await this.#connect(handle.endpoint, Math.max(deadline - performance.now(), 1))
+        if (this.#closed) session.close()
+        this.#throwIfClosed()
+        this.#session = session
+        return session
+      } catch (error) {
+        // A host that is being replaced refuses connections for a moment; anything else will not get better.
+        if (!isLost(error) || performance.now() + pauseMs >= deadline) throw this.#explain(error, handle.endpoint)
+      }
+      await delay(pauseMs)
+      pauseMs = Math.min(pauseMs * 2, 250)
+    }
+  }
+
+  #locate(timeoutMs: number): Promise<ProcessHandle> {
+    const { id, create } = this.#target
+    const wait = { timeoutMs }
+    return create ? this.#control.ensure(id, create, wait) : this.#control.find(id, wait)
+  }
+
+  async #connect(endpoint: Endpoint, timeoutMs: number): Promise<Session> {
+    const { transport, windowBytes, checksum, hotMs, connectTimeoutMs } = this.#options
+    try {
+      const connection = await native().connect({
+        host: endpoint.host,
+        port: endpoint.port,
+        process: this.#target.id,
+        token: endpoint.token,
+        transport,
+        timeoutMs: Math.min(timeoutMs, connectTimeoutMs),
+        windowBytes,
+        checksum,
+        spinUs: hotMs < 0 ? Number.MAX_SAFE_INTEGER : hotMs * 1000,
+      })
+      return new Session(connection)
+    } catch (error) {
+      throw fromNative(error, { process: this.#target.id })
+    }
+  }
+
+  #explain(error: unknown, endpoint: Endpoint): unknown {
+    if (!isLost(error)) return error
+    return new ConnectionError(
+      codeOf(error) === 'ERR_CONNECTION_TIMEOUT' ? 'ERR_CONNECTION_TIMEOUT' : 'ERR_CONNECTION_LOST',
+      `cannot connect to process ${this.#target.id} at ${endpoint.host}:${endpoint.port}: ${messageOf(error)}`,
+      { cause: error },
+    )
+  }
+
+  #throwIfClosed(): void {
+    if (this.#closed)
+      throw new ProcessError('ERR_PROCESS_CLOSED', `the handle of process ${this.#target.id} was closed`)
+  }
+}
+
+/** Rejects with the signal's reason when that comes first; the operation goes on for others that wait for it. */
+export async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
+  signal.throwIfAborted()
+  let abort: (() => void) | undefined
+  const aborted = new Promise<never>((_, reject) => {
+    // The reason may be anything a caller chose; it is passed on as it is.
+    abort = () => reject(signal.reason as Error)
+    signal.addEventListener('abort', abort, { once: true })
+  })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    if (abort) signal.removeEventListener('abort', abort)
+    promise.catch(() => undefined) // nobody may be left to see its outcome
+  }
+}

@@ -1,0 +1,312 @@
+/** A cloud process as its clients hold it. */
+import type { ControlPlane, ProcessDescription } from '../control.js'
+import { ArgumentError, InvocationError, ProcessError } from '../errors.js'
+import { fromNative, translated } from '../native/errors.js'
+import { callOnce, checkInvokeOptions, codecsOf, isIdempotent, type InvokeOptions } from './call.js'
+import { isLost, type Link } from './link.js'
+import { invokeMany, type ManyOptions, type ManyResult } from './many.js'
+import { callFlags, type RemoteFunction, type Session } from './session.js'
+import { ClientState } from './state.js'
+import { invokeStream, type StreamOptions } from './stream.js'
+import { remoteFunctions, type RemoteFunctions } from './stub.js'
+
+/** How a connection came about. */
+export interface ConnectionInfo {
+  /** `shm` or `tcp`. */
+  readonly transport: string
+  /** Why it is not `shm`, when that was possible or asked for. */
+  readonly reason?: string
+  /** Largest payload in one piece, bytes. */
+  readonly maxContiguousBytes: number
+  readonly maxInFlight: number
+  /** Of the process host. */
+  readonly hostPid: number
+}
+
+export interface StopOptions {
+  /** How long running calls may take to finish, milliseconds. Default: 5,000. */
+  readonly timeoutMs?: number
+  /** Leaves the state behind for the next process of this id. Default: false. */
+  readonly keep?: boolean
+}
+
+/** How often an idempotent call whose worker died is repeated: a call that kills its worker would kill all of them. */
+const maxWorkerDeaths = 2
+const noOptions: InvokeOptions = Object.freeze({})
+
+/**
+ * A connection to one cloud process. It is opened again after the process's host was lost, names are resolved again then,
+ * and calls go on; what was in flight fails, except calls that are idempotent.
+ *
+ * Closing it leaves the process alone; `stop` ends the process.
+ */
+export class Process implements AsyncDisposable {
+  readonly id: string
+  /** State of the process, shared by all its clients and workers. */
+  readonly state: ClientState
+  readonly #control: ControlPlane
+  readonly #link: Link
+  readonly #onClose: () => void
+
+  /** @internal Use `Cluster.process`. */
+  constructor(id: string, control: ControlPlane, link: Link, onClose: () => void) {
+    this.id = id
+    this.#control = control
+    this.#link = link
+    this.#onClose = onClose
+    this.state = new ClientState(id, link)
+  }
+
+  get closed(): boolean {
+    return this.#link.closed
+  }
+
+  /** Connects when there is no connection: after the host was lost, before `invokeSync`. */
+  async connect(options: { readonly timeoutMs?: number; readonly signal?: AbortSignal } = {}): Promise<ConnectionInfo> {
+    const session = await this.#link.session(options.timeoutMs ?? defaultConnectMs, options.signal)
+    return connectionInfo(session)
+  }
+
+  /** How the present connection came about, or undefined when there is none. */
+  get connection(): ConnectionInfo | undefined {
+    const session = this.#link.current
+    return session && connectionInfo(session)
+  }
+
+  /**
+   * Calls a function and resolves with its result.
+   *
+   * @param input  What the function's codec takes: bytes for a plain function. Must not change until the promise settles.
+   * @returns bytes for a plain function, else what the function's codec gives
+   * @throws {FunctionError} `ERR_FUNCTION_THREW` with what it threw as `cause` · `ERR_FUNCTION_UNKNOWN` ·
+   *   `ERR_FUNCTION_RESULT`
+   * @throws {InvocationError} `ERR_INVOCATION_TIMEOUT` · `ERR_INVOCATION_CANCELLED`
+   * @throws {WorkerError} `ERR_WORKER_CRASHED` with signal or exit code and the end of the worker's stderr
+   * @throws {PayloadError} `ERR_PAYLOAD_TOO_LARGE` · `ERR_PAYLOAD_CODEC` · `ERR_BACKPRESSURE`
+   * @throws {ProcessError} `ERR_HOST_LOST` · `ERR_PROCESS_DRAINING` · `ERR_PROCESS_CLOSED`
+   */
+  invoke<Output = Uint8Array>(
+    functionName: string,
+    input?: unknown,
+    options: InvokeOptions = noOptions,
+  ): Promise<Output> {
+    const session = this.#link.current
+    const remote = session?.known(functionName)
+    if (!session || !remote || options !== noOptions || remote.idempotent || remote.stream) {
+      return this.#invokeWithCare(functionName, input, options) as Promise<Output>
+    }
+    // Nothing to resolve, to abort or to repeat: straight to native code.
+    let reply: Promise<Uint8Array>
+    try {
+      const bytes = session.encode(remote, undefined, input)
+      const { timeoutMs } = { timeoutMs: session.connection.info.defaultTimeoutMs }
+      reply = session.connection.invoke(remote.index, bytes, undefined, 0, timeoutMs).promise
+    } catch (error) {
+      if (isLost(error)) return this.#invokeWithCare(functionName, input, options) as Promise<Output>
+      return rejected(fromNative(error, session.context(functionName)))
+    }
+    return reply.then(
+      (bytes) => remote.output.decode(bytes) as Output,
+      (error: unknown) => {
+        throw fromNative(error, session.context(functionName))
+      },
+    )
+  }
+
+  /** A call that may have to connect, to be aborted, or to be repeated. */
+  async #invokeWithCare(functionName: string, input: unknown, options: InvokeOptions): Promise<unknown> {
+    checkInvokeOptions(options)
+    options.signal?.throwIfAborted()
+    const started = performance.now()
+    for (let workerDeaths = 0, losses = 0; ;) {
+      const remaining = this.#remaining(options.timeoutMs, started, functionName)
+      const session = await this.#link.session(
+        Math.min(remaining ?? defaultConnectMs, defaultConnectMs),
+        options.signal,
+      )
+      let repeatable = true // nothing has been sent yet
+      try {
+        const left =
+          this.#remaining(options.timeoutMs, started, functionName) ?? session.connection.info.defaultTimeoutMs
+        const remote = await session.resolve(functionName, left)
+        if (remote.stream) throw streamMismatch(functionName, true)
+        repeatable = isIdempotent(remote, options)
+        return await callOnce(session, remote, input, options, left)
+      } catch (error) {
+        const lost = isLost(error) && ++losses < maxLosses
+        const crashed = isWorkerDeath(error) && ++workerDeaths <= maxWorkerDeaths
+        if (this.closed || options.signal?.aborted || !repeatable || !(lost || crashed)) throw error
+      }
+    }
+  }
+
+  #remaining(timeoutMs: number | undefined, started: number, functionName: string): number | undefined {
+    if (timeoutMs === undefined) return undefined
+    const remaining = timeoutMs - (performance.now() - started)
+    if (remaining > 0) return remaining
+    throw new InvocationError('ERR_INVOCATION_TIMEOUT', `${functionName} was not answered within ${timeoutMs} ms`)
+  }
+
+  /**
+   * Calls a function and blocks until its result is there: the fastest way for a program with nothing else to do. Needs an
+   * open connection and does not open one; see `connect`.
+   *
+   * @throws what `invoke` throws · {ProcessError} `ERR_HOST_LOST` when there is no connection
+   */
+  invokeSync<Output = Uint8Array>(
+    functionName: string,
+    input?: unknown,
+    options: Omit<InvokeOptions, 'signal'> = noOptions,
+  ): Output {
+    const session = this.#openSession()
+    if (options !== noOptions) checkInvokeOptions(options)
+    const timeoutMs = options.timeoutMs ?? session.connection.info.defaultTimeoutMs
+    const remote = session.known(functionName) ?? session.resolveSync(functionName, timeoutMs)
+    if (remote.stream) throw streamMismatch(functionName, true)
+    const codecs = codecsOf(remote, options)
+    const bytes = session.encode(remote, codecs.input, input)
+    const flags = callFlags.sync | (isIdempotent(remote, options) ? callFlags.idempotent : 0)
+    let reply: Uint8Array
+    try {
+      reply = session.connection.invokeSync(remote.index, bytes, options.output, flags, timeoutMs)
+    } catch (error) {
+      throw fromNative(error, session.context(functionName))
+    }
+    return codecs.output.decode(reply) as Output
+  }
+
+  /**
+   * Calls a function once per input, several at a time, and yields the results: in the order of the inputs, or with
+   * `ordered: false` as they come, with the number of their input. Inputs are taken as calls finish. The first failure, or
+   * leaving the loop, cancels what is in flight.
+   *
+   * @param options.inFlight  Calls at a time, 1 … 65,536. Default: 32.
+   */
+  invokeMany<Output = Uint8Array>(
+    functionName: string,
+    inputs: Iterable<unknown> | AsyncIterable<unknown>,
+    options: ManyOptions & { readonly ordered: false },
+  ): AsyncGenerator<ManyResult<Output>, void, void>
+  invokeMany<Output = Uint8Array>(
+    functionName: string,
+    inputs: Iterable<unknown> | AsyncIterable<unknown>,
+    options?: ManyOptions,
+  ): AsyncGenerator<Output, void, void>
+  invokeMany(
+    functionName: string,
+    inputs: Iterable<unknown> | AsyncIterable<unknown>,
+    options: ManyOptions = {},
+  ): AsyncGenerator<unknown, void, void> {
+    return invokeMany((input, callOptions) => this.invoke(functionName, input, callOptions), inputs, options)
+  }
+
+  /**
+   * Calls a function declared with `stream: true`. Chunks go and come with back-pressure, so that neither side holds more
+   * than a few of them, whatever the size of the whole. The call starts with the first `next()`; leaving the loop cancels it.
+   *
+   * @param source  Chunks of the input; each must not change until the next is asked for. Default: none.
+   */
+  invokeStream(
+    functionName: string,
+    source: AsyncIterable<Uint8Array> | Iterable<Uint8Array> = [],
+    options: StreamOptions = {},
+  ): AsyncGenerator<Uint8Array, void, void> {
+    return invokeStream(this.#link, functionName, source, options)
+  }
+
+  /**
+   * The functions of an application as methods, typed by its module.
+   *
+   * ```ts
+   * const app = process.functions<typeof import('./app.js')>()
+   * const sum = await app.add({ a: 1, b: 2 })
+   * ```
+   */
+  functions<Module extends object>(): RemoteFunctions<Module> {
+    return remoteFunctions<Module>(this)
+  }
+
+  /**
+   * Memory for inputs and results that calls use without a copy when the connection is `shm`. Valid until `release`,
+   * `close` or the loss of the connection; afterwards its length is 0.
+   */
+  allocate(byteLength: number): Uint8Array {
+    if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
+      throw new ArgumentError(`allocate: byteLength: expected an integer of at least 1, received ${String(byteLength)}`)
+    }
+    const session = this.#openSession()
+    return translated(() => session.connection.allocate(byteLength))
+  }
+
+  /** Gives memory from `allocate` back. No call may be using it. */
+  release(buffer: Uint8Array): void {
+    const session = this.#link.current
+    if (session && buffer.byteLength > 0) translated(() => session.connection.release(buffer))
+  }
+
+  /** What the control plane knows of the process. */
+  async describe(): Promise<ProcessDescription> {
+    return (await this.#control.find(this.id, { timeoutMs: defaultConnectMs })).process
+  }
+
+  /** Ends the process: running calls finish, new ones are refused, then its state goes. Closes this handle. */
+  async stop(options: StopOptions = {}): Promise<void> {
+    const { timeoutMs = 5_000, keep = false } = options
+    this.close()
+    await this.#control.remove(this.id, { timeoutMs, keep })
+  }
+
+  /** Closes the connection. Calls in flight fail with `ERR_CONNECTION_CLOSED`. Idempotent. */
+  close(): void {
+    if (this.closed) return
+    this.#link.close()
+    this.#onClose()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.close()
+  }
+
+  #openSession(): Session {
+    const session = this.#link.current
+    if (session) return session
+    if (this.closed) throw new ProcessError('ERR_PROCESS_CLOSED', `the handle of process ${this.id} was closed`)
+    throw new ProcessError(
+      'ERR_HOST_LOST',
+      `there is no connection to process ${this.id} now; await process.connect() first`,
+    )
+  }
+}
+
+/** Losses of the connection one idempotent call lives through. */
+const maxLosses = 10
+const defaultConnectMs = 30_000
+
+async function rejected(reason: unknown): Promise<never> {
+  throw reason
+}
+
+function isWorkerDeath(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_CRASHED'
+}
+
+/** The function streams and the call does not, or the reverse. */
+export function streamMismatch(functionName: string, streaming: boolean): ArgumentError {
+  return new ArgumentError(
+    streaming
+      ? `${functionName} is declared with \`stream: true\`; call it with invokeStream`
+      : `${functionName} is not declared with \`stream: true\`; call it with invoke`,
+  )
+}
+
+function connectionInfo({ connection: { info } }: Session): ConnectionInfo {
+  return {
+    transport: info.transport,
+    ...(info.upgradeReason === '' ? {} : { reason: info.upgradeReason }),
+    maxContiguousBytes: info.maxContiguous,
+    maxInFlight: info.maxInFlight,
+    hostPid: info.hostPid,
+  }
+}
+
+export type { RemoteFunction }

@@ -1,0 +1,95 @@
+/** One connection to a process with the functions it has resolved. */
+import { rawCodec, unpackTraits, type Codec, type FunctionTraits } from '../codecs.js'
+import { PayloadError } from '../errors.js'
+import type { NativeConnection } from '../native/binding.js'
+import { fromNative, type CallContext } from '../native/errors.js'
+import { checkName } from '../limits.js'
+
+/** A function as a connection knows it. */
+export interface RemoteFunction extends FunctionTraits {
+  readonly name: string
+  readonly index: number
+}
+
+export const callFlags = { idempotent: 1 << 0, stream: 1 << 1, sync: 1 << 4 } as const
+
+export class Session {
+  readonly connection: NativeConnection
+  readonly #functions = new Map<string, RemoteFunction>()
+  readonly #resolving = new Map<string, Promise<RemoteFunction>>()
+
+  constructor(connection: NativeConnection) {
+    this.connection = connection
+  }
+
+  get closed(): boolean {
+    return this.connection.closed
+  }
+
+  /** The function if its name was resolved on this connection before. */
+  known(name: string): RemoteFunction | undefined {
+    return this.#functions.get(name)
+  }
+
+  async resolve(name: string, timeoutMs: number): Promise<RemoteFunction> {
+    const known = this.#functions.get(name) ?? this.#resolving.get(name)
+    if (known) return known
+    checkName('the name of a function', name)
+    const resolving = this.#resolveNow(name, timeoutMs)
+    this.#resolving.set(name, resolving)
+    try {
+      return await resolving
+    } finally {
+      this.#resolving.delete(name)
+    }
+  }
+
+  resolveSync(name: string, timeoutMs: number): RemoteFunction {
+    const known = this.#functions.get(name)
+    if (known) return known
+    checkName('the name of a function', name)
+    try {
+      const { index, flags } = this.connection.resolveSync(name, timeoutMs)
+      return this.#remember(name, index, flags)
+    } catch (error) {
+      throw fromNative(error, this.context(name))
+    }
+  }
+
+  async #resolveNow(name: string, timeoutMs: number): Promise<RemoteFunction> {
+    try {
+      const { index, flags } = await this.connection.resolve(name, timeoutMs)
+      return this.#remember(name, index, flags)
+    } catch (error) {
+      throw fromNative(error, this.context(name))
+    }
+  }
+
+  #remember(name: string, index: number, flags: number): RemoteFunction {
+    const remote: RemoteFunction = { name, index, ...unpackTraits(flags) }
+    this.#functions.set(name, remote)
+    return remote
+  }
+
+  /** Input bytes of a call, refused when they can never be sent in one piece. */
+  encode(remote: RemoteFunction, codec: Codec | undefined, input: unknown): Uint8Array {
+    const bytes = (codec ?? remote.input ?? rawCodec).encode(input)
+    const limit = this.connection.info.maxContiguous
+    if (bytes.byteLength > limit) {
+      throw new PayloadError(
+        'ERR_PAYLOAD_TOO_LARGE',
+        `the input of ${remote.name} has ${bytes.byteLength} bytes; at most ${limit} go in one piece ` +
+          '(option maxContiguous of the process), more through a function declared with `stream: true`',
+      )
+    }
+    return bytes
+  }
+
+  context(functionName: string): CallContext {
+    return { process: this.connection.info.process, function: functionName }
+  }
+
+  close(): void {
+    this.connection.close()
+  }
+}

@@ -1,0 +1,265 @@
+/** State of a process as its clients reach it. */
+import { asBytes, codecByName, describe, type Bytes, type CodecName } from '../codecs.js'
+import { ArgumentError, codeOf, StateError } from '../errors.js'
+import type { KeyInfo, StateLock } from '../function/context.js'
+import type { NativeConnection } from '../native/binding.js'
+import { fromNative } from '../native/errors.js'
+import { checkKnown, checkName, checkOffset, checkTimeout } from '../limits.js'
+import { keyInfo, pageKeys } from '../state_keys.js'
+import { abortable, isLost, type Link } from './link.js'
+
+export interface StateOptions {
+  readonly signal?: AbortSignal
+  /** Milliseconds. Default: that of the process. */
+  readonly timeoutMs?: number
+}
+
+export interface StateValueOptions extends StateOptions {
+  /** How values become bytes. Default: `raw`. */
+  readonly codec?: CodecName
+}
+
+export interface ClientStateSetOptions extends StateValueOptions {
+  /** Writes only when this is the current version; 0n: only when there is no such key. */
+  readonly ifVersion?: bigint
+  /** Replaces bytes from here on in a copy of the current value, which grows as needed. */
+  readonly offset?: number
+}
+
+const connectMs = 30_000
+const knownOptions = new Set(['signal', 'timeoutMs', 'codec', 'ifVersion', 'offset', 'prefix'])
+
+/**
+ * Every operation is atomic and travels to the process's host. Reads are repeated when the connection is lost; writes are
+ * not, because they may have been done.
+ *
+ * @throws {StateError} `ERR_STATE_VERSION` · `ERR_STATE_MEMORY` · `ERR_STATE_TYPE` · `ERR_STATE_RANGE` · `ERR_STATE_CONTENDED`
+ */
+export class ClientState {
+  readonly #processId: string
+  readonly #link: Link
+
+  /** @internal */
+  constructor(processId: string, link: Link) {
+    this.#processId = processId
+    this.#link = link
+  }
+
+  /** The value, or undefined. */
+  async get<Value = Uint8Array>(key: string, options: StateValueOptions = {}): Promise<Value | undefined> {
+    return (await this.entry<Value>(key, options))?.value
+  }
+
+  /** The value with its version, for compare-and-set; undefined when there is none. */
+  async entry<Value = Uint8Array>(
+    key: string,
+    options: StateValueOptions = {},
+  ): Promise<{ readonly value: Value; readonly version: bigint } | undefined> {
+    checkName('a key', key)
+    const found = await this.#orUndefined(
+      this.#read(options, (connection, timeoutMs) => connection.stateGet(key, timeoutMs)),
+    )
+    return found && { value: codecByName(options.codec ?? 'raw').decode(found.data) as Value, version: found.version }
+  }
+
+  /** Replaces the value atomically. @returns its version. */
+  async set(key: string, value: unknown, options: ClientStateSetOptions = {}): Promise<bigint> {
+    checkName('a key', key)
+    const data = codecByName(options.codec ?? 'raw').encode(value)
+    const { ifVersion, offset } = options
+    return this.#write(options, (connection, timeoutMs) =>
+      connection.stateSet(key, data, {
+        timeoutMs,
+        ...(ifVersion === undefined ? {} : { ifVersion }),
+        ...(offset === undefined ? {} : { offset: checkOffset('offset', offset) }),
+      }),
+    )
+  }
+
+  /** Sets the value if `version` is still the current one (0n: if there is none). @returns the new version, or undefined. */
+  async compareAndSet(
+    key: string,
+    version: bigint,
+    value: unknown,
+    options: StateValueOptions = {},
+  ): Promise<bigint | undefined> {
+    try {
+      return await this.set(key, value, { ...options, ifVersion: version })
+    } catch (error) {
+      if (codeOf(error) === 'ERR_STATE_VERSION') return undefined
+      throw error
+    }
+  }
+
+  /** Adds bytes to the end of the value, which is created when absent. @returns its version. */
+  async append(key: string, data: Bytes, options: StateOptions = {}): Promise<bigint> {
+    checkName('a key', key)
+    const bytes = asBytes(data)
+    if (!bytes) throw new ArgumentError(`append: data: expected bytes, received ${describe(data)}`)
+    return this.#write(options, (connection, timeoutMs) => connection.stateAppend(key, bytes, timeoutMs))
+  }
+
+  /** Up to `length` bytes from `offset` on; fewer at the end of the value. */
+  async read(key: string, offset: number, length: number, options: StateOptions = {}): Promise<Uint8Array> {
+    checkName('a key', key)
+    checkOffset('offset', offset)
+    checkOffset('length', length)
+    return this.#read(options, (connection, timeoutMs) => connection.stateRead(key, offset, length, timeoutMs))
+  }
+
+  /** @returns whether there was such a key. */
+  async delete(key: string, options: StateOptions & { readonly ifVersion?: bigint } = {}): Promise<boolean> {
+    checkName('a key', key)
+    return this.#write(options, (connection, timeoutMs) => connection.stateDelete(key, options.ifVersion, timeoutMs))
+  }
+
+  /** What is known of a key, or undefined. */
+  async stat(key: string, options: StateOptions = {}): Promise<KeyInfo | undefined> {
+    checkName('a key', key)
+    const found = await this.#orUndefined(
+      this.#read(options, (connection, timeoutMs) => connection.stateStat(key, timeoutMs)),
+    )
+    return found && keyInfo(found)
+  }
+
+  /** Keys with a prefix, in byte order. Keys that come or go during the iteration may or may not be seen. */
+  async *keys(options: StateOptions & { readonly prefix?: string } = {}): AsyncGenerator<KeyInfo, void, void> {
+    const prefix = options.prefix ?? ''
+    for (let after = ''; ;) {
+      const page = await this.#read(options, (connection, timeoutMs) =>
+        connection.stateKeys(prefix, after, pageKeys, timeoutMs),
+      )
+      for (const key of page) yield keyInfo(key)
+      const last = page.at(-1)
+      if (!last || page.length < pageKeys) return
+      after = last.key
+    }
+  }
+
+  /**
+   * Waits for a reader/writer lock. Fair to writers. It belongs to this connection and is released when that ends.
+   *
+   * @throws {StateError} `ERR_STATE_LOCK_TIMEOUT`
+   */
+  async lock(name: string, mode: 'read' | 'write' = 'write', options: StateOptions = {}): Promise<StateLock> {
+    checkName('the name of a lock', name)
+    if (mode !== 'read' && mode !== 'write') {
+      throw new ArgumentError(`lock: mode: expected "read" or "write", received ${JSON.stringify(mode)}`)
+    }
+    checkOptions(options)
+    const session = await this.#link.session(options.timeoutMs ?? connectMs, options.signal)
+    const { connection } = session
+    const timeoutMs = options.timeoutMs ?? connection.info.defaultTimeoutMs
+    try {
+      const request = connection.lock(name, mode, timeoutMs)
+      const handle = await this.#granted(connection, request, options.signal)
+      return new ClientLock(connection, handle, name, mode)
+    } catch (error) {
+      options.signal?.throwIfAborted()
+      throw fromNative(error, { process: this.#processId })
+    }
+  }
+
+  async #granted(
+    connection: NativeConnection,
+    request: { readonly id: bigint; readonly promise: Promise<bigint> },
+    signal: AbortSignal | undefined,
+  ): Promise<bigint> {
+    if (!signal) return request.promise
+    try {
+      return await abortable(request.promise, signal)
+    } catch (error) {
+      if (signal.aborted) {
+        connection.cancel(request.id)
+        // It may have been granted before the cancellation arrived.
+        request.promise.then((handle) => connection.unlock(handle, unlockMs)).catch(() => undefined)
+      }
+      throw error
+    }
+  }
+
+  /** An operation that may be repeated. */
+  async #read<Result>(
+    options: StateOptions,
+    operation: (connection: NativeConnection, timeoutMs: number) => Promise<Result>,
+  ): Promise<Result> {
+    try {
+      return await this.#write(options, operation)
+    } catch (error) {
+      if (!isLost(error) || this.#link.closed) throw error
+      return this.#write(options, operation)
+    }
+  }
+
+  async #write<Result>(
+    options: StateOptions,
+    operation: (connection: NativeConnection, timeoutMs: number) => Promise<Result>,
+  ): Promise<Result> {
+    checkOptions(options)
+    const { signal } = options
+    const { connection } = await this.#link.session(options.timeoutMs ?? connectMs, signal)
+    const timeoutMs = options.timeoutMs ?? connection.info.defaultTimeoutMs
+    try {
+      const result = operation(connection, timeoutMs)
+      return await (signal ? abortable(result, signal) : result)
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw fromNative(error, { process: this.#processId })
+    }
+  }
+
+  async #orUndefined<Result>(promise: Promise<Result>): Promise<Result | undefined> {
+    try {
+      return await promise
+    } catch (error) {
+      if (codeOf(error) === 'ERR_STATE_NOT_FOUND') return undefined
+      throw error
+    }
+  }
+}
+
+const unlockMs = 5_000
+
+class ClientLock implements StateLock {
+  readonly name: string
+  readonly mode: 'read' | 'write'
+  readonly #connection: NativeConnection
+  readonly #handle: bigint
+  #released: Promise<void> | undefined
+
+  constructor(connection: NativeConnection, handle: bigint, name: string, mode: 'read' | 'write') {
+    this.#connection = connection
+    this.#handle = handle
+    this.name = name
+    this.mode = mode
+  }
+
+  get released(): boolean {
+    return this.#released !== undefined || this.#connection.closed
+  }
+
+  release(): Promise<void> {
+    this.#released ??= this.#release()
+    return this.#released
+  }
+
+  async #release(): Promise<void> {
+    if (this.#connection.closed) {
+      throw new StateError('ERR_STATE_LOCK_LOST', `lock ${this.name} was released when its connection ended`)
+    }
+    try {
+      await this.#connection.unlock(this.#handle, unlockMs)
+    } catch (error) {
+      throw fromNative(error)
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.release()
+  }
+}
+
+function checkOptions(options: StateOptions): void {
+  checkKnown('state', options, knownOptions)
+  checkTimeout('state', options.timeoutMs)
+}

@@ -1,0 +1,135 @@
+/** Streaming calls: chunks in both directions, each with back-pressure. */
+import { asBytes, describe } from '../codecs.js'
+import { ArgumentError, PayloadError } from '../errors.js'
+import type { NativeConnection } from '../native/binding.js'
+import { fromNative } from '../native/errors.js'
+import { checkInvokeOptions, type InvokeOptions } from './call.js'
+import type { Link } from './link.js'
+import { streamMismatch } from './process.js'
+import { callFlags } from './session.js'
+
+export type StreamOptions = Pick<InvokeOptions, 'signal' | 'timeoutMs'>
+
+type Source = AsyncIterable<Uint8Array> | Iterable<Uint8Array>
+
+const connectMs = 30_000
+
+export async function* invokeStream(
+  link: Link,
+  functionName: string,
+  source: Source,
+  options: StreamOptions,
+): AsyncGenerator<Uint8Array, void, void> {
+  checkInvokeOptions(options)
+  const { signal } = options
+  signal?.throwIfAborted()
+  const session = await link.session(options.timeoutMs ?? connectMs, signal)
+  const timeoutMs = options.timeoutMs ?? session.connection.info.defaultTimeoutMs
+  const remote = await session.resolve(functionName, timeoutMs)
+  if (!remote.stream) throw streamMismatch(functionName, false)
+
+  const call = new StreamCall(session.connection, remote.index, timeoutMs)
+  const abort = (): void => call.stop(signal?.reason)
+  signal?.addEventListener('abort', abort, { once: true })
+  const sending = call.send(source)
+  try {
+    for (let chunk = await call.next(); chunk; chunk = await call.next()) yield chunk
+    await sending
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw fromNative(error, session.context(functionName))
+  } finally {
+    signal?.removeEventListener('abort', abort)
+    call.stop(new PayloadError('ERR_STREAM_ABORTED', `the reader of ${functionName} left`))
+    sending.catch(() => undefined)
+  }
+}
+
+/** One streaming call in progress. */
+class StreamCall {
+  readonly #connection: NativeConnection
+  readonly #id: bigint
+  readonly #received: Uint8Array[] = []
+  #room = 0
+  #ended = false
+  #failure: { readonly reason: unknown } | undefined
+  #wakeReader: (() => void) | undefined
+  #wakeSender: (() => void) | undefined
+
+  constructor(connection: NativeConnection, fn: number, timeoutMs: number) {
+    this.#connection = connection
+    this.#id = connection.openStream(fn, callFlags.stream, timeoutMs, {
+      chunk: (bytes) => {
+        this.#received.push(bytes)
+        this.#wake()
+      },
+      room: (bytes) => {
+        this.#room += bytes
+        this.#wake()
+      },
+      end: (error) => this.#end(error ? { reason: error } : undefined),
+    })
+  }
+
+  /** The next chunk of the result, or undefined after the last. */
+  async next(): Promise<Uint8Array | undefined> {
+    for (;;) {
+      const chunk = this.#received.shift()
+      if (chunk) {
+        // Only what the reader has taken makes room for more.
+        if (!this.#ended) this.#connection.consumed(this.#id, chunk.byteLength)
+        return chunk
+      }
+      if (this.#failure) throw this.#failure.reason
+      if (this.#ended) return undefined
+      await new Promise<void>((resolve) => (this.#wakeReader = resolve))
+    }
+  }
+
+  /** Sends all chunks as the peer makes room. A source that throws ends the call with its error. */
+  async send(source: Source): Promise<void> {
+    try {
+      for await (const chunk of source) {
+        const bytes = asBytes(chunk)
+        if (!bytes)
+          throw new ArgumentError(`invokeStream: source: expected chunks of bytes, received ${describe(chunk)}`)
+        await this.#sendChunk(bytes)
+        if (this.#ended) return
+      }
+      if (!this.#ended) this.#connection.sendChunk(this.#id, new Uint8Array(0), true)
+    } catch (error) {
+      this.stop(error)
+    }
+  }
+
+  async #sendChunk(bytes: Uint8Array): Promise<void> {
+    let rest = bytes
+    while (rest.byteLength > 0 && !this.#ended) {
+      const taken = this.#room > 0 ? this.#connection.sendChunk(this.#id, rest.subarray(0, this.#room), false) : 0
+      this.#room -= taken
+      rest = rest.subarray(taken)
+      if (taken === 0) await new Promise<void>((resolve) => (this.#wakeSender = resolve))
+    }
+  }
+
+  /** Cancels the call unless it has ended; a reader then gets `reason`. */
+  stop(reason: unknown): void {
+    if (this.#ended) return
+    this.#connection.cancel(this.#id)
+    this.#end({ reason })
+  }
+
+  #end(failure: { readonly reason: unknown } | undefined): void {
+    if (this.#ended) return
+    this.#ended = true
+    this.#failure = failure
+    this.#wake()
+  }
+
+  #wake(): void {
+    this.#wakeReader?.()
+    this.#wakeReader = undefined
+    this.#wakeSender?.()
+    this.#wakeSender = undefined
+  }
+}

@@ -1,0 +1,46 @@
+/** Bounds that hold everywhere, checked without a schema because calls check them. */
+import { ArgumentError, PraasError } from './errors.js'
+
+/** Longest time any call may take: 7 days. Nothing waits for ever. */
+export const maxTimeoutMs = 7 * 86_400_000
+/** Longest name of a process, function, lock or state key, in bytes of UTF-8. */
+export const maxNameBytes = 255
+
+/** Whether `value` can name something: 1 … 255 bytes of UTF-8 without lone surrogates or NUL. */
+export function isName(value: string): boolean {
+  const bytes = Buffer.byteLength(value)
+  return bytes >= 1 && bytes <= maxNameBytes && !value.includes('\0') && !/\p{Surrogate}/u.test(value)
+}
+
+/** @param what  What is named, for the message. @throws {PraasError} `ERR_NAME_INVALID` */
+export function checkName(what: string, value: unknown): void {
+  if (typeof value === 'string' && isName(value)) return
+  const received = typeof value === 'string' ? `${Buffer.byteLength(value)} bytes` : typeof value
+  throw new PraasError(
+    'ERR_NAME_INVALID',
+    `${what} has 1 … ${maxNameBytes} bytes of UTF-8 without NUL; received ${received}`,
+  )
+}
+
+/** @throws {ArgumentError} unless `value` is an integer of at least 0 */
+export function checkOffset(name: string, value: number): number {
+  if (Number.isSafeInteger(value) && value >= 0) return value
+  throw new ArgumentError(`${name}: expected an integer of at least 0, received ${String(value)}`)
+}
+
+/** @throws {ArgumentError} unless `value` is undefined or a time a call can take */
+export function checkTimeout(where: string, value: number | undefined): void {
+  if (value === undefined || (value > 0 && value <= maxTimeoutMs)) return
+  throw new ArgumentError(
+    `${where}: option timeoutMs: expected more than 0, at most ${maxTimeoutMs}, received ${String(value)}`,
+  )
+}
+
+/** @throws {ArgumentError} for an option that is not among the known ones */
+export function checkKnown(where: string, options: object, known: ReadonlySet<string>): void {
+  for (const name in options) {
+    if (!known.has(name)) {
+      throw new ArgumentError(`${where}: unknown option "${name}"; known are ${[...known].join(', ')}`)
+    }
+  }
+}
