@@ -92,22 +92,36 @@ void FrameWriter::Consume(size_t bytes) {
   for (const Done& done : finished) done(Status::Ok());
 }
 
-void FrameWriter::Withdraw(FrameType type, uint64_t call) {
+bool FrameWriter::Withdraw(FrameType type, uint64_t call) {
   const auto run = std::find_if(runs_.begin(), runs_.end(), [&](const Run& candidate) {
     return !candidate.payload.empty() && candidate.call == call && candidate.type == type;
   });
-  if (run == runs_.end()) return;
-  run->done = {};
-  if (run->sent <= run->last_frame_at) {
-    queued_bytes_ -= run->size() - run->last_frame_at;
-    run->packed.resize(run->last_frame_at);
-    run->payload = {};
-    if (run->sent == run->packed.size()) runs_.erase(run);
-    return;
+  if (run == runs_.end()) return false;
+  if (run->sent > run->last_frame_at) {
+    OwnPayload(*run);
+    return false;
   }
-  if (!run->payload_copy.empty()) return;
-  run->payload_copy.assign(run->payload.begin(), run->payload.end());
-  run->payload = run->payload_copy;
+  queued_bytes_ -= run->size() - run->last_frame_at;
+  --frames_;
+  run->packed.resize(run->last_frame_at);
+  run->payload = {};
+  run->payload_copy.clear();
+  run->done = {};
+  if (run->sent == run->packed.size()) runs_.erase(run);
+  return true;
+}
+
+void FrameWriter::Detach(FrameType type, uint64_t call) {
+  for (Run& run : runs_) {
+    if (!run.payload.empty() && run.call == call && run.type == type) OwnPayload(run);
+  }
+}
+
+void FrameWriter::OwnPayload(Run& run) {
+  run.done = {};
+  if (!run.payload_copy.empty()) return;
+  run.payload_copy.assign(run.payload.begin(), run.payload.end());
+  run.payload = run.payload_copy;
 }
 
 void FrameWriter::Abort(const Status& status) {

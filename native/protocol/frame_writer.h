@@ -42,8 +42,11 @@ class FrameWriter {
   [[nodiscard]] Result<bool> Flush(transport::ByteStream& stream);
 
   /// The payload given for frame `type` of `call` is going away: takes the frame back when none of it has been sent, else
-  /// copies what is left. Its `done` is not called.
-  void Withdraw(FrameType type, uint64_t call);
+  /// copies what is left. Its `done` is not called. True when the peer will never see the frame. Payloads below kDirectBytes
+  /// have been copied when they were pushed: their frames stay.
+  bool Withdraw(FrameType type, uint64_t call);
+  /// Likewise, but the frame shall still be sent: copies what is left of its payload. Its `done` is not called.
+  void Detach(FrameType type, uint64_t call);
 
   /// Drops everything and calls every `done` with `status`.
   void Abort(const Status& status);
@@ -70,6 +73,7 @@ class FrameWriter {
   };
 
   [[nodiscard]] Run& RunForPacking(size_t bytes);
+  static void OwnPayload(Run& run);
   void Consume(size_t bytes);
 
   static constexpr size_t kPackBytes = 64 * 1024;

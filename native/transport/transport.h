@@ -50,6 +50,10 @@ class Transport {
   [[nodiscard]] virtual Result<bool> Submit(const Request& request) = 0;
   /// Asks the peer to give up; the reply still comes (kInvocationCancelled, or the result when that was faster).
   virtual void Cancel(uint64_t call) = 0;
+  /// The owner has answered the call itself (deadline): cancels it, and from now on neither reads its input nor writes to its
+  /// output, unless they lie in an allocated buffer (which then is not handed out anew while the peer may still use it).
+  /// The reply still comes through Poll, with an empty payload; until then the call counts as in flight.
+  virtual void Abandon(uint64_t call) { Cancel(call); }
   /// Moves what can be moved and hands finished calls to `sink`. Returns how many. Never blocks.
   virtual size_t Poll(const Sink& sink) = 0;
 
