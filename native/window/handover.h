@@ -18,11 +18,14 @@ struct Handover {
   uint64_t window_bytes = 0;
 };
 
-/// Client. Verifies the peer's user and the memfd's seals and size. Blocks until the deadline.
+/// Client. Verifies the peer's user and the memfd's seals and size. Blocks, at most until the deadline (kConnectionTimeout).
+/// kUpgradeFailed: the host does not know the nonce; kTokenInvalid: another user listens there.
 [[nodiscard]] Result<Handover> Receive(const std::string& socket_path, const std::string& nonce, uint64_t deadline_ns);
 
-/// Host: after accept. Reads the nonce without blocking: nullopt = not there yet. kTokenInvalid for another user.
+/// Host: after accept. Reads the nonce without blocking: nullopt = not there yet. kTokenInvalid for another user,
+/// kConnectionLost when the client is gone.
 [[nodiscard]] Result<std::optional<std::string>> ReadNonce(int socket);
+/// Host: does not block. Its descriptors stay its own.
 [[nodiscard]] Status Send(int socket, int memfd, int submit_event, int complete_event, uint64_t window_bytes);
 
 }  // namespace praas::window

@@ -21,6 +21,7 @@ inline constexpr uint32_t kSlotOutputBytes = 4096;
 /// answer to an earlier call cannot complete a later one (exactly one responder wins the CAS).
 ///   kFree → kSubmitted (client) → kDone (server)
 ///   kSubmitted → kNeedRoom (server: result larger than output_capacity) → kRoomGiven (client) → kDone (server)
+/// A client that does not want a parked result any more sets `cancel` before kRoomGiven: the server drops it and answers.
 enum class CallState : uint32_t { kFree = 0, kSubmitted = 1, kNeedRoom = 2, kRoomGiven = 3, kDone = 4 };
 
 [[nodiscard]] constexpr uint64_t PackWord(uint32_t sequence, CallState state) noexcept {
@@ -43,7 +44,7 @@ struct alignas(64) WindowCall {
   uint64_t output_offset;    // where the client wants the result
   uint64_t output_capacity;  // how much fits there
   std::atomic<uint32_t> cancel;
-  uint32_t reserved;
+  std::atomic<uint32_t> entry;  // call entry + 1 that a consumer made for this submission; 0 = none yet. See ServerWindow::Note
 
   // Response: written by host or worker before the word becomes kDone or kNeedRoom.
   alignas(64) uint32_t status;  // Code
@@ -83,5 +84,16 @@ inline constexpr uint64_t kCallsOffset = 4096;
 inline constexpr uint64_t kSlotsOffset = kCallsOffset + kCalls * sizeof(WindowCall);
 inline constexpr uint64_t kPayloadOffset = kSlotsOffset + static_cast<uint64_t>(kCalls) * (kSlotInputBytes + kSlotOutputBytes);
 static_assert(kSlotsOffset % 4096 == 0 && kPayloadOffset % 4096 == 0);
+inline constexpr uint64_t kMinWindowBytes = kPayloadOffset + (64u << 10);
+
+[[nodiscard]] constexpr uint64_t SlotInputOffset(uint32_t call) noexcept {
+  return kSlotsOffset + static_cast<uint64_t>(call) * (kSlotInputBytes + kSlotOutputBytes);
+}
+[[nodiscard]] constexpr uint64_t SlotOutputOffset(uint32_t call) noexcept { return SlotInputOffset(call) + kSlotInputBytes; }
+
+/// Whether [offset, offset + bytes) lies in [begin, end), for any values of the four.
+[[nodiscard]] constexpr bool InRange(uint64_t offset, uint64_t bytes, uint64_t begin, uint64_t end) noexcept {
+  return offset >= begin && offset <= end && bytes <= end - offset;
+}
 
 }  // namespace praas::window

@@ -10,6 +10,7 @@
 #include "base/unique_fd.h"
 #include "segment/segment.h"
 #include "window/layout.h"
+#include "window/mapping.h"
 
 namespace praas::window {
 
@@ -19,6 +20,7 @@ struct Submission {
   uint32_t sequence;
   bool room_given;    // true: kRoomGiven, deliver the parked result
   uint32_t parked;    // call entry named by the client; still to be checked against the call table
+  int64_t entry;      // call entry noted for this submission by a consumer that ended before Taken; −1 none. Also to be checked
   uint32_t function;
   uint32_t flags;
   uint64_t deadline_ns;
@@ -27,6 +29,18 @@ struct Submission {
 };
 
 /// Host's or a worker's mapping of one client window.
+///
+/// Whoever consumes does it like this; `make_entry` puts the submission into the call table:
+///
+///   do {
+///     if (!window.TryConsume(self)) break;             // somebody else consumes and will see whatever is there
+///     while (auto submission = window.Peek()) {
+///       if (!make_entry(*submission)) { stopped = true; break; }   // table full: come back later
+///       window.Taken();
+///     }
+///   } while (window.EndConsume(self) && !stopped);
+///
+/// Peek, Taken and Note belong to the consumer. Everything else may be called from any thread.
 class ServerWindow {
  public:
   struct Created {
@@ -34,32 +48,71 @@ class ServerWindow {
     UniqueFd submit_event;     // client → host: "needs_wake"
     UniqueFd complete_event;   // host/worker → client
   };
-  /// Host: makes and formats the memory of a new client.
+  /// Host: makes and formats the memory of a new client. `window_bytes` is rounded up to pages; kArgumentInvalid below
+  /// kMinWindowBytes. Only the header and the calls are committed.
   [[nodiscard]] static Result<Created> Create(uint64_t window_bytes);
+  /// Refuses a memfd that lacks the seals: its size could change under the mapping.
   [[nodiscard]] static Result<std::unique_ptr<ServerWindow>> Map(const segment::Segment& segment, uint32_t index,
                                                                  UniqueFd memfd, UniqueFd complete_event);
   ~ServerWindow();
 
-  [[nodiscard]] uint32_t index() const noexcept;
+  [[nodiscard]] uint32_t index() const noexcept { return index_; }
+  [[nodiscard]] int memfd() const noexcept { return memfd_.get(); }
+  [[nodiscard]] int complete_event() const noexcept { return complete_event_.get(); }
+  [[nodiscard]] uint64_t bytes() const noexcept;
   [[nodiscard]] bool HasSubmissions() const noexcept;
+
   /// Becomes the one reader of the ring. false: somebody else is.
   [[nodiscard]] bool TryConsume(uint16_t self) noexcept;
-  void EndConsume(uint16_t self) noexcept;
+  /// true: the ring is not empty. A signal for what came meanwhile may have gone to somebody who then found this consumer in
+  /// place and left, so the caller has to try again (or to know that it will).
+  [[nodiscard]] bool EndConsume(uint16_t self) noexcept;
   /// While consuming: the next submission; nullopt when the ring is empty. A malformed one is answered here (kProtocolInvalid)
-  /// and skipped. `Pop` does not advance the ring head: `Taken` does, after the call entry exists, so that a consumer
-  /// killed in between loses nothing (the next one finds the same submission and, by sequence, an entry for it).
+  /// and skipped; one that was answered already is skipped. `Peek` does not advance the ring head: `Taken` does, after the
+  /// call entry exists, so that a consumer killed in between loses nothing: the next one finds the same submission and, in
+  /// `Submission::entry`, the entry that was noted for it.
   [[nodiscard]] std::optional<Submission> Peek() noexcept;
+  /// Notes the entry made for the submission just peeked. Between filling the reserved entry and posting it.
+  void Note(uint32_t call, uint32_t entry) noexcept;
   void Taken() noexcept;
+
+  /// A hot worker takes over polling the ring (it clears needs_wake). false: another one polls it.
+  [[nodiscard]] bool Adopt(uint16_t self) noexcept;
+  /// The poller is about to sleep or to leave: sets needs_wake, then gives the window up, then looks again. true: there are
+  /// submissions, and the client may have published them before it could see needs_wake: consume them before sleeping.
+  [[nodiscard]] bool Abandon(uint16_t self) noexcept;
+  /// Host: gives up, in the name of a dead participant, consuming and polling. true: there are submissions to consume.
+  [[nodiscard]] bool Reclaim(uint16_t dead) noexcept;
   void SetNeedsWake(bool needs_wake) noexcept;  // seq_cst
 
-  [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;  // precondition: validated
+  /// Empty when the range is not inside the window.
+  [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
   [[nodiscard]] bool cancelled(uint32_t call) const noexcept;
 
   /// Writes the response and completes call `call` of `sequence` if it is still open; wakes the client when it sleeps.
-  /// `message` (errors) is written to the call's output slot and becomes the result. false: somebody answered before.
+  /// false: somebody answered before; the client is told of that answer again, because who gave it may have been killed
+  /// before it could. At most one caller at a time for one call (the call table sees to that).
   bool Complete(uint32_t call, uint32_t sequence, uint32_t status, uint64_t result_offset, uint64_t result_bytes) noexcept;
+  /// `message` becomes the result: in the client's output room when it is longer than the call's output slot and fits there,
+  /// else in the slot, cut to kSlotOutputBytes.
   bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept;
+  /// The result is `bytes` long and waits in call entry `parked`: asks the client for room. false: answered before.
   bool NeedRoom(uint32_t call, uint32_t sequence, uint32_t parked, uint64_t bytes) noexcept;
+
+ private:
+  ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event, Mapping mapping) noexcept;
+  [[nodiscard]] WindowHeader& header() const noexcept;
+  [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
+  [[nodiscard]] bool Answer(uint32_t call, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,
+                            uint64_t result_offset, uint64_t result_bytes) noexcept;
+  void Tell(uint32_t call) noexcept;
+
+  segment::WindowSlot& slot_;
+  uint32_t index_;
+  UniqueFd memfd_;
+  UniqueFd complete_event_;
+  Mapping mapping_;
+  uint32_t peeked_head_ = 0;
 };
 
 }  // namespace praas::window

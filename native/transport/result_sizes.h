@@ -1,0 +1,45 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "segment/layout.h"
+
+namespace praas::transport {
+
+/// Learns how large the results of each function are, so that room for the next one can be offered before it is known.
+/// The largest of the last 64 … 127 results: an average would be too small for every other call.
+class ResultSizes {
+ public:
+  /// More than this is never offered unasked; the server asks for it when it is needed.
+  static constexpr uint64_t kMaxHintBytes = 64u << 20;
+
+  [[nodiscard]] uint64_t Hint(uint32_t function) const noexcept {
+    if (function >= sizes_.size()) return 0;
+    return std::min(std::max(sizes_[function].current, sizes_[function].previous), kMaxHintBytes);
+  }
+
+  void Note(uint32_t function, uint64_t bytes) {
+    if (function >= segment::kMaxFunctions) return;
+    if (function >= sizes_.size()) sizes_.resize(function + 1);
+    Sizes& sizes = sizes_[function];
+    if (++sizes.count == kPeriod) {
+      sizes.previous = sizes.current;
+      sizes.current = 0;
+      sizes.count = 0;
+    }
+    sizes.current = std::max(sizes.current, bytes);
+  }
+
+ private:
+  static constexpr uint32_t kPeriod = 64;
+  struct Sizes {
+    uint64_t current = 0;   // largest of this period
+    uint64_t previous = 0;  // largest of the one before
+    uint32_t count = 0;
+  };
+  std::vector<Sizes> sizes_;
+};
+
+}  // namespace praas::transport

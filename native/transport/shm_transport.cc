@@ -1,0 +1,392 @@
+#include "transport/shm_transport.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/clock.h"
+#include "protocol/frame.h"
+
+namespace praas::transport {
+namespace {
+
+using window::ClientWindow;
+using window::kSlotInputBytes;
+using window::kSlotOutputBytes;
+
+/// The clock costs as much as a tenth of a hot call: polls that find nothing look at it once in so many.
+constexpr uint32_t kPollsPerClock = 64;
+/// What a connection with nothing in flight keeps committed, and how often it looks.
+constexpr uint64_t kKeepBytes = 64u << 20;
+constexpr uint64_t kTrimIntervalNs = 1'000'000'000;
+
+uint32_t WindowFlags(uint32_t frame_flags) noexcept {
+  return ((frame_flags & protocol::kIdempotent) != 0 ? window::kFlagIdempotent : 0u) |
+         ((frame_flags & protocol::kSync) != 0 ? window::kFlagSync : 0u);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ShmTransport>> ShmTransport::Create(window::Handover handover, uint64_t default_timeout_ns) {
+  Result<std::unique_ptr<ClientWindow>> window = ClientWindow::Map(std::move(handover));
+  if (!window.ok()) return window.status();
+  return std::unique_ptr<ShmTransport>(new ShmTransport(*std::move(window), default_timeout_ns));
+}
+
+ShmTransport::ShmTransport(std::unique_ptr<ClientWindow> window, uint64_t default_timeout_ns)
+    : window_(std::move(window)), default_timeout_ns_(default_timeout_ns) {
+  completions_.reserve(window::kCalls);
+}
+
+ShmTransport::~ShmTransport() = default;
+
+// --- submission ---
+
+Result<bool> ShmTransport::Submit(const Request& request) {
+  if (closed_) return Status(Code::kConnectionClosed, "the connection is closed");
+  if (!failure_.ok()) return failure_;
+
+  Result<std::optional<uint32_t>> opened = window_->Open();
+  if (!opened.ok()) return opened.status();
+  if (!opened->has_value()) return false;
+  const uint32_t index = **opened;
+  Call& call = calls_[index];
+  call = Call{};
+  call.in_use = true;
+  call.id = request.call;
+  call.function = request.function;
+  call.deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_);
+
+  Result<bool> placed = PlaceInput(index, request.input);
+  if (placed.ok() && placed.value()) {
+    if (Status status = PlaceOutput(index, request.output); !status.ok()) placed = status;
+  }
+  if (!placed.ok() || !placed.value()) {
+    Retire(index);
+    return placed;
+  }
+  next_deadline_ns_ = std::min(next_deadline_ns_, call.deadline_ns);
+  ++unanswered_;
+  ++counters_.calls;
+  window_->Submit(index, {.function = request.function,
+                          .flags = WindowFlags(request.flags),
+                          .deadline_ns = call.deadline_ns,
+                          .input_offset = call.input_offset,
+                          .input_bytes = call.input_bytes,
+                          .output_offset = call.output_offset,
+                          .output_capacity = call.output_capacity});
+  return true;
+}
+
+Result<bool> ShmTransport::PlaceInput(uint32_t index, std::span<const std::byte> input) {
+  Call& call = calls_[index];
+  call.input_bytes = input.size();
+  if (input.empty()) return true;
+  if (const std::optional<uint64_t> offset = window_->OffsetOf(input)) {
+    const Result<uint64_t> block = PinBlockOf(*offset, input.size());
+    if (!block.ok()) return block.status().WithContext("input");
+    call.pinned_input = block.value();
+    call.input_offset = *offset;
+    ++counters_.in_place_inputs;
+    return true;
+  }
+  if (input.size() <= kSlotInputBytes) {
+    call.input_offset = window::SlotInputOffset(index);
+    counters_.staged_bytes += input.size();
+  } else {
+    const Result<uint64_t> block = window_->Allocate(input.size());
+    if (!block.ok()) {
+      if (block.status().code() == Code::kBackpressure) return false;  // until a call in flight or a buffer is released
+      return block.status();
+    }
+    call.own_input = call.input_offset = block.value();
+    counters_.copied_bytes += input.size();
+  }
+  std::memcpy(window_->Bytes(call.input_offset, input.size()).data(), input.data(), input.size());
+  return true;
+}
+
+Status ShmTransport::PlaceOutput(uint32_t index, std::span<std::byte> output) {
+  Call& call = calls_[index];
+  if (const std::optional<uint64_t> offset = output.empty() ? std::nullopt : window_->OffsetOf(output)) {
+    const Result<uint64_t> block = PinBlockOf(*offset, output.size());
+    if (!block.ok()) return block.status().WithContext("output");
+    call.pinned_output = block.value();
+    call.output_offset = *offset;
+    call.output_capacity = output.size();
+    return Status::Ok();
+  }
+  call.plain_output = output;
+  call.output_offset = window::SlotOutputOffset(index);
+  call.output_capacity = kSlotOutputBytes;
+  if (const uint64_t hint = result_sizes_.Hint(call.function); hint > kSlotOutputBytes) {
+    // Without a block the slot is offered; the server says when it is too small.
+    if (const Result<uint64_t> block = window_->Allocate(hint); block.ok()) {
+      call.own_output = call.output_offset = block.value();
+      call.output_capacity = hint;
+    }
+  }
+  return Status::Ok();
+}
+
+Result<uint64_t> ShmTransport::PinBlockOf(uint64_t offset, uint64_t bytes) {
+  const std::optional<uint64_t> block = window_->allocator().Find(offset, bytes);
+  if (!block.has_value()) {
+    return Status(Code::kArgumentInvalid, "the memory lies in the connection's window but in no buffer allocated there "
+                                          "(was it released?)");
+  }
+  window_->allocator().Pin(*block);
+  return *block;
+}
+
+void ShmTransport::Cancel(uint64_t id) {
+  if (closed_) return;
+  // A search, because cancelling is rare and an index by id would cost every call.
+  for (uint32_t index = 0; index < window::kCalls; ++index) {
+    if (calls_[index].in_use && !calls_[index].answered && calls_[index].id == id) {
+      window_->Cancel(index);
+      return;
+    }
+  }
+}
+
+// --- completion ---
+
+size_t ShmTransport::Poll(const Sink& sink) {
+  ++poll_depth_;
+  size_t replies = 0;
+  if (!closed_) {
+    window_->Awake();
+    auto batch = std::exchange(completions_, {});
+    batch.clear();
+    window_->Collect(batch);
+    for (const ClientWindow::Completion& completion : batch) replies += Deliver(completion, sink);
+    completions_ = std::move(batch);
+  }
+  if (!closed_ && rooms_wanted_ > 0) replies += RetryRooms(sink);
+  if (!closed_ && replies == 0) {
+    window_->Tend();
+    if (unanswered_ > 0 && ++idle_polls_ % kPollsPerClock == 0) replies += ExpireDeadlines(sink);
+  }
+  if (closed_) {
+    replies += FailAll(Status(Code::kConnectionClosed, "the connection was closed"), sink);
+  } else if (!failure_.ok()) {
+    replies += FailAll(failure_, sink);
+  }
+  --poll_depth_;
+  UnmapWhenUnused();
+  return replies;
+}
+
+size_t ShmTransport::Deliver(const ClientWindow::Completion& completion, const Sink& sink) {
+  const uint32_t index = completion.call;
+  Call& call = calls_[index];
+  if (closed_ || !call.in_use) return 0;
+  if (completion.need_room) {
+    if (call.answered) {
+      window_->GiveUp(index);
+      return 0;
+    }
+    result_sizes_.Note(call.function, completion.result_bytes);
+    if (call.room_wanted == 0) ++rooms_wanted_;
+    call.room_wanted = std::max<uint64_t>(completion.result_bytes, 1);
+    ++counters_.rooms_given;
+    const Status status = GiveRoom(index);
+    return status.ok() ? 0 : Answer(call, status, {}, sink);
+  }
+  if (call.room_wanted != 0) {  // answered (deadline, crash) while it waited for room
+    call.room_wanted = 0;
+    --rooms_wanted_;
+  }
+  size_t replies = 0;
+  if (!call.answered) {
+    if (Status status = CheckResult(call, completion); !status.ok()) {
+      replies = Answer(call, std::move(status), {}, sink);
+    } else {
+      std::span<std::byte> result;
+      if (completion.result_bytes > 0) result = window_->Bytes(completion.result_offset, completion.result_bytes);
+      if (completion.status != 0) {
+        const std::string_view message(reinterpret_cast<const char*>(result.data()), result.size());
+        replies = Answer(call, Status(static_cast<Code>(completion.status), std::string(message)), {}, sink);
+      } else {
+        result_sizes_.Note(call.function, result.size());
+        std::span<const std::byte> payload = result;
+        if (!result.empty() && result.size() <= call.plain_output.size()) {
+          std::memcpy(call.plain_output.data(), result.data(), result.size());
+          counters_.copied_bytes += result.size();
+          payload = call.plain_output.first(result.size());
+        }
+        replies = Answer(call, Status::Ok(), payload, sink);
+      }
+    }
+  }
+  Retire(index);
+  return replies;
+}
+
+/// The server is trusted to answer, but nothing it says is used as an address before it was compared with what was offered.
+Status ShmTransport::CheckResult(const Call& call, const ClientWindow::Completion& completion) const {
+  const uint64_t slots = window::SlotInputOffset(completion.call);
+  auto lies_in = [&](uint64_t offset, uint64_t bytes) {
+    return window::InRange(completion.result_offset, completion.result_bytes, offset, offset + bytes);
+  };
+  const bool inside = completion.result_bytes == 0 || lies_in(call.output_offset, call.output_capacity) ||
+                      lies_in(call.input_offset, call.input_bytes) || lies_in(slots, kSlotInputBytes + kSlotOutputBytes);
+  if (!inside || completion.status > UINT16_MAX) {
+    return {Code::kProtocolInvalid, "the server answered with a result outside the memory it was offered"};
+  }
+  return Status::Ok();
+}
+
+size_t ShmTransport::Answer(Call& call, Status status, std::span<const std::byte> payload, const Sink& sink) {
+  call.answered = true;
+  --unanswered_;
+  ++counters_.replies;
+  sink(Reply{call.id, std::move(status), payload});
+  return 1;
+}
+
+Status ShmTransport::GiveRoom(uint32_t index) {
+  Call& call = calls_[index];
+  const Result<uint64_t> block = window_->Allocate(call.room_wanted);
+  if (!block.ok() && block.status().code() == Code::kBackpressure) return Status::Ok();  // RetryRooms goes on with it
+  const uint64_t bytes = std::exchange(call.room_wanted, 0);
+  --rooms_wanted_;
+  if (!block.ok()) {
+    window_->GiveUp(index);
+    return block.status().WithContext("no room for a result of " + std::to_string(bytes) + " bytes");
+  }
+  // The room offered first holds nothing of interest; the caller's own output stays pinned, as the server may know it still.
+  if (call.own_output != kNoBlock) window_->allocator().Release(call.own_output);
+  call.own_output = call.output_offset = block.value();
+  call.output_capacity = bytes;
+  window_->GiveRoom(index, call.output_offset, call.output_capacity);
+  return Status::Ok();
+}
+
+size_t ShmTransport::RetryRooms(const Sink& sink) {
+  size_t replies = 0;
+  for (uint32_t index = 0; index < window::kCalls && !closed_ && rooms_wanted_ > 0; ++index) {
+    Call& call = calls_[index];
+    if (!call.in_use || call.room_wanted == 0) continue;
+    if (Status status = GiveRoom(index); !status.ok()) replies += Answer(call, std::move(status), {}, sink);
+  }
+  return replies;
+}
+
+size_t ShmTransport::ExpireDeadlines(const Sink& sink) {
+  const uint64_t now = NowNs();
+  if (now < next_deadline_ns_) return 0;
+  // Calls submitted by a sink meanwhile lower it again.
+  next_deadline_ns_ = UINT64_MAX;
+  size_t replies = 0;
+  for (uint32_t index = 0; index < window::kCalls && !closed_; ++index) {
+    Call& call = calls_[index];
+    if (!call.in_use || call.answered) continue;
+    if (now < call.deadline_ns) {
+      next_deadline_ns_ = std::min(next_deadline_ns_, call.deadline_ns);
+      continue;
+    }
+    if (call.room_wanted != 0) {
+      call.room_wanted = 0;
+      --rooms_wanted_;
+    }
+    window_->GiveUp(index);
+    ++counters_.abandoned;
+    replies += Answer(call, Status(Code::kInvocationTimeout, "the call was not answered by its deadline"), {}, sink);
+  }
+  return replies;
+}
+
+size_t ShmTransport::FailAll(const Status& status, const Sink& sink) {
+  size_t replies = 0;
+  for (uint32_t index = 0; index < window::kCalls && unanswered_ > 0; ++index) {
+    // The memory stays in use: that the connection is gone does not mean that no worker writes there any more.
+    if (calls_[index].in_use && !calls_[index].answered) replies += Answer(calls_[index], status, {}, sink);
+  }
+  return replies;
+}
+
+void ShmTransport::ReleaseMemory(uint32_t index) {
+  Call& call = calls_[index];
+  window::PayloadAllocator& allocator = window_->allocator();
+  for (const uint64_t pinned : {call.pinned_input, call.pinned_output}) {
+    if (pinned != kNoBlock) allocator.Unpin(pinned);
+  }
+  for (const uint64_t own : {call.own_input, call.own_output}) {
+    if (own != kNoBlock) allocator.Release(own);
+  }
+}
+
+void ShmTransport::Retire(uint32_t index) {
+  ReleaseMemory(index);
+  calls_[index].in_use = false;
+  window_->Close(index);
+}
+
+// --- sleeping ---
+
+int ShmTransport::fd() const noexcept { return window_ != nullptr ? window_->complete_event() : -1; }
+
+bool ShmTransport::PrepareToSleep() {
+  if (closed_ || !failure_.ok()) return unanswered_ == 0;
+  for (uint32_t index = 0; index < window::kCalls && rooms_wanted_ > 0; ++index) {
+    // Buffers released since the last Poll may be the room that a result waits for. Poll gives it.
+    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->allocator().Fits(calls_[index].room_wanted)) return false;
+  }
+  const uint64_t now = NowNs();
+  if (unanswered_ > 0 && now >= next_deadline_ns_) {
+    idle_polls_ = kPollsPerClock - 1;  // the next Poll looks at the deadlines
+    return false;
+  }
+  if (window_->open_calls() == 0 && now - trimmed_ns_ >= kTrimIntervalNs &&
+      window_->committed_bytes() > window_->allocator().used_bytes() + kKeepBytes) {
+    trimmed_ns_ = now;
+    window_->Trim(kKeepBytes);
+  }
+  return window_->PrepareToSleep();
+}
+
+// --- memory and end ---
+
+Result<Buffer> ShmTransport::Allocate(uint64_t bytes) {
+  if (closed_) return Status(Code::kConnectionClosed, "the connection is closed");
+  const Result<uint64_t> block = window_->Allocate(bytes);
+  if (!block.ok()) return block.status();
+  return Buffer{window_->Bytes(block.value(), bytes).data(), bytes, block.value()};
+}
+
+void ShmTransport::Release(const Buffer& buffer) {
+  if (window_ != nullptr && buffer.data != nullptr) window_->allocator().Release(buffer.handle);
+}
+
+void ShmTransport::Trim() {
+  if (!closed_) window_->Trim(0);
+}
+
+void ShmTransport::Fail(Status status) {
+  assert(!status.ok());
+  if (failure_.ok()) failure_ = std::move(status);
+}
+
+void ShmTransport::Close() noexcept {
+  closed_ = true;
+  UnmapWhenUnused();
+}
+
+void ShmTransport::UnmapWhenUnused() {
+  if (!closed_ || poll_depth_ > 0 || window_ == nullptr) return;
+  counters_.window = window_->counters();
+  window_.reset();
+}
+
+ShmTransport::Counters ShmTransport::counters() const noexcept {
+  Counters counters = counters_;
+  if (window_ != nullptr) counters.window = window_->counters();
+  return counters;
+}
+
+}  // namespace praas::transport

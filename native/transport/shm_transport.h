@@ -1,0 +1,112 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "transport/result_sizes.h"
+#include "transport/transport.h"
+#include "window/client_window.h"
+#include "window/handover.h"
+
+namespace praas::transport {
+
+/// Calls through a window shared with the host and its workers on the same machine.
+///
+/// Payloads in memory from Allocate are used in place. Other inputs are copied once: up to 4 KiB into the call's slot, larger
+/// ones into a block. Results without an output of their own go to the call's slot or to a block as large as the function's
+/// recent results; a larger one waits on the server until it has been given room.
+///
+/// At its deadline a call is answered here (kInvocationTimeout) whatever the server does; its memory stays in use until the
+/// server is done with it.
+class ShmTransport final : public Transport {
+ public:
+  /// `default_timeout_ns` is for requests without a deadline.
+  [[nodiscard]] static Result<std::unique_ptr<ShmTransport>> Create(window::Handover handover,
+                                                                    uint64_t default_timeout_ns = 60'000'000'000);
+  ~ShmTransport() override;
+
+  [[nodiscard]] const char* name() const noexcept override { return "shm"; }
+  [[nodiscard]] Result<bool> Submit(const Request& request) override;
+  void Cancel(uint64_t call) override;
+  size_t Poll(const Sink& sink) override;
+  [[nodiscard]] int fd() const noexcept override;
+  [[nodiscard]] bool wants_write() const noexcept override { return false; }
+  [[nodiscard]] bool PrepareToSleep() override;
+  [[nodiscard]] Result<Buffer> Allocate(uint64_t bytes) override;
+  void Release(const Buffer& buffer) override;
+  /// Calls in flight are answered with kConnectionClosed by the next Poll. The window is unmapped: buffers and payloads are
+  /// gone when this returns, inside a sink when Poll returns.
+  void Close() noexcept override;
+  [[nodiscard]] bool closed() const noexcept override { return closed_; }
+
+  /// The connection saw its peer die: the next Poll hands out what was answered before and then fails every other call with
+  /// `status`. Submit fails with it from now on. Memory stays mapped until Close.
+  void Fail(Status status);
+  /// Gives all free memory of the window back to the system; for a connection that has been idle.
+  void Trim();
+
+  struct Counters {
+    uint64_t calls = 0;             // submitted
+    uint64_t replies = 0;           // handed to the sink
+    uint64_t in_place_inputs = 0;   // used where the caller had them
+    uint64_t staged_bytes = 0;      // input bytes copied into call slots
+    uint64_t copied_bytes = 0;      // input bytes copied into blocks, result bytes copied into memory outside the window
+    uint64_t rooms_given = 0;       // results that had to wait for room
+    uint64_t abandoned = 0;         // calls answered at their deadline, before the server
+    window::ClientWindow::Counters window;
+  };
+  [[nodiscard]] Counters counters() const noexcept;
+
+ private:
+  static constexpr uint64_t kNoBlock = 0;  // offset 0 is the window's header
+  struct Call {
+    bool in_use = false;
+    bool answered = false;  // the sink has had its reply; the server may still be at work
+    uint64_t id = 0;
+    uint32_t function = 0;
+    uint64_t deadline_ns = 0;
+    uint64_t input_offset = 0, input_bytes = 0;
+    uint64_t output_offset = 0, output_capacity = 0;
+    uint64_t pinned_input = kNoBlock, pinned_output = kNoBlock;  // the caller's blocks
+    uint64_t own_input = kNoBlock, own_output = kNoBlock;        // blocks of this transport
+    std::span<std::byte> plain_output;                           // the caller's memory outside the window
+    uint64_t room_wanted = 0;                                    // bytes of a result that waits; 0: none
+  };
+
+  ShmTransport(std::unique_ptr<window::ClientWindow> window, uint64_t default_timeout_ns);
+  [[nodiscard]] Result<bool> PlaceInput(uint32_t index, std::span<const std::byte> input);
+  [[nodiscard]] Status PlaceOutput(uint32_t index, std::span<std::byte> output);
+  [[nodiscard]] Result<uint64_t> PinBlockOf(uint64_t offset, uint64_t bytes);
+  size_t Deliver(const window::ClientWindow::Completion& completion, const Sink& sink);
+  [[nodiscard]] Status CheckResult(const Call& call, const window::ClientWindow::Completion& completion) const;
+  size_t Answer(Call& call, Status status, std::span<const std::byte> payload, const Sink& sink);
+  /// Ok: given, or to be tried again when memory was released (room_wanted stays set then).
+  [[nodiscard]] Status GiveRoom(uint32_t index);
+  size_t RetryRooms(const Sink& sink);
+  size_t ExpireDeadlines(const Sink& sink);
+  size_t FailAll(const Status& status, const Sink& sink);
+  void ReleaseMemory(uint32_t index);
+  void Retire(uint32_t index);
+  void UnmapWhenUnused();
+
+  std::unique_ptr<window::ClientWindow> window_;  // null once closed and unmapped
+  uint64_t default_timeout_ns_;
+  std::array<Call, window::kCalls> calls_{};
+  std::vector<window::ClientWindow::Completion> completions_;
+  ResultSizes result_sizes_;
+  Status failure_;
+  bool closed_ = false;
+  uint32_t poll_depth_ = 0;  // sinks may call anything, Poll included
+  uint32_t rooms_wanted_ = 0;
+  uint32_t unanswered_ = 0;
+  uint32_t idle_polls_ = 0;
+  uint64_t next_deadline_ns_ = UINT64_MAX;  // no call in flight has an earlier one
+  uint64_t trimmed_ns_ = 0;
+  Counters counters_;
+};
+
+}  // namespace praas::transport

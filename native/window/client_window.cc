@@ -1,0 +1,342 @@
+#include "window/client_window.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cassert>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "shm/shared_memory.h"
+
+namespace praas::window {
+namespace {
+
+constexpr uint64_t kSlotBytes = kSlotInputBytes + kSlotOutputBytes;
+constexpr uint32_t kSlotsPerCommit = static_cast<uint32_t>(ClientWindow::kCommitBytes / kSlotBytes);
+static_assert(kCalls % kSlotsPerCommit == 0);
+
+/// The payload area as the allocator sees it: whole granules.
+constexpr uint64_t PayloadEnd(uint64_t window_bytes) noexcept {
+  return window_bytes / PayloadAllocator::kGranule * PayloadAllocator::kGranule;
+}
+
+/// Whether `a` lies before `b` in a sequence of counters that wrap around.
+constexpr bool Before(uint32_t a, uint32_t b) noexcept { return static_cast<int32_t>(a - b) < 0; }
+
+// The server may read these while a client that gave the call up writes the next use of the slot: whole words, no tearing.
+template <typename T>
+void StoreOnce(T& field, T value) noexcept {
+  std::atomic_ref<T>(field).store(value, std::memory_order_relaxed);
+}
+template <typename T>
+T CopyOnce(T& field) noexcept {
+  return std::atomic_ref<T>(field).load(std::memory_order_relaxed);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<ClientWindow>> ClientWindow::Map(Handover handover) {
+  Result<Mapping> mapping = Mapping::MapSealed(handover.memfd.get());
+  if (!mapping.ok()) return mapping.status();
+  const uint64_t bytes = mapping->bytes();
+  if (bytes < kMinWindowBytes || bytes != handover.window_bytes) {
+    return Status(Code::kProtocolInvalid, "the window has " + std::to_string(bytes) + " bytes; announced were " +
+                                              std::to_string(handover.window_bytes));
+  }
+  const auto* header = reinterpret_cast<const WindowHeader*>(mapping->base());
+  if (header->magic != kMagic || header->layout_version != kLayoutVersion) {
+    return Status(Code::kProtocolVersion, "the window has layout version " + std::to_string(header->layout_version) +
+                                              "; this client knows version " + std::to_string(kLayoutVersion));
+  }
+  if (header->calls != kCalls || header->window_bytes != bytes || header->calls_offset != kCallsOffset ||
+      header->slots_offset != kSlotsOffset || header->payload_offset != kPayloadOffset) {
+    return Status(Code::kProtocolInvalid, "the window's header does not describe the layout of its version");
+  }
+  return std::unique_ptr<ClientWindow>(new ClientWindow(std::move(handover), *std::move(mapping)));
+}
+
+ClientWindow::ClientWindow(Handover handover, Mapping mapping)
+    : handover_(std::move(handover)),
+      mapping_(std::move(mapping)),
+      allocator_(kPayloadOffset, PayloadEnd(mapping_.bytes())),
+      committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes) {
+  // The last call closed is the first to be opened, so few slots are touched and those stay in the cache.
+  free_calls_.reserve(kCalls);
+  for (uint32_t index = kCalls; index-- > 0;) free_calls_.push_back(index);
+}
+
+WindowHeader& ClientWindow::header() const noexcept { return *reinterpret_cast<WindowHeader*>(mapping_.base()); }
+
+WindowCall& ClientWindow::call(uint32_t index) const noexcept {
+  assert(index < kCalls);
+  return reinterpret_cast<WindowCall*>(mapping_.base() + kCallsOffset)[index];
+}
+
+// --- payload memory ---
+
+Result<uint64_t> ClientWindow::Allocate(uint64_t bytes) {
+  if (bytes > allocator_.capacity()) {
+    return Status(Code::kPayloadTooLarge, std::to_string(bytes) + " bytes do not fit the connection's window of " +
+                                              std::to_string(mapping_.bytes()) + " bytes; raise windowBytes");
+  }
+  const std::optional<uint64_t> offset = allocator_.Allocate(bytes);
+  if (!offset.has_value()) {
+    return Status(Code::kBackpressure, "no " + std::to_string(bytes) + " contiguous bytes are free in the window (" +
+                                           std::to_string(allocator_.used_bytes()) + " of " +
+                                           std::to_string(allocator_.capacity()) + " in use)");
+  }
+  if (Status status = Commit(*offset, bytes); !status.ok()) {
+    allocator_.Release(*offset);
+    return status;
+  }
+  return *offset;
+}
+
+Status ClientWindow::Commit(uint64_t offset, uint64_t bytes) {
+  if (bytes == 0) return Status::Ok();
+  const uint64_t first = (offset - kPayloadOffset) / kCommitBytes;
+  const uint64_t last = (offset + bytes - 1 - kPayloadOffset) / kCommitBytes;
+  for (uint64_t chunk = first; chunk <= last;) {
+    if (committed_[chunk]) {
+      ++chunk;
+      continue;
+    }
+    uint64_t end = chunk + 1;
+    while (end <= last && !committed_[end]) ++end;
+    const uint64_t begin_offset = kPayloadOffset + chunk * kCommitBytes;
+    const uint64_t end_offset = std::min(kPayloadOffset + end * kCommitBytes, mapping_.bytes());
+    ++counters_.commits;
+    if (Status status = shm::Commit(handover_.memfd.get(), begin_offset, end_offset - begin_offset, "client window");
+        !status.ok()) {
+      return status;
+    }
+    committed_chunks_ += end - chunk;
+    for (; chunk < end; ++chunk) committed_[chunk] = true;
+  }
+  return Status::Ok();
+}
+
+Status ClientWindow::CommitSlots(uint32_t index) {
+  while (committed_slots_ <= index) {
+    ++counters_.commits;
+    if (Status status = shm::Commit(handover_.memfd.get(), SlotInputOffset(committed_slots_), kCommitBytes, "client window");
+        !status.ok()) {
+      return status;
+    }
+    committed_slots_ += kSlotsPerCommit;
+  }
+  return Status::Ok();
+}
+
+std::optional<uint64_t> ClientWindow::OffsetOf(std::span<const std::byte> memory) const noexcept {
+  // As integers: comparing pointers into different objects is undefined.
+  const auto begin = reinterpret_cast<uintptr_t>(mapping_.base());
+  const auto address = reinterpret_cast<uintptr_t>(memory.data());
+  if (address < begin || !InRange(address - begin, memory.size(), kPayloadOffset, mapping_.bytes())) return std::nullopt;
+  return address - begin;
+}
+
+std::span<std::byte> ClientWindow::Bytes(uint64_t offset, uint64_t bytes) const noexcept {
+  assert(InRange(offset, bytes, 0, mapping_.bytes()));
+  return {mapping_.base() + offset, bytes};
+}
+
+void ClientWindow::Trim(uint64_t keep_bytes) {
+  uint64_t kept = 0;
+  auto give_back = [&](uint64_t first, uint64_t end) {  // chunks, all committed and free
+    const uint64_t begin_offset = kPayloadOffset + first * kCommitBytes;
+    const uint64_t end_offset = std::min(kPayloadOffset + end * kCommitBytes, mapping_.bytes());
+    if (!shm::Decommit(handover_.memfd.get(), begin_offset, end_offset - begin_offset).ok()) return;
+    ++counters_.trims;
+    committed_chunks_ -= end - first;
+    for (; first < end; ++first) committed_[first] = false;
+  };
+  allocator_.ForEachFree([&](uint64_t offset, uint64_t bytes) {
+    // Only chunks that lie in the free run as a whole.
+    uint64_t chunk = (offset - kPayloadOffset + kCommitBytes - 1) / kCommitBytes;
+    const uint64_t end = (offset + bytes - kPayloadOffset) / kCommitBytes;
+    while (chunk < end) {
+      if (!committed_[chunk]) {
+        ++chunk;
+        continue;
+      }
+      if (kept < keep_bytes) {
+        kept += kCommitBytes;
+        ++chunk;
+        continue;
+      }
+      const uint64_t first = chunk;
+      while (chunk < end && committed_[chunk]) ++chunk;
+      give_back(first, chunk);
+    }
+  });
+  if (keep_bytes == 0 && committed_slots_ > 0 && open_calls() == 0 &&
+      shm::Decommit(handover_.memfd.get(), kSlotsOffset, kPayloadOffset - kSlotsOffset).ok()) {
+    ++counters_.trims;
+    committed_slots_ = 0;
+  }
+}
+
+// --- calls ---
+
+Result<std::optional<uint32_t>> ClientWindow::Open() {
+  if (free_calls_.empty()) return std::optional<uint32_t>();
+  const uint32_t index = free_calls_.back();
+  if (Status status = CommitSlots(index); !status.ok()) return status;
+  free_calls_.pop_back();
+  calls_[index] = {.sequence = calls_[index].sequence, .open = true};
+  return std::optional<uint32_t>(index);
+}
+
+void ClientWindow::Submit(uint32_t index, const Request& request) {
+  assert(calls_[index].open);
+  WindowCall& target = call(index);
+  StoreOnce(target.function, request.function);
+  StoreOnce(target.flags, request.flags);
+  StoreOnce(target.deadline_ns, request.deadline_ns);
+  StoreOnce(target.input_offset, request.input_offset);
+  StoreOnce(target.input_bytes, request.input_bytes);
+  StoreOnce(target.output_offset, request.output_offset);
+  StoreOnce(target.output_capacity, request.output_capacity);
+  target.cancel.store(0, std::memory_order_relaxed);
+  target.entry.store(0, std::memory_order_relaxed);
+  target.word.store(PackWord(++calls_[index].sequence, CallState::kSubmitted), std::memory_order_release);
+  Push(index);
+}
+
+bool ClientWindow::GiveRoom(uint32_t index, uint64_t output_offset, uint64_t output_capacity) {
+  assert(calls_[index].parked);
+  calls_[index].parked = false;
+  WindowCall& target = call(index);
+  StoreOnce(target.output_offset, output_offset);
+  StoreOnce(target.output_capacity, output_capacity);
+  target.entry.store(0, std::memory_order_relaxed);
+  uint64_t word = PackWord(calls_[index].sequence, CallState::kNeedRoom);
+  if (!target.word.compare_exchange_strong(word, PackWord(calls_[index].sequence, CallState::kRoomGiven),
+                                           std::memory_order_acq_rel)) {
+    return false;
+  }
+  Push(index);
+  return true;
+}
+
+void ClientWindow::Cancel(uint32_t index) {
+  if (calls_[index].open) call(index).cancel.store(1, std::memory_order_release);
+}
+
+void ClientWindow::GiveUp(uint32_t index) {
+  if (!calls_[index].open || calls_[index].given_up) return;
+  calls_[index].given_up = true;
+  Cancel(index);
+  if (calls_[index].parked) DropParked(index);
+}
+
+/// Resubmitting with `cancel` set makes the server free the result it keeps.
+void ClientWindow::DropParked(uint32_t index) {
+  calls_[index].parked = true;
+  GiveRoom(index, 0, 0);
+}
+
+void ClientWindow::Close(uint32_t index) {
+  assert(calls_[index].open);
+  calls_[index].open = false;
+  free_calls_.push_back(index);
+}
+
+void ClientWindow::Push(uint32_t index) {
+  ++counters_.submissions;
+  // Never full: a call is in the ring at most once, and the ring has a place for each.
+  header().submissions[tail_ % kCalls].store(index, std::memory_order_relaxed);
+  header().submit_tail.store(++tail_, std::memory_order_seq_cst);
+  if (header().needs_wake.load(std::memory_order_seq_cst) != 0) SignalUnconsumed();
+}
+
+void ClientWindow::Collect(std::vector<Completion>& completions) {
+  for (uint32_t group = 0; group < kCalls / 64; ++group) {
+    std::atomic<uint64_t>& bits = header().completions[group];
+    if (bits.load(std::memory_order_relaxed) == 0) continue;
+    for (uint64_t set = bits.exchange(0, std::memory_order_acq_rel); set != 0; set &= set - 1) {
+      const uint32_t index = group * 64 + static_cast<uint32_t>(std::countr_zero(set));
+      Call& mine = calls_[index];
+      WindowCall& target = call(index);
+      const uint64_t word = target.word.load(std::memory_order_acquire);
+      // A bit may come twice, also when the call is closed or in flight again: only the word counts, and only once.
+      const bool done = word == PackWord(mine.sequence, CallState::kDone);
+      const bool need_room = word == PackWord(mine.sequence, CallState::kNeedRoom);
+      if (!mine.open || mine.answered || !(done || (need_room && !mine.parked))) continue;
+      mine.answered = done;
+      if (need_room) {
+        if (mine.given_up) {
+          DropParked(index);
+          continue;
+        }
+        mine.parked = true;
+      }
+      completions.push_back({.call = index,
+                             .need_room = need_room,
+                             .status = CopyOnce(target.status),
+                             .result_offset = CopyOnce(target.result_offset),
+                             .result_bytes = CopyOnce(target.result_bytes)});
+    }
+  }
+}
+
+// --- wake-ups ---
+
+/// Writes the submission eventfd, once per stretch in which the ring does not run empty: while the head has not passed what
+/// the last signal was for, its receiver has yet to look at the tail (see server_window.cc for why that look cannot miss).
+void ClientWindow::SignalUnconsumed() {
+  const uint32_t head = header().submit_head.load(std::memory_order_seq_cst);
+  if (head == tail_ || Before(head, signalled_tail_)) return;
+  signalled_tail_ = tail_;
+  ++counters_.signals;
+  const uint64_t one = 1;
+  // EAGAIN means that the counter is full: the host has been signalled more than enough.
+  [[maybe_unused]] const ssize_t written = write(handover_.submit_event.get(), &one, sizeof(one));
+}
+
+void ClientWindow::Tend() {
+  const uint32_t head = header().submit_head.load(std::memory_order_relaxed);
+  if (head == tail_ || Before(head, signalled_tail_)) {
+    stale_since_ns_ = 0;
+    return;
+  }
+  const uint64_t now = NowNs();
+  if (stale_since_ns_ == 0 || head != stale_head_) {
+    stale_head_ = head;
+    stale_since_ns_ = now;
+  } else if (now - stale_since_ns_ >= kPatienceNs) {
+    stale_since_ns_ = 0;
+    SignalUnconsumed();
+  }
+}
+
+bool ClientWindow::HasCompletions() const noexcept {
+  return std::any_of(std::begin(header().completions), std::end(header().completions),
+                     [](const std::atomic<uint64_t>& bits) { return bits.load(std::memory_order_seq_cst) != 0; });
+}
+
+bool ClientWindow::PrepareToSleep() {
+  SignalUnconsumed();
+  asleep_ = true;
+  header().client_sleeping.store(1, std::memory_order_seq_cst);
+  if (HasCompletions()) {
+    Awake();
+    return false;
+  }
+  ++counters_.sleeps;
+  return true;
+}
+
+void ClientWindow::Awake() {
+  if (!asleep_) return;
+  asleep_ = false;
+  header().client_sleeping.store(0, std::memory_order_relaxed);
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = read(handover_.complete_event.get(), &count, sizeof(count));
+}
+
+}  // namespace praas::window

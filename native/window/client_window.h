@@ -1,0 +1,133 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "window/handover.h"
+#include "window/layout.h"
+#include "window/mapping.h"
+#include "window/payload_allocator.h"
+
+namespace praas::window {
+
+/// The client's side of its window: payload memory, call slots, submission, completions. Single-threaded, never blocks.
+///
+/// Memory is committed (fallocate) before it is handed out, so that a machine out of memory is an error of the call that
+/// needed it and not a SIGBUS in the middle of a copy.
+class ClientWindow {
+ public:
+  struct Request {
+    uint32_t function = 0;
+    uint32_t flags = 0;  // CallFlags
+    uint64_t deadline_ns = 0;
+    uint64_t input_offset = 0, input_bytes = 0;
+    uint64_t output_offset = 0, output_capacity = 0;
+  };
+  /// What the server said about a call. `need_room`: the result of `result_bytes` waits for GiveRoom or GiveUp.
+  struct Completion {
+    uint32_t call;
+    bool need_room;
+    uint32_t status;  // Code
+    uint64_t result_offset, result_bytes;  // inside the window; still to be compared with what was asked for
+  };
+
+  /// Maps what the host handed over and checks its header.
+  [[nodiscard]] static Result<std::unique_ptr<ClientWindow>> Map(Handover handover);
+
+  // --- payload memory ---
+  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kSystem: the machine
+  /// has no memory for it.
+  [[nodiscard]] Result<uint64_t> Allocate(uint64_t bytes);
+  [[nodiscard]] PayloadAllocator& allocator() noexcept { return allocator_; }
+  /// Offset of memory that lies in the payload area as a whole; nullopt for any other memory.
+  [[nodiscard]] std::optional<uint64_t> OffsetOf(std::span<const std::byte> memory) const noexcept;
+  /// Precondition: inside the window.
+  [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
+  /// Gives free payload memory beyond `keep_bytes`, and the slots when no call is open, back to the system.
+  void Trim(uint64_t keep_bytes);
+  [[nodiscard]] uint64_t committed_bytes() const noexcept { return committed_chunks_ * kCommitBytes; }
+
+  // --- calls ---
+  /// A call slot, its input and output room committed. nullopt: all are in use.
+  [[nodiscard]] Result<std::optional<uint32_t>> Open();
+  void Submit(uint32_t call, const Request& request);
+  /// After `need_room`. false: the call was answered meanwhile (its completion follows).
+  bool GiveRoom(uint32_t call, uint64_t output_offset, uint64_t output_capacity);
+  void Cancel(uint32_t call);
+  /// Nobody waits for the call any more. Its slot and its memory stay the server's until its completion arrives; a result that
+  /// waits for room is dropped by the server and answered as cancelled.
+  void GiveUp(uint32_t call);
+  /// The call's completion was handled: its slot may be used again.
+  void Close(uint32_t call);
+  [[nodiscard]] uint32_t open_calls() const noexcept { return kCalls - static_cast<uint32_t>(free_calls_.size()); }
+
+  /// Takes every completion there is right now.
+  void Collect(std::vector<Completion>& completions);
+
+  // --- wake-ups ---
+  /// Signals the host if submissions have been left unconsumed for kPatienceNs; to be called while polling in vain.
+  void Tend();
+  /// Before sleeping: signals the host if anything is unconsumed, then asks to be woken. false: there are completions.
+  [[nodiscard]] bool PrepareToSleep();
+  /// Takes back PrepareToSleep; does nothing when not asleep.
+  void Awake();
+  [[nodiscard]] int complete_event() const noexcept { return handover_.complete_event.get(); }
+
+  struct Counters {
+    uint64_t submissions = 0;
+    uint64_t signals = 0;     // submission eventfd written
+    uint64_t sleeps = 0;      // PrepareToSleep that returned true
+    uint64_t commits = 0;     // fallocate calls
+    uint64_t trims = 0;       // ranges given back
+  };
+  [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
+
+  /// How long a poller looks on before it believes that nobody polls the ring: several times what a running consumer needs
+  /// (a hot round trip is below 1 µs), and about what a wake-up by the host costs.
+  static constexpr uint64_t kPatienceNs = 20'000;
+  /// Step of commitment. Larger wastes memory on clients with small payloads, smaller costs system calls.
+  static constexpr uint64_t kCommitBytes = 64u << 10;
+
+ private:
+  struct Call {
+    uint32_t sequence = 0;
+    bool open = false;
+    bool answered = false;  // its completion was collected
+    bool parked = false;    // need_room was reported and neither GiveRoom nor GiveUp was called
+    bool given_up = false;
+  };
+  ClientWindow(Handover handover, Mapping mapping);
+  [[nodiscard]] WindowHeader& header() const noexcept;
+  [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
+  [[nodiscard]] Status Commit(uint64_t offset, uint64_t bytes);
+  [[nodiscard]] Status CommitSlots(uint32_t call);
+  void Push(uint32_t call);
+  void SignalUnconsumed();
+  void DropParked(uint32_t call);
+  [[nodiscard]] bool HasCompletions() const noexcept;
+
+  Handover handover_;
+  Mapping mapping_;
+  PayloadAllocator allocator_;
+  std::vector<bool> committed_;  // of each kCommitBytes of the payload area
+  uint64_t committed_chunks_ = 0;
+  uint32_t committed_slots_ = 0;
+  std::array<Call, kCalls> calls_{};
+  std::vector<uint32_t> free_calls_;
+  uint32_t tail_ = 0;
+  uint32_t signalled_tail_ = 0;  // the last signal covered the submissions before this one
+  uint32_t stale_head_ = 0;
+  uint64_t stale_since_ns_ = 0;  // 0: not measured
+  bool asleep_ = false;
+  Counters counters_;
+};
+
+}  // namespace praas::window

@@ -1,0 +1,294 @@
+#include "window/server_window.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+#include <new>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "shm/memfd.h"
+#include "shm/shared_memory.h"
+
+namespace praas::window {
+namespace {
+
+// The hand-over with the client is Dekker's: each side stores its word, then loads the other's, and at least one of them
+// sees the other. Four seq_cst accesses are enough for that (and are what ThreadSanitizer understands; it knows no fences):
+//   client: submit_tail = t  ; load needs_wake          server: needs_wake = 1      ; load submit_tail
+//   server: set completions  ; load client_sleeping     client: client_sleeping = 1 ; load completions
+//   client: submit_tail = t  ; load submit_head         server: submit_head = h     ; load submit_tail
+// The last line is what lets a client signal once per stretch: as long as the head has not passed what it signalled for, the
+// server has yet to look at the tail. test/native/window/wake_model_test.cc runs every interleaving of it.
+
+constexpr uint16_t kConsumerBias = 1;  // participant 0 is the host, and 0 means nobody
+
+/// Reads a field that the client may be writing at this moment: once, whole, and as the value to validate.
+template <typename T>
+T CopyOnce(T& field) noexcept {
+  return std::atomic_ref<T>(field).load(std::memory_order_relaxed);
+}
+template <typename T>
+void StoreOnce(T& field, T value) noexcept {
+  std::atomic_ref<T>(field).store(value, std::memory_order_relaxed);
+}
+
+constexpr uint32_t SequenceOf(uint64_t word) noexcept { return static_cast<uint32_t>(word >> 32); }
+constexpr CallState StateOf(uint64_t word) noexcept { return static_cast<CallState>(static_cast<uint32_t>(word)); }
+constexpr bool IsOpen(CallState state) noexcept {
+  return state == CallState::kSubmitted || state == CallState::kNeedRoom || state == CallState::kRoomGiven;
+}
+
+/// Payloads lie in the payload area or in the slots of the call they belong to, nowhere else.
+bool InBounds(uint32_t call, uint64_t offset, uint64_t bytes, uint64_t window_bytes) noexcept {
+  return bytes == 0 || InRange(offset, bytes, kPayloadOffset, window_bytes) ||
+         InRange(offset, bytes, SlotInputOffset(call), SlotOutputOffset(call) + kSlotOutputBytes);
+}
+
+Result<UniqueFd> MakeEvent() {
+  UniqueFd event(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!event) return Status::System("eventfd");
+  return event;
+}
+
+}  // namespace
+
+Result<ServerWindow::Created> ServerWindow::Create(uint64_t window_bytes) {
+  if (window_bytes < kMinWindowBytes || window_bytes > uint64_t{1} << 46) {
+    return Status(Code::kArgumentInvalid, "a window has " + std::to_string(kMinWindowBytes) + " bytes to 64 TiB, not " +
+                                              std::to_string(window_bytes));
+  }
+  const auto page_bytes = static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  window_bytes = (window_bytes + page_bytes - 1) / page_bytes * page_bytes;
+
+  Result<UniqueFd> memfd = shm::CreateMemfd("praas-window", window_bytes, shm::Sealing::kFixed);
+  if (!memfd.ok()) return memfd.status();
+  if (Status status = shm::Commit(memfd->get(), 0, kSlotsOffset, "client window"); !status.ok()) return status;
+  Result<UniqueFd> submit_event = MakeEvent();
+  if (!submit_event.ok()) return submit_event.status();
+  Result<UniqueFd> complete_event = MakeEvent();
+  if (!complete_event.ok()) return complete_event.status();
+
+  Result<Mapping> mapping = Mapping::MapSealed(memfd->get());
+  if (!mapping.ok()) return mapping.status();
+  auto* header = new (mapping->base()) WindowHeader{};
+  header->magic = kMagic;
+  header->layout_version = kLayoutVersion;
+  header->calls = kCalls;
+  header->window_bytes = window_bytes;
+  header->calls_offset = kCallsOffset;
+  header->slots_offset = kSlotsOffset;
+  header->payload_offset = kPayloadOffset;
+  header->needs_wake.store(1, std::memory_order_relaxed);  // nobody polls yet
+  return Created{*std::move(memfd), *std::move(submit_event), *std::move(complete_event)};
+}
+
+Result<std::unique_ptr<ServerWindow>> ServerWindow::Map(const segment::Segment& segment, uint32_t index, UniqueFd memfd,
+                                                        UniqueFd complete_event) {
+  Result<Mapping> mapping = Mapping::MapSealed(memfd.get());
+  if (!mapping.ok()) return mapping.status();
+  if (mapping->bytes() < kMinWindowBytes) {
+    return Status(Code::kSegmentInvalid, "a window of " + std::to_string(mapping->bytes()) + " bytes is too small");
+  }
+  return std::unique_ptr<ServerWindow>(new ServerWindow(segment.window(index), index, std::move(memfd),
+                                                        std::move(complete_event), *std::move(mapping)));
+}
+
+ServerWindow::ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event,
+                           Mapping mapping) noexcept
+    : slot_(slot),
+      index_(index),
+      memfd_(std::move(memfd)),
+      complete_event_(std::move(complete_event)),
+      mapping_(std::move(mapping)) {}
+
+ServerWindow::~ServerWindow() = default;
+
+uint64_t ServerWindow::bytes() const noexcept { return mapping_.bytes(); }
+
+WindowHeader& ServerWindow::header() const noexcept { return *reinterpret_cast<WindowHeader*>(mapping_.base()); }
+
+WindowCall& ServerWindow::call(uint32_t index) const noexcept {
+  assert(index < kCalls);
+  return reinterpret_cast<WindowCall*>(mapping_.base() + kCallsOffset)[index];
+}
+
+bool ServerWindow::HasSubmissions() const noexcept {
+  return header().submit_tail.load(std::memory_order_seq_cst) != header().submit_head.load(std::memory_order_relaxed);
+}
+
+bool ServerWindow::TryConsume(uint16_t self) noexcept {
+  uint32_t nobody = 0;
+  return slot_.consumer.compare_exchange_strong(nobody, uint32_t{self} + kConsumerBias, std::memory_order_seq_cst);
+}
+
+bool ServerWindow::EndConsume(uint16_t self) noexcept {
+  uint32_t mine = uint32_t{self} + kConsumerBias;
+  slot_.consumer.compare_exchange_strong(mine, 0, std::memory_order_seq_cst);
+  return HasSubmissions();
+}
+
+std::optional<Submission> ServerWindow::Peek() noexcept {
+  WindowHeader& ring = header();
+  // Bounded: a client that keeps feeding rubbish cannot hold the consumer here.
+  for (uint32_t step = 0; step < kCalls; ++step) {
+    const uint32_t head = ring.submit_head.load(std::memory_order_relaxed);
+    const uint32_t tail = ring.submit_tail.load(std::memory_order_seq_cst);
+    if (head == tail) return std::nullopt;
+    if (tail - head > kCalls) {  // more than can be in flight: the client damaged its ring and loses what was in it
+      ring.submit_head.store(tail, std::memory_order_seq_cst);
+      return std::nullopt;
+    }
+    peeked_head_ = head;
+    const uint32_t index = ring.submissions[head % kCalls].load(std::memory_order_relaxed);
+    if (index >= kCalls) {
+      Taken();
+      continue;
+    }
+    WindowCall& request = call(index);
+    const uint64_t word = request.word.load(std::memory_order_acquire);
+    const CallState state = StateOf(word);
+    if (state != CallState::kSubmitted && state != CallState::kRoomGiven) {  // answered before its consumer ended, or rubbish
+      Taken();
+      continue;
+    }
+    const uint32_t entry = request.entry.load(std::memory_order_relaxed);
+    const Submission submission{
+        .call = index,
+        .sequence = SequenceOf(word),
+        .room_given = state == CallState::kRoomGiven,
+        .parked = CopyOnce(request.parked),
+        .entry = int64_t{entry} - 1,
+        .function = CopyOnce(request.function),
+        .flags = CopyOnce(request.flags),
+        .deadline_ns = CopyOnce(request.deadline_ns),
+        .input_offset = CopyOnce(request.input_offset),
+        .input_bytes = CopyOnce(request.input_bytes),
+        .output_offset = CopyOnce(request.output_offset),
+        .output_capacity = CopyOnce(request.output_capacity),
+    };
+    if (!InBounds(index, submission.input_offset, submission.input_bytes, bytes()) ||
+        !InBounds(index, submission.output_offset, submission.output_capacity, bytes())) {
+      static constexpr std::string_view kMessage = "input or output range outside the window's payload area";
+      CompleteError(index, submission.sequence, static_cast<uint32_t>(Code::kProtocolInvalid), kMessage);
+      Taken();
+      continue;
+    }
+    return submission;
+  }
+  return std::nullopt;
+}
+
+void ServerWindow::Note(uint32_t index, uint32_t entry) noexcept {
+  if (index < kCalls) call(index).entry.store(entry + 1, std::memory_order_release);
+}
+
+void ServerWindow::Taken() noexcept { header().submit_head.store(peeked_head_ + 1, std::memory_order_seq_cst); }
+
+bool ServerWindow::Adopt(uint16_t self) noexcept {
+  uint32_t nobody = 0;
+  if (!slot_.poller.compare_exchange_strong(nobody, self, std::memory_order_seq_cst)) return false;
+  SetNeedsWake(false);
+  return true;
+}
+
+bool ServerWindow::Abandon(uint16_t self) noexcept {
+  // While still the poller: the next one clears needs_wake after its own CAS, so the flag cannot end up set under a poller.
+  SetNeedsWake(true);
+  uint32_t mine = self;
+  slot_.poller.compare_exchange_strong(mine, 0, std::memory_order_seq_cst);
+  return HasSubmissions();
+}
+
+bool ServerWindow::Reclaim(uint16_t dead) noexcept {
+  bool had_part = false;
+  if (slot_.poller.load(std::memory_order_seq_cst) == dead && dead != 0) {
+    static_cast<void>(Abandon(dead));
+    had_part = true;
+  }
+  uint32_t consumer = uint32_t{dead} + kConsumerBias;
+  if (slot_.consumer.compare_exchange_strong(consumer, 0, std::memory_order_seq_cst)) had_part = true;
+  return had_part && HasSubmissions();
+}
+
+void ServerWindow::SetNeedsWake(bool needs_wake) noexcept {
+  header().needs_wake.store(needs_wake ? 1 : 0, std::memory_order_seq_cst);
+}
+
+std::span<std::byte> ServerWindow::Bytes(uint64_t offset, uint64_t length) const noexcept {
+  if (!InRange(offset, length, kSlotsOffset, bytes())) return {};
+  return {mapping_.base() + offset, length};
+}
+
+bool ServerWindow::cancelled(uint32_t index) const noexcept {
+  return index < kCalls && call(index).cancel.load(std::memory_order_relaxed) != 0;
+}
+
+bool ServerWindow::Complete(uint32_t index, uint32_t sequence, uint32_t status, uint64_t result_offset,
+                            uint64_t result_bytes) noexcept {
+  return Answer(index, sequence, CallState::kDone, status, 0, result_offset, result_bytes);
+}
+
+bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept {
+  if (index >= kCalls) return false;
+  WindowCall& target = call(index);
+  const uint64_t word = target.word.load(std::memory_order_acquire);
+  if (SequenceOf(word) != sequence || !IsOpen(StateOf(word))) return Complete(index, sequence, status, 0, 0);  // tells again
+
+  uint64_t room_offset = SlotOutputOffset(index);
+  uint64_t room_bytes = kSlotOutputBytes;
+  if (message.size() > room_bytes) {
+    const uint64_t output_offset = CopyOnce(target.output_offset);
+    const uint64_t output_capacity = CopyOnce(target.output_capacity);
+    if (output_capacity >= message.size() && InBounds(index, output_offset, output_capacity, bytes())) {
+      room_offset = output_offset;
+      room_bytes = output_capacity;
+    }
+  }
+  const uint64_t length = std::min<uint64_t>(message.size(), room_bytes);
+  if (length > 0) std::memcpy(mapping_.base() + room_offset, message.data(), length);
+  return Complete(index, sequence, status, room_offset, length);
+}
+
+bool ServerWindow::NeedRoom(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
+  return Answer(index, sequence, CallState::kNeedRoom, 0, parked, 0, result_bytes);
+}
+
+bool ServerWindow::Answer(uint32_t index, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,
+                          uint64_t result_offset, uint64_t result_bytes) noexcept {
+  if (index >= kCalls) return false;
+  WindowCall& target = call(index);
+  uint64_t word = target.word.load(std::memory_order_acquire);
+  if (SequenceOf(word) != sequence) return false;
+  // The check comes before the first store: a late responder must not write over the response that won.
+  if (IsOpen(StateOf(word))) {
+    StoreOnce(target.status, status);
+    StoreOnce(target.parked, parked);
+    StoreOnce(target.result_offset, result_offset);
+    StoreOnce(target.result_bytes, result_bytes);
+    while (SequenceOf(word) == sequence && IsOpen(StateOf(word))) {
+      if (target.word.compare_exchange_weak(word, PackWord(sequence, state), std::memory_order_acq_rel,
+                                            std::memory_order_acquire)) {
+        Tell(index);
+        return true;
+      }
+    }
+  }
+  if (word == PackWord(sequence, CallState::kDone)) Tell(index);
+  return false;
+}
+
+void ServerWindow::Tell(uint32_t index) noexcept {
+  header().completions[index / 64].fetch_or(uint64_t{1} << (index % 64), std::memory_order_seq_cst);
+  if (header().client_sleeping.load(std::memory_order_seq_cst) == 0) return;
+  // The flag is the client's to clear: if it were taken here, a worker killed before the write would take the wake-up with it.
+  const uint64_t one = 1;
+  // EAGAIN means that the counter is full: the client has more than enough reason to wake up.
+  [[maybe_unused]] const ssize_t written = write(complete_event_.get(), &one, sizeof(one));
+}
+
+}  // namespace praas::window
