@@ -17,8 +17,6 @@ using window::ClientWindow;
 using window::kSlotInputBytes;
 using window::kSlotOutputBytes;
 
-/// The clock costs as much as a tenth of a hot call: polls that find nothing look at it once in so many.
-constexpr uint32_t kPollsPerClock = 64;
 /// What a connection with nothing in flight keeps committed, and how often it looks.
 constexpr uint64_t kKeepBytes = 64u << 20;
 constexpr uint64_t kTrimIntervalNs = 1'000'000'000;
@@ -58,7 +56,6 @@ Result<bool> ShmTransport::Submit(const Request& request) {
   call.in_use = true;
   call.id = request.call;
   call.function = request.function;
-  call.deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_);
 
   Result<bool> placed = PlaceInput(index, request.input);
   if (placed.ok() && placed.value()) {
@@ -68,12 +65,11 @@ Result<bool> ShmTransport::Submit(const Request& request) {
     Retire(index);
     return placed;
   }
-  next_deadline_ns_ = std::min(next_deadline_ns_, call.deadline_ns);
   ++unanswered_;
   ++counters_.calls;
   window_->Submit(index, {.function = request.function,
                           .flags = WindowFlags(request.flags),
-                          .deadline_ns = call.deadline_ns,
+                          .deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_),
                           .input_offset = call.input_offset,
                           .input_bytes = call.input_bytes,
                           .output_offset = call.output_offset,
@@ -143,14 +139,27 @@ Result<uint64_t> ShmTransport::PinBlockOf(uint64_t offset, uint64_t bytes) {
 }
 
 void ShmTransport::Cancel(uint64_t id) {
-  if (closed_) return;
-  // A search, because cancelling is rare and an index by id would cost every call.
+  if (const std::optional<uint32_t> index = Find(id)) window_->Cancel(*index);
+}
+
+void ShmTransport::Abandon(uint64_t id) {
+  const std::optional<uint32_t> index = Find(id);
+  if (!index.has_value() || calls_[*index].abandoned) return;
+  Call& call = calls_[*index];
+  call.abandoned = true;
+  call.plain_output = {};
+  ForgetRoom(call);
+  window_->GiveUp(*index);
+  ++counters_.abandoned;
+}
+
+/// A search, because these are rare and an index by id would cost every call.
+std::optional<uint32_t> ShmTransport::Find(uint64_t id) const noexcept {
+  if (closed_) return std::nullopt;
   for (uint32_t index = 0; index < window::kCalls; ++index) {
-    if (calls_[index].in_use && !calls_[index].answered && calls_[index].id == id) {
-      window_->Cancel(index);
-      return;
-    }
+    if (calls_[index].in_use && !calls_[index].answered && calls_[index].id == id) return index;
   }
+  return std::nullopt;
 }
 
 // --- completion ---
@@ -167,10 +176,7 @@ size_t ShmTransport::Poll(const Sink& sink) {
     completions_ = std::move(batch);
   }
   if (!closed_ && rooms_wanted_ > 0) replies += RetryRooms(sink);
-  if (!closed_ && replies == 0) {
-    window_->Tend();
-    if (unanswered_ > 0 && ++idle_polls_ % kPollsPerClock == 0) replies += ExpireDeadlines(sink);
-  }
+  if (!closed_ && replies == 0) window_->Tend();
   if (closed_) {
     replies += FailAll(Status(Code::kConnectionClosed, "the connection was closed"), sink);
   } else if (!failure_.ok()) {
@@ -186,45 +192,37 @@ size_t ShmTransport::Deliver(const ClientWindow::Completion& completion, const S
   Call& call = calls_[index];
   if (closed_ || !call.in_use) return 0;
   if (completion.need_room) {
-    if (call.answered) {
-      window_->GiveUp(index);
-      return 0;
-    }
+    if (call.abandoned || call.answered) return 0;  // by a sink, after the batch was collected: the result was given up then
     result_sizes_.Note(call.function, completion.result_bytes);
-    if (call.room_wanted == 0) ++rooms_wanted_;
     call.room_wanted = std::max<uint64_t>(completion.result_bytes, 1);
+    ++rooms_wanted_;
     ++counters_.rooms_given;
-    const Status status = GiveRoom(index);
-    return status.ok() ? 0 : Answer(call, status, {}, sink);
+    Status status = GiveRoom(index);
+    return status.ok() ? 0 : Answer(call, std::move(status), {}, sink);
   }
-  if (call.room_wanted != 0) {  // answered (deadline, crash) while it waited for room
-    call.room_wanted = 0;
-    --rooms_wanted_;
-  }
-  size_t replies = 0;
-  if (!call.answered) {
-    if (Status status = CheckResult(call, completion); !status.ok()) {
-      replies = Answer(call, std::move(status), {}, sink);
-    } else {
-      std::span<std::byte> result;
-      if (completion.result_bytes > 0) result = window_->Bytes(completion.result_offset, completion.result_bytes);
-      if (completion.status != 0) {
-        const std::string_view message(reinterpret_cast<const char*>(result.data()), result.size());
-        replies = Answer(call, Status(static_cast<Code>(completion.status), std::string(message)), {}, sink);
-      } else {
-        result_sizes_.Note(call.function, result.size());
-        std::span<const std::byte> payload = result;
-        if (!result.empty() && result.size() <= call.plain_output.size()) {
-          std::memcpy(call.plain_output.data(), result.data(), result.size());
-          counters_.copied_bytes += result.size();
-          payload = call.plain_output.first(result.size());
-        }
-        replies = Answer(call, Status::Ok(), payload, sink);
-      }
-    }
-  }
+  ForgetRoom(call);  // the server may have ended it (deadline, crash) while it waited for room
+  const size_t replies = call.answered ? 0 : DeliverResult(call, completion, sink);
   Retire(index);
   return replies;
+}
+
+size_t ShmTransport::DeliverResult(Call& call, const ClientWindow::Completion& completion, const Sink& sink) {
+  if (Status status = CheckResult(call, completion); !status.ok()) return Answer(call, std::move(status), {}, sink);
+  std::span<std::byte> result;
+  if (completion.result_bytes > 0) result = window_->Bytes(completion.result_offset, completion.result_bytes);
+  if (completion.status != 0) {
+    std::string message(reinterpret_cast<const char*>(result.data()), result.size());
+    return Answer(call, Status(static_cast<Code>(completion.status), std::move(message)), {}, sink);
+  }
+  if (call.abandoned) return Answer(call, Status::Ok(), {}, sink);
+  result_sizes_.Note(call.function, result.size());
+  std::span<const std::byte> payload = result;
+  if (!result.empty() && result.size() <= call.plain_output.size()) {
+    std::memcpy(call.plain_output.data(), result.data(), result.size());
+    counters_.copied_bytes += result.size();
+    payload = call.plain_output.first(result.size());
+  }
+  return Answer(call, Status::Ok(), payload, sink);
 }
 
 /// The server is trusted to answer, but nothing it says is used as an address before it was compared with what was offered.
@@ -249,12 +247,16 @@ size_t ShmTransport::Answer(Call& call, Status status, std::span<const std::byte
   return 1;
 }
 
+void ShmTransport::ForgetRoom(Call& call) noexcept {
+  if (std::exchange(call.room_wanted, 0) != 0) --rooms_wanted_;
+}
+
 Status ShmTransport::GiveRoom(uint32_t index) {
   Call& call = calls_[index];
   const Result<uint64_t> block = window_->Allocate(call.room_wanted);
   if (!block.ok() && block.status().code() == Code::kBackpressure) return Status::Ok();  // RetryRooms goes on with it
-  const uint64_t bytes = std::exchange(call.room_wanted, 0);
-  --rooms_wanted_;
+  const uint64_t bytes = call.room_wanted;
+  ForgetRoom(call);
   if (!block.ok()) {
     window_->GiveUp(index);
     return block.status().WithContext("no room for a result of " + std::to_string(bytes) + " bytes");
@@ -277,30 +279,6 @@ size_t ShmTransport::RetryRooms(const Sink& sink) {
   return replies;
 }
 
-size_t ShmTransport::ExpireDeadlines(const Sink& sink) {
-  const uint64_t now = NowNs();
-  if (now < next_deadline_ns_) return 0;
-  // Calls submitted by a sink meanwhile lower it again.
-  next_deadline_ns_ = UINT64_MAX;
-  size_t replies = 0;
-  for (uint32_t index = 0; index < window::kCalls && !closed_; ++index) {
-    Call& call = calls_[index];
-    if (!call.in_use || call.answered) continue;
-    if (now < call.deadline_ns) {
-      next_deadline_ns_ = std::min(next_deadline_ns_, call.deadline_ns);
-      continue;
-    }
-    if (call.room_wanted != 0) {
-      call.room_wanted = 0;
-      --rooms_wanted_;
-    }
-    window_->GiveUp(index);
-    ++counters_.abandoned;
-    replies += Answer(call, Status(Code::kInvocationTimeout, "the call was not answered by its deadline"), {}, sink);
-  }
-  return replies;
-}
-
 size_t ShmTransport::FailAll(const Status& status, const Sink& sink) {
   size_t replies = 0;
   for (uint32_t index = 0; index < window::kCalls && unanswered_ > 0; ++index) {
@@ -310,7 +288,7 @@ size_t ShmTransport::FailAll(const Status& status, const Sink& sink) {
   return replies;
 }
 
-void ShmTransport::ReleaseMemory(uint32_t index) {
+void ShmTransport::Retire(uint32_t index) {
   Call& call = calls_[index];
   window::PayloadAllocator& allocator = window_->allocator();
   for (const uint64_t pinned : {call.pinned_input, call.pinned_output}) {
@@ -319,11 +297,7 @@ void ShmTransport::ReleaseMemory(uint32_t index) {
   for (const uint64_t own : {call.own_input, call.own_output}) {
     if (own != kNoBlock) allocator.Release(own);
   }
-}
-
-void ShmTransport::Retire(uint32_t index) {
-  ReleaseMemory(index);
-  calls_[index].in_use = false;
+  call.in_use = false;
   window_->Close(index);
 }
 
@@ -337,15 +311,11 @@ bool ShmTransport::PrepareToSleep() {
     // Buffers released since the last Poll may be the room that a result waits for. Poll gives it.
     if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->allocator().Fits(calls_[index].room_wanted)) return false;
   }
-  const uint64_t now = NowNs();
-  if (unanswered_ > 0 && now >= next_deadline_ns_) {
-    idle_polls_ = kPollsPerClock - 1;  // the next Poll looks at the deadlines
-    return false;
-  }
-  if (window_->open_calls() == 0 && now - trimmed_ns_ >= kTrimIntervalNs &&
-      window_->committed_bytes() > window_->allocator().used_bytes() + kKeepBytes) {
-    trimmed_ns_ = now;
-    window_->Trim(kKeepBytes);
+  if (window_->open_calls() == 0 && window_->committed_bytes() > window_->allocator().used_bytes() + kKeepBytes) {
+    if (const uint64_t now = NowNs(); now - trimmed_ns_ >= kTrimIntervalNs) {
+      trimmed_ns_ = now;
+      window_->Trim(kKeepBytes);
+    }
   }
   return window_->PrepareToSleep();
 }

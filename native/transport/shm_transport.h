@@ -19,9 +19,6 @@ namespace praas::transport {
 /// Payloads in memory from Allocate are used in place. Other inputs are copied once: up to 4 KiB into the call's slot, larger
 /// ones into a block. Results without an output of their own go to the call's slot or to a block as large as the function's
 /// recent results; a larger one waits on the server until it has been given room.
-///
-/// At its deadline a call is answered here (kInvocationTimeout) whatever the server does; its memory stays in use until the
-/// server is done with it.
 class ShmTransport final : public Transport {
  public:
   /// `default_timeout_ns` is for requests without a deadline.
@@ -32,6 +29,7 @@ class ShmTransport final : public Transport {
   [[nodiscard]] const char* name() const noexcept override { return "shm"; }
   [[nodiscard]] Result<bool> Submit(const Request& request) override;
   void Cancel(uint64_t call) override;
+  void Abandon(uint64_t call) override;
   size_t Poll(const Sink& sink) override;
   [[nodiscard]] int fd() const noexcept override;
   [[nodiscard]] bool wants_write() const noexcept override { return false; }
@@ -56,7 +54,7 @@ class ShmTransport final : public Transport {
     uint64_t staged_bytes = 0;      // input bytes copied into call slots
     uint64_t copied_bytes = 0;      // input bytes copied into blocks, result bytes copied into memory outside the window
     uint64_t rooms_given = 0;       // results that had to wait for room
-    uint64_t abandoned = 0;         // calls answered at their deadline, before the server
+    uint64_t abandoned = 0;
     window::ClientWindow::Counters window;
   };
   [[nodiscard]] Counters counters() const noexcept;
@@ -65,10 +63,10 @@ class ShmTransport final : public Transport {
   static constexpr uint64_t kNoBlock = 0;  // offset 0 is the window's header
   struct Call {
     bool in_use = false;
-    bool answered = false;  // the sink has had its reply; the server may still be at work
+    bool answered = false;   // the sink has had its reply; the server may still be at work
+    bool abandoned = false;  // its owner does not wait for the result any more
     uint64_t id = 0;
     uint32_t function = 0;
-    uint64_t deadline_ns = 0;
     uint64_t input_offset = 0, input_bytes = 0;
     uint64_t output_offset = 0, output_capacity = 0;
     uint64_t pinned_input = kNoBlock, pinned_output = kNoBlock;  // the caller's blocks
@@ -78,18 +76,19 @@ class ShmTransport final : public Transport {
   };
 
   ShmTransport(std::unique_ptr<window::ClientWindow> window, uint64_t default_timeout_ns);
+  [[nodiscard]] std::optional<uint32_t> Find(uint64_t id) const noexcept;
   [[nodiscard]] Result<bool> PlaceInput(uint32_t index, std::span<const std::byte> input);
   [[nodiscard]] Status PlaceOutput(uint32_t index, std::span<std::byte> output);
   [[nodiscard]] Result<uint64_t> PinBlockOf(uint64_t offset, uint64_t bytes);
   size_t Deliver(const window::ClientWindow::Completion& completion, const Sink& sink);
+  size_t DeliverResult(Call& call, const window::ClientWindow::Completion& completion, const Sink& sink);
   [[nodiscard]] Status CheckResult(const Call& call, const window::ClientWindow::Completion& completion) const;
   size_t Answer(Call& call, Status status, std::span<const std::byte> payload, const Sink& sink);
   /// Ok: given, or to be tried again when memory was released (room_wanted stays set then).
   [[nodiscard]] Status GiveRoom(uint32_t index);
+  void ForgetRoom(Call& call) noexcept;
   size_t RetryRooms(const Sink& sink);
-  size_t ExpireDeadlines(const Sink& sink);
   size_t FailAll(const Status& status, const Sink& sink);
-  void ReleaseMemory(uint32_t index);
   void Retire(uint32_t index);
   void UnmapWhenUnused();
 
@@ -103,8 +102,6 @@ class ShmTransport final : public Transport {
   uint32_t poll_depth_ = 0;  // sinks may call anything, Poll included
   uint32_t rooms_wanted_ = 0;
   uint32_t unanswered_ = 0;
-  uint32_t idle_polls_ = 0;
-  uint64_t next_deadline_ns_ = UINT64_MAX;  // no call in flight has an earlier one
   uint64_t trimmed_ns_ = 0;
   Counters counters_;
 };
