@@ -20,6 +20,7 @@
 namespace praas::segment {
 
 inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;  // "PRASSEG1", little-endian
+inline constexpr uint64_t kMagicCreating = 0x3047'4553'5341'5250;  // "PRASSEG0": its creator has not finished
 inline constexpr uint32_t kLayoutVersion = 1;
 inline constexpr size_t kMaxName = 255;        // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
@@ -38,7 +39,8 @@ inline constexpr uint32_t kStatsBytes = 4096;
 
 inline constexpr uint32_t kPageBytes = 4096;  // of the layout, whatever the system's pages are
 inline constexpr uint64_t kMinMemoryBytes = 1ull << 20;
-inline constexpr uint64_t kMaxMemoryBytes = 1ull << 40;
+inline constexpr uint64_t kMinPoolBytes = 1ull << 20;
+inline constexpr uint64_t kMaxMemoryBytes = 1ull << 40;  // also of the pool
 
 /// A region of the meta part: `capacity` records of `stride` bytes at `offset`, the first `committed` of them backed by
 /// memory. `committed` only grows; growth is idempotent (posix_fallocate, then a CAS-max) and needs no lock.
@@ -86,7 +88,7 @@ struct alignas(64) WindowSlot {
 static_assert(sizeof(WindowSlot) == 64);
 
 struct Header {
-  // Written once at creation, before `magic`, which is stored last with release order.
+  // Written once at creation, before `magic`, which is kMagicCreating until everything else is there.
   std::atomic<uint64_t> magic;
   uint32_t layout_version;
   uint32_t header_bytes;
@@ -127,7 +129,6 @@ struct Header {
   uint64_t state_head;     // offset of state::StateHead
   uint64_t stats_offset;   // reserved for process-wide counters
   uint64_t futex_queue;    // offset of the futex doorbell's queue, kFutexQueueBytes
-  uint64_t queued_calls;   // offset of the bitmap of queued call entries: std::atomic<uint64_t>[kMaxCalls / 64]
 };
 static_assert(sizeof(Header) <= kPageBytes);
 

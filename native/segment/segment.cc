@@ -1,0 +1,189 @@
+#include "segment/segment.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "base/clock.h"
+#include "segment/arena.h"
+#include "segment/header_check.h"
+#include "shm/shared_memory.h"
+
+namespace praas::segment {
+namespace {
+
+constexpr uint64_t kCommitStepBytes = 64 * 1024;
+constexpr int kAttempts = 100;
+
+/// An open-file-description lock: unlike a POSIX record lock it is not dropped when this process closes another descriptor
+/// of the same object.
+Result<bool> TryLockObject(int fd) {
+  struct flock lock{};
+  lock.l_type = F_WRLCK;
+  lock.l_whence = SEEK_SET;
+  if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return true;
+  if (errno == EAGAIN || errno == EACCES) return false;
+  return Status::System("fcntl(F_OFD_SETLK) on a segment");
+}
+
+Status CheckOptions(const CreateOptions& options) {
+  if (options.process_id.empty() || options.process_id.size() > kMaxName) {
+    return {Code::kNameInvalid, "a process id has 1 … 255 bytes, not " + std::to_string(options.process_id.size())};
+  }
+  const auto in_range = [](uint64_t value, uint64_t low, uint64_t high) { return value >= low && value <= high; };
+  if (!in_range(options.memory_bytes, kMinMemoryBytes, kMaxMemoryBytes)) {
+    return {Code::kArgumentInvalid, "memory is 1 MiB … 1 TiB, not " + std::to_string(options.memory_bytes) + " bytes"};
+  }
+  if (!in_range(options.pool_bytes, kMinPoolBytes, kMaxMemoryBytes)) {
+    return {Code::kArgumentInvalid, "pool is 1 MiB … 1 TiB, not " + std::to_string(options.pool_bytes) + " bytes"};
+  }
+  if (!in_range(options.calls, 1, dispatch::kMaxCalls)) {
+    return {Code::kArgumentInvalid, "calls is 1 … 4096, not " + std::to_string(options.calls)};
+  }
+  return Status::Ok();
+}
+
+std::string_view ProcessIdOf(const Header& header) { return {header.process_id.bytes, header.process_id.size}; }
+
+}  // namespace
+
+Status CommitRegion(int fd, Region& region, uint32_t count) {
+  uint32_t committed = region.committed.load(std::memory_order_acquire);
+  if (count <= committed) return Status::Ok();
+  if (count > region.capacity) {
+    return {Code::kStateMemory, "a table of the process is full (" + std::to_string(region.capacity) + " records)", ENOSPC};
+  }
+  const uint64_t capacity_bytes = static_cast<uint64_t>(region.capacity) * region.stride;
+  const uint64_t wanted = static_cast<uint64_t>(count) * region.stride;
+  const uint64_t end = std::min((wanted + kCommitStepBytes - 1) / kCommitStepBytes * kCommitStepBytes, capacity_bytes);
+  // From the start of the record that was cut by the last step; what is backed already stays as it is.
+  const uint64_t begin = static_cast<uint64_t>(committed) * region.stride;
+  if (Status status = shm::Commit(fd, region.offset + begin, end - begin, "segment"); !status.ok()) return status;
+  const auto target = static_cast<uint32_t>(end / region.stride);
+  while (committed < target &&
+         !region.committed.compare_exchange_weak(committed, target, std::memory_order_acq_rel, std::memory_order_acquire)) {
+  }
+  return Status::Ok();
+}
+
+Segment::Segment(shm::Mapping mapping, UniqueFd fd, bool writable) noexcept
+    : mapping_(std::move(mapping)), fd_(std::move(fd)), writable_(writable) {
+  const Header& header = this->header();
+  data_offset_ = header.meta_bytes;
+  participants_ = &At<dispatch::Participant>(header.participants, 0);
+  calls_ = &At<dispatch::CallEntry>(header.calls, 0);
+  windows_ = &At<WindowSlot>(header.windows, 0);
+  functions_ = &At<Function>(header.functions, 0);
+}
+
+Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
+  if (Status status = CheckOptions(options); !status.ok()) return status;
+  for (int attempt = 0; attempt < kAttempts; ++attempt) {
+    Result<shm::SharedMemory> lock = shm::Open(options.name, shm::OpenMode::kCreate);
+    if (!lock.ok()) return lock.status();
+    const Result<bool> locked = TryLockObject(lock->fd.get());
+    if (!locked.ok()) return locked.status();
+    if (!locked.value()) {
+      return Status(Code::kProcessBusy, "a live host serves process \"" + options.process_id + "\" (it holds the lock on " +
+                                            options.name + ")");
+    }
+    // The object may have been unlinked, and made anew by somebody else, between opening and locking. The descriptor
+    // for mapping and sharing is a second one: see fd().
+    Result<shm::SharedMemory> object = shm::Open(options.name, shm::OpenMode::kReadWrite);
+    if (!object.ok() && object.status().sys_errno() != ENOENT) return object.status();
+    if (!object.ok() || !shm::IsLinked(options.name, lock->fd.get())) continue;
+
+    HeaderCopy copy;
+    const Result<HeaderRead> read = ReadHeader(object->fd.get(), &copy);
+    if (!read.ok()) return read.status().WithContext(options.name);
+    if (read->state != ObjectState::kPublished) {
+      Result<Segment> created = Create(std::move(object->fd), options);
+      if (created.ok()) {
+        created->lock_ = std::move(lock->fd);
+      } else {
+        (void)shm::Unlink(options.name);
+      }
+      return created;
+    }
+    Result<Segment> attached = Map(std::move(object->fd), true);
+    if (!attached.ok()) return attached.status().WithContext(options.name);
+    Header& header = attached->header();
+    if (ProcessIdOf(header) != options.process_id) {
+      return Status(Code::kSegmentInvalid, options.name + " belongs to process \"" + std::string(ProcessIdOf(header)) +
+                                               "\", not \"" + options.process_id + '"');
+    }
+    attached->lock_ = std::move(lock->fd);
+    attached->attached_ = true;
+    header.host_generation.fetch_add(1, std::memory_order_relaxed);
+    return attached;
+  }
+  return Status(Code::kProcessBusy, options.name + " is created and removed by others all the time");
+}
+
+Result<Segment> Segment::Create(UniqueFd fd, const CreateOptions& options) {
+  HeaderCopy plan{};
+  PlanLayout({options.memory_bytes, options.pool_bytes, options.calls}, reinterpret_cast<Header*>(plan.bytes));
+  const uint64_t bytes = plan.header().segment_bytes;
+
+  // Through zero: an unfinished predecessor leaves nothing behind.
+  if (Status status = shm::Resize(fd.get(), 0); !status.ok()) return status;
+  if (Status status = shm::Resize(fd.get(), bytes); !status.ok()) return status;
+  if (Status status = shm::Commit(fd.get(), 0, plan.header().participants.offset, "segment"); !status.ok()) return status;
+  Result<shm::Mapping> mapping = shm::Mapping::Map(fd.get(), 0, bytes, shm::Access::kReadWrite);
+  if (!mapping.ok()) return mapping.status();
+
+  auto& header = *reinterpret_cast<Header*>(mapping->data());
+  header.magic.store(kMagicCreating, std::memory_order_release);
+  PlanLayout({options.memory_bytes, options.pool_bytes, options.calls}, &header);
+  header.created_wall_ns = WallNs();
+  header.process_id.size = static_cast<uint8_t>(options.process_id.size());
+  std::memcpy(header.process_id.bytes, options.process_id.data(), options.process_id.size());
+  header.static_checksum = StaticChecksum(header);
+  header.host_generation.store(1, std::memory_order_relaxed);
+
+  Segment segment(std::move(mapping).value(), std::move(fd), true);
+  if (Status status = segment.Commit(header.participants, 1); !status.ok()) return status;
+  // A call must never fail for want of table memory, and reserving an entry must not make a system call.
+  if (Status status = segment.Commit(header.calls, header.calls.capacity); !status.ok()) return status;
+  Arena data = Arena::Data(segment, dispatch::kHostParticipant);
+  if (Status status = data.Format(); !status.ok()) return status;
+  if (options.format) {
+    if (Status status = options.format(segment); !status.ok()) return status;
+  }
+  header.magic.store(kMagic, std::memory_order_release);
+  return segment;
+}
+
+Result<Segment> Segment::Map(UniqueFd fd, bool writable) {
+  HeaderCopy copy;
+  const Result<HeaderRead> read = ReadHeader(fd.get(), &copy);
+  if (!read.ok()) return read.status();
+  if (read->state != ObjectState::kPublished) return Status(Code::kSegmentInvalid, "the segment was never finished");
+  if (Status status = CheckHeader(copy.header(), *read); !status.ok()) return status;
+  Result<shm::Mapping> mapping = shm::Mapping::Map(fd.get(), 0, copy.header().segment_bytes,
+                                                   writable ? shm::Access::kReadWrite : shm::Access::kReadOnly);
+  if (!mapping.ok()) return mapping.status();
+  return Segment(std::move(mapping).value(), std::move(fd), writable);
+}
+
+Result<Segment> Segment::Open(const std::string& name, bool writable) {
+  Result<shm::SharedMemory> object =
+      shm::Open(name, writable ? shm::OpenMode::kReadWrite : shm::OpenMode::kReadOnly);
+  if (!object.ok()) return object.status();
+  Result<Segment> segment = Map(std::move(object->fd), writable);
+  if (!segment.ok()) return segment.status().WithContext(name);
+  return segment;
+}
+
+Status Segment::Unlink(const std::string& name) { return shm::Unlink(name); }
+
+Status Segment::CommitData(uint64_t end) const {
+  if (end > data_bytes()) return {Code::kStateMemory, "beyond the memory of the process", ENOSPC};
+  return shm::Commit(fd_.get(), data_offset_, end, "state");
+}
+
+}  // namespace praas::segment
