@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -10,7 +11,12 @@
 #include <vector>
 
 #include "base/result.h"
+#include "client/call_table.h"
 #include "protocol/frame.h"
+#include "protocol/frame_reader.h"
+#include "transport/byte_stream.h"
+#include "transport/shm_transport.h"
+#include "transport/stream_transport.h"
 #include "transport/transport.h"
 
 namespace praas::client {
@@ -43,61 +49,145 @@ struct FunctionRef {
 
 /// One chunk of a stream, or its end, coming back.
 struct StreamEvent {
-  uint64_t call;
-  enum class Kind { kChunk, kRoom, kEnd } kind;
-  std::span<const std::byte> chunk;  // kChunk: valid inside the sink only
-  uint64_t room = 0;                 // kRoom: bytes that may be sent now
-  Status status;                     // kEnd
+  uint64_t call = 0;
+  enum class Kind { kChunk, kRoom, kEnd } kind = Kind::kEnd;
+  std::span<const std::byte> chunk{};  // kChunk: valid inside the sink only
+  uint64_t room = 0;                   // kRoom: bytes that may be sent now
+  Status status{};                     // kEnd
 };
 
 /// A client's connection to one process: the TCP socket (handshake, liveness, names, state, streams) and the transport its
 /// calls take. Single-threaded and non-blocking after Connect: the owner polls `fds()` and calls Poll, or uses the blocking
 /// Wait. Everything in flight ends with an error when the host goes away, at its deadline at the latest: deadlines are
 /// watched here too, whatever the peer does.
-class Connection {
+class Connection : private protocol::FrameSink {
  public:
   using ReplySink = std::function<void(const transport::Reply&)>;
   using StreamSink = std::function<void(const StreamEvent&)>;
 
   /// Blocks up to options.timeout_ns: connect, handshake, upgrade. Safe to run on another thread than the later owner.
   [[nodiscard]] static Result<std::unique_ptr<Connection>> Connect(const ConnectOptions& options);
-  ~Connection();
+  /// The same over a stream that is connected already; `name` is what info().transport says without an upgrade and must
+  /// outlive the connection.
+  [[nodiscard]] static Result<std::unique_ptr<Connection>> Over(std::unique_ptr<transport::ByteStream> stream, const char* name,
+                                                                const ConnectOptions& options);
+  ~Connection() override;
+  Connection(const Connection&) = delete;
+  Connection& operator=(const Connection&) = delete;
 
-  [[nodiscard]] const ServerInfo& info() const noexcept;
+  [[nodiscard]] const ServerInfo& info() const noexcept { return info_; }
 
   /// All of these return a call id at once (never 0); the outcome comes through Poll's sink. Requests that find no room wait
   /// in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply.
-  [[nodiscard]] Result<uint64_t> Resolve(std::string_view function, uint64_t deadline_ns);  // reply payload: FunctionRef
+  /// Nothing is written to the socket before the next Poll, so that requests made together travel together.
+  /// `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout from now.
+  [[nodiscard]] Result<uint64_t> Resolve(std::string_view function, uint64_t deadline_ns);  // payload: FunctionRef's bytes
   [[nodiscard]] Result<uint64_t> Invoke(uint32_t function, std::span<const std::byte> input, std::span<std::byte> output,
                                         uint32_t flags, uint64_t deadline_ns);
-  /// State and admin requests: `arguments` are encoded by client/state_request.h; reply payload is decoded there too.
+  /// State and admin requests (kState, kAdmin): `arguments` are encoded by client/state_request.h and copied, `data` is sent
+  /// right behind them and must stay valid until the reply; the reply's payload is decoded there too.
   [[nodiscard]] Result<uint64_t> Request(protocol::FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                          std::span<const std::byte> data, uint64_t deadline_ns);
+  /// Asks for an early end; the reply still comes, by the call's deadline at the latest. A lock that still waits is withdrawn.
   void Cancel(uint64_t call);
 
-  /// Streaming calls go over TCP on every transport. Send takes at most the room announced by kRoom events.
+  /// Streaming calls go over TCP on every transport. SendChunk copies what it takes: at most the room announced by kRoom
+  /// events (StreamEvent::room is the total that may be sent now). `last` counts only when all of `bytes` were taken.
   [[nodiscard]] Result<uint64_t> OpenStream(uint32_t function, uint32_t flags, uint64_t deadline_ns);
   [[nodiscard]] Result<size_t> SendChunk(uint64_t call, std::span<const std::byte> bytes, bool last);
   void ConsumedChunk(uint64_t call, uint64_t bytes);  // gives the host credit for more
 
-  /// Non-blocking progress; returns the number of events handed out.
+  /// Non-blocking progress; returns the number of events handed out. Sinks may call everything but Poll and WaitFor (which
+  /// do nothing then), and must not destroy the connection.
   size_t Poll(const ReplySink& replies, const StreamSink& streams);
   /// Polls (spinning up to `spin_ns`, then sleeping) until `call` has been handed to `replies` or the deadline.
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
   /// fds to watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.
-  [[nodiscard]] int socket_fd() const noexcept;
-  [[nodiscard]] int transport_fd() const noexcept;  // −1: same as the socket
-  [[nodiscard]] bool wants_write() const noexcept;
+  [[nodiscard]] int socket_fd() const noexcept { return wire_->fd(); }
+  [[nodiscard]] int transport_fd() const noexcept { return shm_ ? shm_->fd() : -1; }  // −1: same as the socket
+  [[nodiscard]] bool wants_write() const noexcept { return wire_->wants_write(); }
+  /// Before waiting on the fds: false when Poll has something to do already. The wait must end by next_deadline_ns().
   [[nodiscard]] bool PrepareToSleep();
-  [[nodiscard]] uint64_t next_deadline_ns() const noexcept;
-  [[nodiscard]] size_t in_flight() const noexcept;
+  [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return calls_.earliest_deadline_ns(); }
+  [[nodiscard]] size_t in_flight() const noexcept { return calls_.open(); }
 
   [[nodiscard]] Result<transport::Buffer> Allocate(uint64_t bytes);
   void Release(const transport::Buffer& buffer);
 
+  /// Why the connection ended other than by Close; ok while it lives. Allocated memory stays valid until Close.
+  [[nodiscard]] const Status& lost() const noexcept { return wire_->lost(); }
   /// Idempotent. Everything in flight gets kConnectionClosed at the next Poll.
   void Close() noexcept;
-  [[nodiscard]] bool closed() const noexcept;
+  [[nodiscard]] bool closed() const noexcept { return closed_; }
+
+  struct Counters {
+    uint64_t staged_bytes = 0;  // payload bytes that went through a staging buffer on the socket
+    uint64_t direct_bytes = 0;  // payload bytes moved between the socket and their final memory
+    uint64_t writes = 0;        // system calls that wrote to the socket
+    uint64_t frames_sent = 0;
+    uint64_t frames_received = 0;
+  };
+  [[nodiscard]] Counters counters() const noexcept;
+
+ private:
+  Connection(std::unique_ptr<transport::StreamTransport> wire, uint64_t stream_credit, ServerInfo info);
+  [[nodiscard]] static Result<std::unique_ptr<Connection>> Establish(std::unique_ptr<transport::ByteStream> stream,
+                                                                     const char* name, const ConnectOptions& options,
+                                                                     uint64_t deadline_ns);
+
+  // Frames of the socket that are no replies to calls (connection_frames.cc).
+  Result<protocol::Placement> OnHeader(const protocol::Frame& frame) override;
+  Status OnFrame(const protocol::Frame& frame, std::span<std::byte> payload) override;
+  Status OnCorrupt(const protocol::Frame& frame) override;
+  [[nodiscard]] Status OnAnswer(const protocol::Frame& frame, Call& call, std::span<const std::byte> payload);
+  void ReturnLock(std::span<const std::byte> lock_reply);
+  void EndStream(Call& call, Status status);
+
+  // Submission (connection_submit.cc).
+  [[nodiscard]] Status CheckOpen() const;
+  [[nodiscard]] uint64_t DeadlineOf(uint64_t deadline_ns) const noexcept;
+  [[nodiscard]] uint64_t Enqueue(Call& call);
+  [[nodiscard]] bool Send(Call& call);
+  [[nodiscard]] bool TryRequest(Call& call);
+  [[nodiscard]] Result<bool> TrySubmit(Call& call);
+  void SendRequest(Call& call);
+  void SendCancel(uint64_t call);
+  void Drain(std::deque<uint64_t>& queue);
+
+  // Progress (connection.cc).
+  size_t PollOnce(const ReplySink& replies, const StreamSink& streams, bool look_at_everything);
+  void OnReply(const transport::Reply& reply);
+  void HandOut(uint64_t call, Status status, std::span<const std::byte> payload);
+  void Settle(Call& call, Status status);
+  void EmitStream(StreamEvent event);
+  void HandOutSettled();
+  void AnnounceRoom();
+  void Expire(uint64_t now_ns);
+  void FailAll(const Status& status);
+
+  ServerInfo info_;
+  uint64_t stream_credit_;
+  std::unique_ptr<transport::StreamTransport> wire_;
+  std::unique_ptr<transport::ShmTransport> shm_;  // takes the calls when there is one
+  CallTable calls_;
+  std::deque<uint64_t> waiting_calls_;     // kInvoke without room
+  std::deque<uint64_t> waiting_requests_;  // everything else: must not queue behind calls that wait for it
+  uint32_t requests_in_flight_ = 0;        // sent and unanswered, other than kInvoke
+  struct Settled {
+    uint64_t call;
+    Status status;
+  };
+  std::vector<Settled> settled_;      // outcomes known here, to be handed out by Poll
+  std::vector<uint64_t> room_news_;   // streams with room to announce
+  transport::Transport::Sink on_reply_;
+
+  const ReplySink* replies_ = nullptr;  // of the Poll in progress
+  const StreamSink* streams_ = nullptr;
+  size_t events_ = 0;
+  uint32_t polls_ = 0;
+  bool slept_ = true;         // the next Poll looks at the socket
+  bool room_made_ = false;    // a buffer was released: what waits may fit now
+  bool closed_ = false;
 };
 
 }  // namespace praas::client

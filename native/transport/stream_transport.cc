@@ -98,9 +98,9 @@ size_t StreamTransport::Poll(const Sink& sink) {
   sink_ = &sink;
   handed_out_ = 0;
   if (!closed_ && lost_.ok()) {
-    FlushOut();
+    Flush();
     ReadIn();
-    FlushOut();  // what the sinks pushed
+    Flush();  // what the sinks pushed
   }
   for (const uint64_t call : std::exchange(settled_, {})) {
     Reply reply;
@@ -114,7 +114,7 @@ size_t StreamTransport::Poll(const Sink& sink) {
   return handed_out_;
 }
 
-void StreamTransport::FlushOut() {
+void StreamTransport::Flush() {
   if (writer_.empty() || closed_ || !lost_.ok() || !write_error_.ok()) return;
   if (Result<bool> flushed = writer_.Flush(*stream_); !flushed.ok()) {
     // The reason may still lie unread in the socket (a kReject, replies that came before the end): reading goes on.

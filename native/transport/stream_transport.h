@@ -34,6 +34,7 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
   void Configure(const Options& options) noexcept;
   void SetOther(protocol::FrameSink* other) noexcept { other_ = other; }
   [[nodiscard]] protocol::FrameWriter& writer() noexcept { return writer_; }
+  [[nodiscard]] const protocol::FrameWriter& writer() const noexcept { return writer_; }
   [[nodiscard]] const protocol::FrameReader& reader() const noexcept { return reader_; }
   /// Why the peer is gone; ok while it is there. Set by Poll.
   [[nodiscard]] const Status& lost() const noexcept { return lost_; }
@@ -46,6 +47,8 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
   void Cancel(uint64_t call) override;
   void Abandon(uint64_t call) override;
   size_t Poll(const Sink& sink) override;
+  /// Writes what is queued without reading; a failure is found by the next Poll.
+  void Flush();
   [[nodiscard]] int fd() const noexcept override { return stream_->fd(); }
   [[nodiscard]] bool wants_write() const noexcept override { return !closed_ && lost_.ok() && !writer_.empty(); }
   [[nodiscard]] bool PrepareToSleep() override;
@@ -66,7 +69,6 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
 
   [[nodiscard]] bool IsReply(const protocol::Frame& frame) const;
   void HandOut(uint64_t call, Status status, std::span<const std::byte> payload);
-  void FlushOut();
   void ReadIn();
   void FailAll();
 

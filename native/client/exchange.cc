@@ -1,0 +1,74 @@
+#include "client/exchange.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <optional>
+
+#include "base/clock.h"
+
+namespace praas::client {
+namespace {
+
+using protocol::Frame;
+using protocol::Placement;
+
+class Expectation : public protocol::FrameSink {
+ public:
+  explicit Expectation(std::initializer_list<protocol::FrameType> expected) : expected_(expected) {}
+
+  Result<Placement> OnHeader(const Frame& frame) override {
+    // The peer may speak again before this side has looked at the answer; that waits.
+    if (answer_) return Placement::NotNow();
+    if (std::find(expected_.begin(), expected_.end(), frame.type) == expected_.end()) {
+      return Status(Code::kProtocolInvalid,
+                    "frame type " + std::to_string(static_cast<int>(frame.type)) + " while the connection is set up");
+    }
+    return Placement::Scratch();
+  }
+  Status OnFrame(const Frame& frame, std::span<std::byte> payload) override {
+    answer_ = ControlFrame{frame, {payload.begin(), payload.end()}};
+    return Status::Ok();
+  }
+  Status OnCorrupt(const Frame&) override {
+    return Status(Code::kPayloadCorrupt, "a payload does not match its checksum while the connection is set up");
+  }
+
+  [[nodiscard]] std::optional<ControlFrame>& answer() noexcept { return answer_; }
+
+ private:
+  std::vector<protocol::FrameType> expected_;
+  std::optional<ControlFrame> answer_;
+};
+
+}  // namespace
+
+Result<ControlFrame> Exchange(transport::StreamTransport& wire, std::initializer_list<protocol::FrameType> expected,
+                              uint64_t deadline_ns) {
+  Expectation expectation(expected);
+  wire.SetOther(&expectation);
+  const transport::Transport::Sink no_calls = [](const transport::Reply&) {};
+  Result<ControlFrame> result = Status(Code::kConnectionTimeout, "the peer did not answer in time");
+  while (true) {
+    wire.Poll(no_calls);
+    if (expectation.answer()) {
+      result = std::move(*expectation.answer());
+      break;
+    }
+    if (!wire.lost().ok()) {
+      result = wire.lost();
+      break;
+    }
+    if (NowNs() >= deadline_ns) break;
+    if (!wire.PrepareToSleep()) continue;
+    pollfd waiting{wire.fd(), static_cast<short>(POLLIN | (wire.wants_write() ? POLLOUT : 0)), 0};
+    if (::poll(&waiting, 1, PollTimeoutMs(deadline_ns)) < 0 && errno != EINTR) {
+      result = Status::System("poll");
+      break;
+    }
+  }
+  wire.SetOther(nullptr);
+  return result;
+}
+
+}  // namespace praas::client
