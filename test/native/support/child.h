@@ -40,6 +40,10 @@ class Child {
     Signal(SIGKILL);
     return Wait();
   }
+  [[nodiscard]] bool Running() const {
+    siginfo_t info{};
+    return ::waitid(P_PID, static_cast<id_t>(pid_), &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid == 0;
+  }
   /// Returns once the child has been stopped by a signal.
   void WaitStopped() const {
     int status = 0;
