@@ -4,7 +4,7 @@
 export interface ProcessOptions {
   /** The application: path of its entry file, or the name of one that was deployed. Default: the cluster's own. */
   readonly app?: string
-  /** Workers that run its functions, 1 … 1023. */
+  /** Workers that run its functions, 1 … 512. */
   readonly workers?: number
   /** Async invocations one worker runs at a time, 1 … 1024. */
   readonly concurrency?: number
@@ -103,6 +103,8 @@ export interface WaitOptions {
 export interface ControlPlane {
   /** Where it is, for messages. */
   readonly url: string
+  /** The same for other machines, when it listens for them. */
+  readonly listenUrl?: string | undefined
   list(): Promise<ProcessDescription[]>
   /** @throws {ProcessError} `ERR_PROCESS_UNKNOWN` */
   find(id: string, wait: WaitOptions): Promise<ProcessHandle>

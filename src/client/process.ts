@@ -67,6 +67,11 @@ export class Process implements AsyncDisposable {
     return connectionInfo(session)
   }
 
+  /** What calls take: `shm` or `tcp`; undefined while there is no connection. */
+  get transport(): string | undefined {
+    return this.#link.current?.connection.info.transport
+  }
+
   /** How the present connection came about, or undefined when there is none. */
   get connection(): ConnectionInfo | undefined {
     const session = this.#link.current
@@ -99,8 +104,8 @@ export class Process implements AsyncDisposable {
     let reply: Promise<Uint8Array>
     try {
       const bytes = session.encode(remote, undefined, input)
-      const { timeoutMs } = { timeoutMs: session.connection.info.defaultTimeoutMs }
-      reply = session.connection.invoke(remote.index, bytes, undefined, 0, timeoutMs).promise
+      const { connection } = session
+      reply = connection.invoke(remote.index, bytes, undefined, 0, connection.info.defaultTimeoutMs).promise
     } catch (error) {
       if (isLost(error)) return this.#invokeWithCare(functionName, input, options) as Promise<Output>
       return rejected(fromNative(error, session.context(functionName)))

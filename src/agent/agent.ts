@@ -1,0 +1,229 @@
+/** The node agent: creates processes on first use, keeps their hosts alive, and knows the applications. */
+import { basename } from 'node:path'
+import type { LoadedApp } from '../app.js'
+import { processDefaults, withoutUndefined } from '../client/process_options.js'
+import type {
+  AppDescription,
+  ControlPlane,
+  DeployRequest,
+  LogChunk,
+  ProcessDescription,
+  ProcessHandle,
+  ProcessOptions,
+  WaitOptions,
+} from '../control.js'
+import { appName, bundleApp, type Bundle } from '../deploy/bundle.js'
+import { DeployError, ProcessError } from '../errors.js'
+import { checkName } from '../limits.js'
+import { HostPool } from './host_pool.js'
+import { readLog } from './log_reader.js'
+import { ManagedProcess } from './managed_process.js'
+import type { RuntimeDirectory } from './runtime_directory.js'
+
+export interface AgentOptions {
+  readonly directory: RuntimeDirectory
+  /** Control URL of this agent. */
+  readonly url: string
+  /** Address the data ports of processes listen on. */
+  readonly listenHost: string
+  /** What processes are created with unless the request says otherwise. */
+  readonly defaults: ProcessOptions
+  /** Hosts kept waiting for processes. */
+  readonly prewarm: number
+  readonly checkViews: boolean
+  /** Leaves the state of processes behind when the agent ends. */
+  readonly keep: boolean
+}
+
+interface App extends AppDescription {
+  readonly bundle: Bundle
+}
+
+export class Agent implements ControlPlane {
+  readonly url: string
+  readonly #options: AgentOptions
+  readonly #pool: HostPool
+  readonly #apps = new Map<string, App>()
+  readonly #processes = new Map<string, ManagedProcess>()
+  /** Requests that create or end a process, by its id: one at a time. */
+  readonly #changing = new Map<string, Promise<unknown>>()
+  #closed = false
+
+  constructor(options: AgentOptions) {
+    this.url = options.url
+    this.#options = options
+    this.#pool = new HostPool({ runtimeDir: options.directory.path, checkViews: options.checkViews }, options.prewarm)
+  }
+
+  async list(): Promise<ProcessDescription[]> {
+    return Array.from(this.#processes.values(), (process) => process.describe()).sort((a, b) => (a.id < b.id ? -1 : 1))
+  }
+
+  async find(id: string, { timeoutMs, signal }: WaitOptions): Promise<ProcessHandle> {
+    const process = this.#get(id)
+    await process.whenReady(timeoutMs, signal)
+    return { process: process.describe(), endpoint: process.endpoint }
+  }
+
+  async ensure(id: string, options: ProcessOptions, wait: WaitOptions): Promise<ProcessHandle> {
+    checkName('the id of a process', id)
+    const deadline = performance.now() + wait.timeoutMs
+    for (let changing = this.#changing.get(id); changing; changing = this.#changing.get(id)) {
+      // Created or ended by somebody else just now; what came of it decides what is to be done.
+      await changing.catch(() => undefined)
+    }
+    this.#throwIfClosed()
+    if (!this.#processes.has(id)) await this.#change(id, () => this.#create(id, options, deadline, wait.signal))
+    return this.find(id, { timeoutMs: Math.max(deadline - performance.now(), 1), signal: wait.signal })
+  }
+
+  async drain(id: string, timeoutMs: number): Promise<void> {
+    await this.#get(id).drain(timeoutMs)
+  }
+
+  async remove(id: string, options: { readonly timeoutMs: number; readonly keep: boolean }): Promise<void> {
+    await this.#changing.get(id)?.catch(() => undefined)
+    const process = this.#get(id)
+    await this.#change(id, () => this.#end(process, options))
+  }
+
+  async deploy(request: DeployRequest): Promise<AppDescription> {
+    const { bundle: _bundle, ...description } = await this.#deploy(request)
+    return description
+  }
+
+  async logs(id: string, offset: number, waitMs: number, signal?: AbortSignal): Promise<LogChunk> {
+    return readLog(this.#get(id).paths.log, offset, waitMs, signal)
+  }
+
+  /** Ends all processes. */
+  async close(timeoutMs = 5_000): Promise<void> {
+    if (this.#closed) return
+    this.#closed = true
+    await Promise.all(Array.from(this.#changing.values(), (changing) => changing.catch(() => undefined)))
+    const { keep } = this.#options
+    await Promise.all([
+      this.#pool.close(),
+      ...Array.from(this.#processes.values(), (process) => this.#end(process, { timeoutMs, keep })),
+    ])
+  }
+
+  /** Ends all at once, when the OS process exits without `close`. */
+  kill(): void {
+    this.#closed = true
+    this.#pool.kill()
+    for (const process of this.#processes.values()) {
+      process.kill(this.#options.keep)
+      if (!this.#options.keep) this.#options.directory.removeProcessFolder(process.id)
+    }
+    this.#processes.clear()
+  }
+
+  async #create(
+    id: string,
+    requested: ProcessOptions,
+    deadline: number,
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
+    const { directory, defaults, listenHost } = this.#options
+    const { app: reference, ...options } = { ...defaults, ...withoutUndefined(requested) }
+    const app = await this.#app(reference)
+    signal?.throwIfAborted()
+    this.#throwIfClosed()
+    const process = new ManagedProcess({
+      id,
+      options: { ...processDefaults, ...options },
+      app: this.#loaded(app),
+      paths: directory.createProcessFolder(id),
+      token: directory.processToken(id),
+      runtimeDir: directory.path,
+      listenHost,
+      takeHost: () => this.#pool.take(),
+    })
+    this.#processes.set(id, process)
+    try {
+      await process.whenReady(deadline - performance.now(), signal)
+    } catch (error) {
+      // It never took a call. What it found is not its own: another host may be using it.
+      if (!process.wasReady) {
+        const busy = error instanceof ProcessError && error.code === 'ERR_PROCESS_BUSY'
+        await this.#end(process, { timeoutMs: 0, keep: busy || process.attached })
+      }
+      throw error
+    }
+  }
+
+  async #end(process: ManagedProcess, options: { readonly timeoutMs: number; readonly keep: boolean }): Promise<void> {
+    await process.end(options)
+    if (!options.keep) this.#options.directory.removeProcessFolder(process.id)
+    this.#processes.delete(process.id)
+  }
+
+  async #change(id: string, change: () => Promise<void>): Promise<void> {
+    const changing = change()
+    this.#changing.set(id, changing)
+    try {
+      await changing
+    } finally {
+      this.#changing.delete(id)
+    }
+  }
+
+  /** The application of a new process: by path, by name, or the default. */
+  async #app(reference: string | undefined): Promise<App> {
+    const found = reference === undefined ? this.#onlyApp() : this.#apps.get(reference)
+    if (found) return found
+    if (reference?.startsWith('/')) return this.#deploy({ entry: reference })
+    const names = [...this.#apps.keys()]
+    const deployed = names.length === 0 ? 'none is deployed' : `deployed are ${names.join(', ')}`
+    const wanted =
+      reference === undefined ? 'no application was named' : `there is no application ${JSON.stringify(reference)}`
+    throw new DeployError('ERR_APP_UNKNOWN', `${wanted}, and ${deployed}; pass \`app\`, the path of its entry file`)
+  }
+
+  #onlyApp(): App | undefined {
+    const [first, second] = this.#apps.values()
+    return second ? undefined : first
+  }
+
+  async #deploy({ entry, name = appName(entry), external }: DeployRequest): Promise<App> {
+    checkName('the name of an application', name)
+    const bundle = await bundleApp({
+      entry,
+      folder: this.#options.directory.appsFolder,
+      ...(external ? { external } : {}),
+    })
+    const app: App = {
+      name,
+      entry,
+      hash: bundle.hash,
+      exports: bundle.exports,
+      bundleBytes: bundle.byteLength,
+      bundle,
+    }
+    this.#apps.set(name, app)
+    return app
+  }
+
+  #loaded(app: App): LoadedApp {
+    return {
+      name: app.name,
+      bundle: app.bundle.path,
+      root: app.entry.slice(0, -basename(app.entry).length - 1),
+      entry: app.entry,
+      hash: app.hash,
+      control: this.url,
+      checkViews: this.#options.checkViews,
+    }
+  }
+
+  #get(id: string): ManagedProcess {
+    const process = this.#processes.get(id)
+    if (process) return process
+    throw new ProcessError('ERR_PROCESS_UNKNOWN', `there is no process ${JSON.stringify(id)}; \`praas ps\` lists them`)
+  }
+
+  #throwIfClosed(): void {
+    if (this.#closed) throw new ProcessError('ERR_PROCESS_DRAINING', 'the cluster is stopping')
+  }
+}

@@ -1,0 +1,180 @@
+/** The embedded cluster: agent and control plane inside the program that uses them. */
+import type { AddressInfo } from 'node:net'
+import { rmSync } from 'node:fs'
+import { z } from 'zod'
+import { Cluster } from '../client/cluster.js'
+import { unixUrl } from '../client/control_client.js'
+import {
+  createShape,
+  dataShape,
+  toLinkOptions,
+  toProcessOptions,
+  type CreateOptions,
+  type DataOptions,
+} from '../client/process_options.js'
+import type { ControlPlane } from '../control.js'
+import { ArgumentError } from '../errors.js'
+import { native } from '../native/binding.js'
+import { integer, parseOptions } from '../options.js'
+import { Agent } from './agent.js'
+import { buildControlServer } from './control_server.js'
+import { RuntimeDirectory } from './runtime_directory.js'
+
+/** Options of a local cluster; those of processes are defaults for all of its processes. */
+export interface LocalOptions extends CreateOptions, Omit<DataOptions, 'hotMs'> {
+  /** For sockets, token and logs. Default: PRAAS_RUNTIME_DIR, `$XDG_RUNTIME_DIR/praas` or `/tmp/praas-UID`. */
+  readonly runtimeDir?: string
+  /** Also reachable from other machines: `HOST:PORT` of the control plane. Default: no. */
+  readonly listen?: string
+  /** Process hosts kept waiting for new processes, 0 … 64. Default: 0. */
+  readonly prewarm?: number
+  /** Leaves the state of its processes behind. Default: false. */
+  readonly keep?: boolean
+  /** A view that a function keeps beyond its invocation is found empty. Costs copies. Default: PRAAS_CHECK_VIEWS=1. */
+  readonly checkViews?: boolean
+  /** Packages of `app` that are not bundled but resolved from it at run time. */
+  readonly external?: readonly string[]
+}
+
+const schema = z.object({
+  ...createShape,
+  transport: dataShape.transport,
+  window: dataShape.window,
+  checksum: dataShape.checksum,
+  connectTimeoutMs: dataShape.connectTimeoutMs,
+  runtimeDir: z.string().min(1).optional(),
+  listen: z.string().optional(),
+  prewarm: integer(0, 64).optional(),
+  keep: z.boolean().optional(),
+  checkViews: z.boolean().optional(),
+  external: z.array(z.string().min(1)).optional(),
+})
+
+/** Clusters of this OS process so far; each has files of its own in the runtime directory. */
+let started = 0
+
+export async function startLocalCluster(options: LocalOptions): Promise<Cluster> {
+  const parsed = parseOptions(schema, options, 'Cluster.local')
+  const {
+    runtimeDir,
+    listen,
+    prewarm,
+    keep,
+    checkViews,
+    external,
+    transport,
+    window,
+    checksum,
+    connectTimeoutMs,
+    ...create
+  } = parsed
+  const address = listen === undefined ? undefined : parseAddress(listen)
+  const directory = RuntimeDirectory.open(runtimeDir)
+  directory.sweepAgents()
+  const name = `${process.pid}-${++started}`
+  const socket = directory.agentSocket(name)
+  const { app, ...defaults } = toProcessOptions(create)
+  const agent = new Agent({
+    directory,
+    url: unixUrl(socket),
+    listenHost: address?.host ?? '127.0.0.1',
+    defaults,
+    prewarm: prewarm ?? 0,
+    checkViews: checkViews ?? process.env['PRAAS_CHECK_VIEWS'] === '1',
+    keep: keep ?? false,
+  })
+  const local = new LocalControl(agent, directory, name)
+  try {
+    if (app !== undefined) await agent.deploy({ entry: app, ...(external ? { external } : {}) })
+    await local.listen(socket, address)
+  } catch (error) {
+    await local.close()
+    throw error
+  }
+  const link = toLinkOptions({ transport, window, checksum, connectTimeoutMs, hotMs: create.hotMs })
+  return new Cluster(local, link, directory.path)
+}
+
+interface Address {
+  readonly host: string
+  readonly port: number
+}
+
+/** The agent with its servers, and its end when the program forgets to close it. */
+class LocalControl implements ControlPlane {
+  readonly #agent: Agent
+  readonly #directory: RuntimeDirectory
+  readonly #name: string
+  #listenUrl: string | undefined
+  readonly #servers: ReturnType<typeof buildControlServer>[] = []
+  /** Node ends without waiting for anything, so this is synchronous. */
+  readonly #onExit = (): void => {
+    this.#agent.kill()
+    this.#directory.withdraw(this.#name)
+  }
+
+  constructor(agent: Agent, directory: RuntimeDirectory, name: string) {
+    this.#agent = agent
+    this.#directory = directory
+    this.#name = name
+    process.once('exit', this.#onExit)
+  }
+
+  async listen(socket: string, address: Address | undefined): Promise<void> {
+    const token = this.#directory.token()
+    rmSync(socket, { force: true })
+    const local = buildControlServer(this.#agent, token)
+    this.#servers.push(local)
+    await local.listen({ path: socket })
+    local.server.unref()
+    if (address) {
+      const remote = buildControlServer(this.#agent, token)
+      this.#servers.push(remote)
+      await remote.listen({ host: address.host, port: address.port })
+      remote.server.unref()
+      const { port } = remote.server.address() as AddressInfo
+      this.#listenUrl = `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:${port}`
+    }
+    this.#directory.announce(this.#name, {
+      pid: process.pid,
+      startTime: native().processStartTime(process.pid) ?? '',
+      url: this.#agent.url,
+      ...(this.#listenUrl === undefined ? {} : { listen: this.#listenUrl }),
+    })
+  }
+
+  get listenUrl(): string | undefined {
+    return this.#listenUrl
+  }
+
+  get url(): string {
+    return this.#agent.url
+  }
+
+  readonly list: ControlPlane['list'] = () => this.#agent.list()
+  readonly find: ControlPlane['find'] = (id, wait) => this.#agent.find(id, wait)
+  readonly ensure: ControlPlane['ensure'] = (id, options, wait) => this.#agent.ensure(id, options, wait)
+  readonly drain: ControlPlane['drain'] = (id, timeoutMs) => this.#agent.drain(id, timeoutMs)
+  readonly remove: ControlPlane['remove'] = (id, options) => this.#agent.remove(id, options)
+  readonly deploy: ControlPlane['deploy'] = (request) => this.#agent.deploy(request)
+  readonly logs: ControlPlane['logs'] = (id, offset, waitMs, signal) => this.#agent.logs(id, offset, waitMs, signal)
+
+  async close(): Promise<void> {
+    // Withdrawn first, so that nobody finds a cluster that is ending.
+    this.#directory.withdraw(this.#name)
+    await this.#agent.close()
+    await Promise.all(this.#servers.map((server) => server.close()))
+    process.off('exit', this.#onExit)
+  }
+}
+
+function parseAddress(text: string): Address {
+  const match = /^(?:\[([^\]]+)\]|([^:[\]]*)):(\d{1,5})$/.exec(text)
+  const port = Number(match?.[3])
+  if (!match || port > 65_535) {
+    throw new ArgumentError(
+      `option listen: expected HOST:PORT, such as 0.0.0.0:7070 or [::]:0, received ${JSON.stringify(text)}`,
+    )
+  }
+  return { host: match[1] ?? (match[2] || '127.0.0.1'), port }
+}

@@ -1,0 +1,263 @@
+/** A cloud process as its agent keeps it: one host at a time, restarted on the same segment and port when it dies. */
+import { setTimeout as delay } from 'node:timers/promises'
+import { once } from 'node:events'
+import type { LoadedApp } from '../app.js'
+import type { Endpoint, ProcessDescription, ProcessOptions, ProcessState } from '../control.js'
+import type { PraasError } from '../errors.js'
+import { messageOf, ProcessError } from '../errors.js'
+import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
+import { readRegistry, removeObject } from './named_objects.js'
+import type { ProcessPaths } from './runtime_directory.js'
+
+export interface ManagedProcessOptions {
+  readonly id: string
+  readonly options: Required<Omit<ProcessOptions, 'app'>>
+  readonly app: LoadedApp
+  readonly paths: ProcessPaths
+  readonly token: string
+  readonly runtimeDir: string
+  /** Address hosts listen on. */
+  readonly listenHost: string
+  /** Gives a host that has no process yet. */
+  readonly takeHost: () => HostProcess
+}
+
+/** Pauses before the first, second, … restart in a row. */
+const restartPausesMs = [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000]
+/** A host that lived this long starts a new row. */
+const healthyMs = 10_000
+/** Restarts in a row on the same port; then any port will do, because somebody else may have taken it. */
+const samePortAttempts = 4
+
+export class ManagedProcess {
+  readonly id: string
+  readonly paths: ProcessPaths
+  readonly #given: ManagedProcessOptions
+  readonly #createdMs = Date.now()
+  readonly #workers = new Map<number, HostWorker>()
+  #host: HostProcess | undefined
+  #ready: HostReady | undefined
+  /** Clients know it; the next host gets the same. */
+  #port = 0
+  #failure: PraasError | undefined
+  #wasReady = false
+  #attached = false
+  #restarts = 0
+  #failuresInRow = 0
+  #startedMs = 0
+  #ending = false
+  #draining = false
+  /** Woken by every change of the state. */
+  #waiting: (() => void)[] = []
+
+  constructor(given: ManagedProcessOptions) {
+    this.id = given.id
+    this.paths = given.paths
+    this.#given = given
+    this.#start()
+  }
+
+  get state(): ProcessState {
+    if (this.#draining || this.#ending) return 'draining'
+    if (this.#failure) return 'failed'
+    return this.#ready && this.#workerReady() ? 'ready' : 'starting'
+  }
+
+  /** Whether it ever took calls. */
+  get wasReady(): boolean {
+    return this.#wasReady
+  }
+
+  /** Whether it found the segment of an earlier host. */
+  get attached(): boolean {
+    return this.#attached
+  }
+
+  get endpoint(): Endpoint {
+    return { host: this.#given.listenHost, port: this.#port, token: this.#given.token }
+  }
+
+  describe(): ProcessDescription {
+    const { app, options, listenHost } = this.#given
+    return {
+      id: this.id,
+      state: this.state,
+      ...(this.#failure ? { reason: this.#failure.message } : {}),
+      app: app.name,
+      ...(this.#host?.pid === undefined || this.#host.exited ? {} : { pid: this.#host.pid }),
+      host: listenHost,
+      port: this.#port,
+      workers: [...this.#workers.values()].sort((a, b) => a.index - b.index),
+      memoryBytes: options.memoryBytes,
+      segment: this.paths.segment,
+      attached: this.#attached,
+      restarts: this.#restarts,
+      createdMs: this.#createdMs,
+      doorbell: this.#ready?.doorbell ?? '',
+    }
+  }
+
+  /**
+   * Resolves when it takes calls.
+   *
+   * @throws {ProcessError} `ERR_PROCESS_FAILED` with the reason, what `assign` was refused with, or `ERR_PROCESS_DRAINING`
+   */
+  async whenReady(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      signal?.throwIfAborted()
+      if (this.#failure) throw this.#failure
+      if (this.#ending || this.#draining) {
+        throw new ProcessError('ERR_PROCESS_DRAINING', `process ${this.id} is stopping`)
+      }
+      if (this.#ready && this.#workerReady()) return
+      const remaining = deadline - performance.now()
+      if (remaining <= 0) {
+        throw new ProcessError(
+          'ERR_PROCESS_FAILED',
+          `process ${this.id} was not ready within ${Math.round(timeoutMs)} ms; see \`praas logs ${this.id}\``,
+        )
+      }
+      await this.#change(remaining, signal)
+    }
+  }
+
+  async drain(timeoutMs: number): Promise<void> {
+    this.#draining = true
+    await this.#host?.drain(timeoutMs)
+  }
+
+  /** Ends host and workers; what they leave in the system stays when `keep`. */
+  async end({ timeoutMs, keep }: { readonly timeoutMs: number; readonly keep: boolean }): Promise<void> {
+    this.#ending = true
+    this.#changed()
+    await this.#host?.drain(timeoutMs)
+    await this.#host?.stop()
+    if (!keep) this.removeObjects()
+  }
+
+  /** At the end of the OS process there is no time to ask. */
+  kill(keep: boolean): void {
+    this.#ending = true
+    this.#host?.kill()
+    if (!keep) this.removeObjects()
+  }
+
+  removeObjects(): void {
+    const { segment, queue, socket, objects } = this.paths
+    removeObject({ kind: 'shm', name: segment })
+    removeObject({ kind: 'mq', name: queue })
+    removeObject({ kind: 'socket', name: socket })
+    for (const object of readRegistry(objects).objects) removeObject(object)
+  }
+
+  #start(): void {
+    const { takeHost, listenHost } = this.#given
+    const host = takeHost()
+    this.#host = host
+    this.#startedMs = performance.now()
+    this.#workers.clear()
+    this.#ready = undefined
+    const port = this.#failuresInRow < samePortAttempts ? this.#port : 0
+    host.on('ready', (ready) => {
+      this.#ready = ready
+      this.#port = ready.port
+      // Only the first host of ours can find somebody else's segment.
+      if (this.#restarts === 0) this.#attached = ready.attached
+      this.#changed()
+    })
+    host.on('worker', (worker) => this.#workerChanged(worker))
+    host.on('failed', (error) => {
+      this.#failure = error
+      this.#changed()
+    })
+    if (host.exited) return this.#hostEnded(host, { code: null, signal: null })
+    host.once('exit', (exit) => this.#hostEnded(host, exit))
+    host.assign(this.#assignment(listenHost.includes(':') ? `[${listenHost}]:${port}` : `${listenHost}:${port}`))
+  }
+
+  #assignment(listen: string): Record<string, string | number> {
+    const { id, options, app, paths, token } = this.#given
+    return {
+      process: id,
+      segment: paths.segment,
+      queue: paths.queue,
+      memory: options.memoryBytes,
+      pool: options.poolBytes,
+      calls: options.backlog,
+      workers: options.workers,
+      concurrency: options.concurrency,
+      hotMs: options.hotMs,
+      listen,
+      token,
+      socket: paths.socket,
+      log: paths.log,
+      objects: paths.objects,
+      app: JSON.stringify(app),
+      timeoutMs: Math.ceil(options.defaultTimeoutMs),
+      graceMs: Math.ceil(options.graceMs),
+      maxContiguous: options.maxContiguousBytes,
+    }
+  }
+
+  #workerChanged(worker: HostWorker): void {
+    if (worker.state === 'dead' || worker.state === 'failed') this.#workers.delete(worker.index)
+    else this.#workers.set(worker.index, worker)
+    if (worker.state === 'ready') {
+      this.#failure = undefined
+      this.#wasReady = true
+    }
+    this.#changed()
+  }
+
+  #hostEnded(host: HostProcess, exit: HostExit): void {
+    if (this.#host !== host || this.#ending) return this.#changed()
+    this.#workers.clear()
+    const lived = performance.now() - this.#startedMs
+    this.#failuresInRow = lived >= healthyMs ? 0 : this.#failuresInRow + 1
+    // It told why it gives up, or never came so far: nothing would be different the next time.
+    if (!this.#wasReady) {
+      this.#failure ??= new ProcessError(
+        'ERR_PROCESS_FAILED',
+        `the host of process ${this.id} ${describeExit(host, exit)}`,
+      )
+      return this.#changed()
+    }
+    this.#failure = undefined
+    this.#restarts++
+    this.#changed()
+    void this.#restart()
+  }
+
+  async #restart(): Promise<void> {
+    const pauseMs = restartPausesMs[Math.min(Math.max(this.#failuresInRow - 1, 0), restartPausesMs.length - 1)] ?? 0
+    if (pauseMs > 0) await delay(pauseMs, undefined, { ref: false })
+    if (this.#ending) return
+    try {
+      this.#start()
+    } catch (error) {
+      this.#failure = new ProcessError('ERR_PROCESS_FAILED', messageOf(error), { cause: error })
+      this.#changed()
+    }
+  }
+
+  #workerReady(): boolean {
+    return [...this.#workers.values()].some(({ state }) => state === 'ready')
+  }
+
+  #changed(): void {
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const wake of waiting) wake()
+  }
+
+  /** Resolves at the next change, when the time is over, or when the signal aborts. */
+  async #change(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+    const over = new AbortController()
+    const changed = new Promise<void>((resolve) => this.#waiting.push(resolve))
+    const timer = delay(timeoutMs, undefined, { signal: over.signal }).catch(() => undefined)
+    const aborted = signal ? once(signal, 'abort', { signal: over.signal }).catch(() => undefined) : undefined
+    await Promise.race([changed, timer, ...(aborted ? [aborted] : [])])
+    over.abort()
+  }
+}

@@ -1,0 +1,64 @@
+/**
+ * Named system objects of process hosts. A host notes each in its registry before it creates it, so whatever kills it,
+ * what it left can be found and removed.
+ */
+import { readFileSync, rmSync } from 'node:fs'
+import { codeOf } from '../errors.js'
+import { native } from '../native/binding.js'
+import { isAlive } from './runtime_directory.js'
+
+export interface NamedObject {
+  readonly kind: 'shm' | 'mq' | 'socket'
+  readonly name: string
+}
+
+export interface ObjectsRegistry {
+  readonly objects: readonly NamedObject[]
+  /** The last host that wrote here. */
+  readonly host?: { readonly pid: number; readonly startTime: string }
+}
+
+/** What a registry file says; nothing when there is none. A last line cut short by a crash is ignored. */
+export function readRegistry(path: string): ObjectsRegistry {
+  const objects = new Map<string, NamedObject>()
+  let host: { pid: number; startTime: string } | undefined
+  for (const line of textOf(path).split('\n').slice(0, -1)) {
+    const [kind = '', first = '', second = ''] = line.split(' ')
+    const name = line.slice(kind.length + 1)
+    if (kind === 'host') host = { pid: Number(first), startTime: second }
+    else if (kind === 'shm' || kind === 'mq' || kind === 'socket') objects.set(line, { kind, name })
+  }
+  return { objects: [...objects.values()], ...(host ? { host } : {}) }
+}
+
+/** Whether the host that wrote a registry still runs. */
+export function hostIsAlive({ host }: ObjectsRegistry): boolean {
+  return host !== undefined && isAlive(host)
+}
+
+/** Removes an object. @returns whether there was one. */
+export function removeObject({ kind, name }: NamedObject): boolean {
+  switch (kind) {
+    case 'shm':
+      return native().unlinkSharedMemory(name)
+    case 'mq':
+      return native().unlinkMessageQueue(name)
+    case 'socket':
+      try {
+        rmSync(name)
+        return true
+      } catch (error) {
+        if (codeOf(error) === 'ENOENT') return false
+        throw error
+      }
+  }
+}
+
+function textOf(path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return ''
+    throw error
+  }
+}

@@ -1,0 +1,264 @@
+/**
+ * The folder where one user's clusters on one machine find each other: control sockets, token, logs, and the registry of
+ * named system objects.
+ *
+ * Whoever can write here can pose as the cluster, so it has to be a real directory of this user, closed to everybody else;
+ * anything else is refused, never repaired.
+ */
+import { createHmac, createHash, randomBytes } from 'node:crypto'
+import {
+  constants,
+  closeSync,
+  fstatSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  linkSync,
+  statSync,
+} from 'node:fs'
+import { userInfo } from 'node:os'
+import { join, resolve } from 'node:path'
+import { codeOf, messageOf, PraasError } from '../errors.js'
+import { native } from '../native/binding.js'
+
+/** sun_path of a UNIX socket address, less the terminating NUL. */
+const maxSocketPathBytes = 107
+
+/** One agent that serves this runtime directory. */
+export interface AgentRecord {
+  readonly pid: number
+  /** With the pid it names one OS process for good. */
+  readonly startTime: string
+  /** Control URL, `praas+unix:PATH`. */
+  readonly url: string
+  /** Control URL for other machines. */
+  readonly listen?: string
+}
+
+/** Paths of one process, all in a folder of its own. */
+export interface ProcessPaths {
+  /** First 24 hex digits of what its names are derived from. */
+  readonly key: string
+  readonly folder: string
+  readonly log: string
+  readonly objects: string
+  readonly socket: string
+  /** POSIX names of its shared memory object and message queue. */
+  readonly segment: string
+  readonly queue: string
+}
+
+/** `PRAAS_RUNTIME_DIR`, else `$XDG_RUNTIME_DIR/praas`, else `/tmp/praas-UID`. */
+export function defaultRuntimeDirectory(environment: NodeJS.ProcessEnv = process.env): string {
+  const { PRAAS_RUNTIME_DIR: own, XDG_RUNTIME_DIR: session } = environment
+  if (own) return resolve(own)
+  return session ? join(session, 'praas') : `/tmp/praas-${userInfo().uid}`
+}
+
+export class RuntimeDirectory {
+  readonly path: string
+
+  private constructor(path: string) {
+    this.path = path
+  }
+
+  /**
+   * Opens the directory, creating it with mode 0700 when there is none.
+   *
+   * @throws {PraasError} `ERR_RUNTIME_DIRECTORY` for a symbolic link, another owner, or access for others
+   */
+  static open(path: string = defaultRuntimeDirectory()): RuntimeDirectory {
+    const absolute = resolve(path)
+    createPrivate(absolute)
+    const longest = join(absolute, 'processes', 'x'.repeat(24), 'host.sock')
+    if (Buffer.byteLength(longest) > maxSocketPathBytes) {
+      throw refused(
+        absolute,
+        `is too long for the sockets in it: ${longest} exceeds ${maxSocketPathBytes} bytes; choose a shorter one`,
+      )
+    }
+    for (const folder of ['agents', 'processes', 'apps']) createPrivate(join(absolute, folder))
+    return new RuntimeDirectory(absolute)
+  }
+
+  /** The same, but undefined when there is none. */
+  static find(path: string = defaultRuntimeDirectory()): RuntimeDirectory | undefined {
+    if (!lstatSync(resolve(path), { throwIfNoEntry: false })) return undefined
+    return RuntimeDirectory.open(path)
+  }
+
+  /** The secret that control requests carry. Made on first use. */
+  token(): string {
+    const path = join(this.path, 'token')
+    if (!lstatSync(path, { throwIfNoEntry: false })) {
+      // Linked into place when complete, so that no one reads half a token and only one of several writers wins.
+      const draft = `${path}.${randomBytes(6).toString('hex')}`
+      writeFileSync(draft, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
+      try {
+        linkSync(draft, path)
+      } catch (error) {
+        if (codeOf(error) !== 'EEXIST') throw error
+      } finally {
+        rmSync(draft, { force: true })
+      }
+    }
+    return readPrivate(path).trim()
+  }
+
+  /** The secret of one process's data connections. Derived, so that it outlives agents and is worth nothing elsewhere. */
+  processToken(id: string): string {
+    return createHmac('sha256', this.token()).update(`process:${id}`).digest('base64url')
+  }
+
+  /** Paths and names of a process. The same id in another directory or user namespace is another process. */
+  processPaths(id: string): ProcessPaths {
+    const namespace = statSync('/proc/self/ns/user').ino
+    const key = createHash('sha256').update(`${this.path}\0${namespace}\0${id}`).digest('hex').slice(0, 24)
+    const folder = join(this.path, 'processes', key)
+    const name = `/praas-${userInfo().uid}-${key}`
+    return {
+      key,
+      folder,
+      log: join(folder, 'log'),
+      objects: join(folder, 'objects'),
+      socket: join(folder, 'host.sock'),
+      segment: name,
+      queue: name,
+    }
+  }
+
+  createProcessFolder(id: string): ProcessPaths {
+    const paths = this.processPaths(id)
+    createPrivate(paths.folder)
+    return paths
+  }
+
+  removeProcessFolder(id: string): void {
+    rmSync(this.processPaths(id).folder, { recursive: true, force: true })
+  }
+
+  get appsFolder(): string {
+    return join(this.path, 'apps')
+  }
+
+  /** Registers an agent of this OS process under `name`. */
+  announce(name: string, record: AgentRecord): void {
+    const path = join(this.path, 'agents', `${name}.json`)
+    writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
+    renameSync(`${path}.new`, path)
+  }
+
+  withdraw(name: string): void {
+    for (const extension of ['json', 'sock']) rmSync(join(this.path, 'agents', `${name}.${extension}`), { force: true })
+  }
+
+  agentSocket(name: string): string {
+    return join(this.path, 'agents', `${name}.sock`)
+  }
+
+  /** Agents that are alive, oldest first. */
+  agents(): AgentRecord[] {
+    return this.#agentNames()
+      .map((name) => this.#readAgent(name))
+      .filter((record) => record !== undefined)
+      .filter(isAlive)
+      .sort((a, b) => Number(a.startTime) - Number(b.startTime))
+  }
+
+  /** Removes what agents that have ended left here. @returns names of the files. */
+  sweepAgents(): string[] {
+    return this.#agentNames().flatMap((name) => {
+      const record = this.#readAgent(name)
+      if (record && isAlive(record)) return []
+      this.withdraw(name)
+      return [this.agentSocket(name)]
+    })
+  }
+
+  /** Folders of all processes that ever were here and were not cleaned up. */
+  processFolders(): string[] {
+    return readdirSync(join(this.path, 'processes')).map((key) => join(this.path, 'processes', key))
+  }
+
+  #agentNames(): string[] {
+    return readdirSync(join(this.path, 'agents'))
+      .filter((file) => file.endsWith('.json'))
+      .map((file) => file.slice(0, -'.json'.length))
+  }
+
+  #readAgent(name: string): AgentRecord | undefined {
+    try {
+      return JSON.parse(readPrivate(join(this.path, 'agents', `${name}.json`))) as AgentRecord
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
+      throw error
+    }
+  }
+}
+
+/** Whether the very OS process that wrote a record still runs. */
+export function isAlive({ pid, startTime }: { readonly pid: number; readonly startTime: string }): boolean {
+  return native().processStartTime(pid) === startTime
+}
+
+function createPrivate(path: string): void {
+  try {
+    mkdirSync(path, { mode: 0o700 })
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') throw refused(path, 'cannot be created: its parent does not exist')
+    if (codeOf(error) !== 'EEXIST') throw refused(path, `cannot be created: ${messageOf(error)}`, error)
+  }
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
+  } catch (error) {
+    const code = codeOf(error)
+    if (code === 'ELOOP') throw refused(path, 'is a symbolic link')
+    // Linux reports a link as "not a directory" when both O_DIRECTORY and O_NOFOLLOW are given.
+    if (code === 'ENOTDIR') {
+      throw refused(path, lstatSync(path).isSymbolicLink() ? 'is a symbolic link' : 'is not a directory')
+    }
+    throw refused(path, `cannot be opened: ${messageOf(error)}`, error)
+  }
+  try {
+    checkPrivate(path, fd)
+  } finally {
+    closeSync(fd)
+  }
+}
+
+function readPrivate(path: string): string {
+  let fd: number
+  try {
+    fd = openSync(path, constants.O_RDONLY | constants.O_NOFOLLOW)
+  } catch (error) {
+    if (codeOf(error) === 'ELOOP') throw refused(path, 'is a symbolic link')
+    throw error
+  }
+  try {
+    checkPrivate(path, fd)
+    return readFileSync(fd, 'utf8')
+  } finally {
+    closeSync(fd)
+  }
+}
+
+/** Looks at the open file, so that nobody can exchange it between check and use. */
+function checkPrivate(path: string, fd: number): void {
+  const { uid, mode } = fstatSync(fd)
+  if (uid !== userInfo().uid) throw refused(path, `belongs to user ${uid}, not to ${userInfo().uid}`)
+  if ((mode & 0o077) !== 0) throw refused(path, `is open to others (mode ${(mode & 0o777).toString(8)})`)
+}
+
+function refused(path: string, why: string, cause?: unknown): PraasError {
+  return new PraasError(
+    'ERR_RUNTIME_DIRECTORY',
+    `runtime directory: ${path} ${why}; remove it, or set PRAAS_RUNTIME_DIR to a directory of yours with mode 0700`,
+    { cause },
+  )
+}

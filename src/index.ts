@@ -1,0 +1,52 @@
+export { Cluster, type GetProcessOptions } from './client/cluster.js'
+export { connect, type ConnectOptions } from './client/connect.js'
+export { Process, type ConnectionInfo, type StopOptions } from './client/process.js'
+export type { InvokeOptions } from './client/call.js'
+export type { ManyOptions, ManyResult } from './client/many.js'
+export type { StreamOptions } from './client/stream.js'
+export type { RemoteFunctionOf, RemoteFunctions } from './client/stub.js'
+export { ClientState, type ClientStateSetOptions, type StateOptions, type StateValueOptions } from './client/state.js'
+export type { CreateOptions, DataOptions } from './client/process_options.js'
+export type { LocalOptions } from './agent/cluster_local.js'
+export type { AppDescription, ProcessDescription, ProcessState, WorkerDescription } from './control.js'
+export {
+  defineFunction,
+  type DefinedFunction,
+  type DefinedStreamFunction,
+  type FunctionOptions,
+  type StreamFunctionOptions,
+} from './function/define.js'
+export type {
+  Context,
+  KeyInfo,
+  LockOptions,
+  NestedCallOptions,
+  StateDeleteOptions,
+  StateEntry,
+  StateLock,
+  StateSetOptions,
+  StateWaitOptions,
+  WorkerState,
+} from './function/context.js'
+export type { Bytes, CodecName, TypedArray, TypedArrayConstructor, TypedArrayName } from './codecs.js'
+export type { Duration, Size } from './units.js'
+export {
+  ArgumentError,
+  ConnectionError,
+  DeployError,
+  errorCodes,
+  FunctionError,
+  InvocationError,
+  PayloadError,
+  PraasError,
+  ProcessError,
+  StateError,
+  SystemError,
+  WorkerError,
+  type ErrorCode,
+  type ErrorFamily,
+  type PraasErrorOptions,
+  type RemoteError,
+  type WorkerExit,
+} from './errors.js'
+export { capabilities, type Capabilities } from './capabilities.js'

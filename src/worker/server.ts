@@ -1,0 +1,166 @@
+/** Takes invocations from native code, runs handlers, and gives their outcome back. */
+import type { LoadedApp } from '../app.js'
+import type { Process } from '../client/process.js'
+import { describe } from '../codecs.js'
+import type { InvocationError } from '../errors.js'
+import { codeOf, messageOf } from '../errors.js'
+import { PENDING, type NativeInvocation, type NativeWorker } from '../native/binding.js'
+import { InvocationContext } from './context.js'
+import { describeThrown } from './failure.js'
+import { registration, type AppFunction } from './functions.js'
+import { PeerProcesses } from './peers.js'
+import { inputChunks, sendChunks, StreamNotices, type StreamEnds } from './streams.js'
+import { guardShared } from './views.js'
+
+/** What `hooks.invoke` gives back: the result, or that it comes later. */
+type Outcome = Uint8Array | undefined | typeof PENDING
+
+export class WorkerServer {
+  readonly worker: NativeWorker
+  readonly checkViews: boolean
+  readonly #functions: readonly AppFunction[]
+  readonly #indices: ReadonlyMap<string, number>
+  readonly #running = new Map<bigint, InvocationContext>()
+  readonly #notices = new StreamNotices()
+  readonly #peers: PeerProcesses
+  #draining = false
+
+  constructor(worker: NativeWorker, app: LoadedApp, functions: readonly AppFunction[]) {
+    this.worker = worker
+    this.checkViews = app.checkViews
+    this.#functions = functions
+    this.#indices = new Map(functions.map(({ name }, index) => [name, index]))
+    this.#peers = new PeerProcesses(app.control)
+  }
+
+  start(): void {
+    this.worker.start(registration(this.#functions), {
+      invoke: (invocation, input) => this.#invoke(invocation, input),
+      cancelled: (handle) => this.#running.get(handle)?.cancel(),
+      drain: () => {
+        this.#draining = true
+        this.#exitWhenDrained()
+      },
+      streams: () => this.#notices.notify(),
+    })
+  }
+
+  /** A function of this application, with its index. */
+  find(name: string): { readonly index: number; readonly fn: AppFunction } | undefined {
+    const index = this.#indices.get(name)
+    const fn = index === undefined ? undefined : this.#functions[index]
+    return index === undefined || !fn ? undefined : { index, fn }
+  }
+
+  peer(id: string): Promise<Process> {
+    return this.#peers.get(id)
+  }
+
+  #invoke(invocation: NativeInvocation, input: Uint8Array): Outcome {
+    const { handle } = invocation
+    const fn = this.#functions[invocation.fn]
+    if (!fn) {
+      this.worker.fail(handle, 'ERR_FUNCTION_UNKNOWN', `the application has no function number ${invocation.fn}`)
+      return PENDING
+    }
+    const context = new InvocationContext(this, invocation, fn.name)
+    if (invocation.stream) return this.#stream(context, fn)
+    let result: unknown
+    try {
+      const { views } = context
+      const bytes = views ? views.copy(input) : guardShared(input)
+      // Synchronous handlers can be cancelled too: a nested invokeSync lets native code look around.
+      result = fn.handler(fn.traits.input.decode(bytes), context)
+    } catch (error) {
+      this.#fail(context, error)
+      return PENDING
+    }
+    if (isPromise(result)) {
+      this.#running.set(handle, context)
+      result.then(
+        (value) => this.#settle(context, fn, value),
+        (error: unknown) => this.#fail(context, error),
+      )
+      return PENDING
+    }
+    if (context.views) {
+      // The bytes may lie in a buffer that is detached when the handler's views end: complete first.
+      this.#settle(context, fn, result)
+      return PENDING
+    }
+    try {
+      return fn.traits.output.encode(result)
+    } catch (error) {
+      this.#failResult(context, fn, result, error)
+      return PENDING
+    }
+  }
+
+  #settle(context: InvocationContext, fn: AppFunction, value: unknown): void {
+    let bytes: Uint8Array
+    try {
+      bytes = fn.traits.output.encode(value)
+    } catch (error) {
+      return this.#failResult(context, fn, value, error)
+    }
+    try {
+      // false: the deadline or a cancellation came first. That answer stands.
+      this.worker.complete(context.handle, bytes)
+    } catch (error) {
+      return this.#fail(context, error)
+    }
+    this.#end(context)
+  }
+
+  #stream(context: InvocationContext, fn: AppFunction): typeof PENDING {
+    this.#running.set(context.handle, context)
+    const ends: StreamEnds = {
+      worker: this.worker,
+      handle: context.handle,
+      notices: this.#notices,
+      signal: context.signal,
+      checkViews: this.checkViews,
+    }
+    const run = async (): Promise<void> => {
+      try {
+        await sendChunks(ends, fn.name, await fn.handler(inputChunks(ends), context))
+        this.worker.complete(context.handle, undefined)
+        this.#end(context)
+      } catch (error) {
+        this.#fail(context, error)
+      }
+    }
+    void run()
+    return PENDING
+  }
+
+  #failResult(context: InvocationContext, fn: AppFunction, value: unknown, error: unknown): void {
+    const remedy = fn.traits.output.name === 'raw' ? '; return bytes or declare a codec with defineFunction' : ''
+    const message = `function ${fn.name} returned ${describe(value)}: ${messageOf(error)}${remedy}`
+    this.worker.fail(context.handle, 'ERR_FUNCTION_RESULT', message)
+    this.#end(context)
+  }
+
+  #fail(context: InvocationContext, error: unknown): void {
+    const code = error instanceof Error && codeOf(error) === 'ERR_FUNCTION_RESULT' ? 'ERR_FUNCTION_RESULT' : undefined
+    if (code) this.worker.fail(context.handle, code, messageOf(error))
+    else if (context.cancelled && error === context.signal.reason) {
+      this.worker.fail(context.handle, (error as InvocationError).code, (error as InvocationError).message)
+    } else this.worker.fail(context.handle, 'ERR_FUNCTION_THREW', describeThrown(error))
+    this.#end(context)
+  }
+
+  #end(context: InvocationContext): void {
+    this.#running.delete(context.handle)
+    context.end()
+    this.#exitWhenDrained()
+  }
+
+  #exitWhenDrained(): void {
+    if (this.#draining && this.#running.size === 0) setImmediate(() => process.exit(0))
+  }
+}
+
+function isPromise(value: unknown): value is Promise<unknown> {
+  return typeof value === 'object' && value !== null && 'then' in value && typeof value.then === 'function'
+}

@@ -1,0 +1,53 @@
+/**
+ * What JavaScript may do with memory that others share.
+ *
+ * `input`, `view` and `output` are valid until the handler settles. Normally they are views of shared memory, whose buffers
+ * must not be transferred: that would detach every other view on the same mapping. With PRAAS_CHECK_VIEWS each gets a
+ * buffer of its own that is detached at the end, so that code that keeps a view finds it empty instead of reading what
+ * happens to lie there later.
+ */
+import { markAsUntransferable } from 'node:worker_threads'
+
+/** The views of one invocation under PRAAS_CHECK_VIEWS. */
+export class CheckedViews {
+  readonly #buffers: ArrayBuffer[] = []
+
+  /** A copy of shared bytes in a buffer of its own. */
+  copy(shared: Uint8Array): Uint8Array {
+    const own = this.allocate(shared.byteLength)
+    own.set(shared)
+    return own
+  }
+
+  allocate(byteLength: number): Uint8Array {
+    const buffer = new ArrayBuffer(byteLength)
+    this.#buffers.push(buffer)
+    return new Uint8Array(buffer)
+  }
+
+  /** Detaches all of them. */
+  end(): void {
+    for (const buffer of this.#buffers) {
+      // What the handler transferred elsewhere is no longer ours to detach.
+      if (buffer.byteLength > 0) structuredClone(buffer, { transfer: [buffer] })
+    }
+    this.#buffers.length = 0
+  }
+}
+
+let lastMarked: ArrayBufferLike | undefined
+const marked = new WeakSet<ArrayBufferLike>()
+
+/** Makes the buffer under a shared view one that `postMessage` and `structuredClone` refuse to transfer. */
+export function guardShared(view: Uint8Array): Uint8Array {
+  const { buffer } = view
+  // Nearly always the same mapping as before: one comparison instead of a look-up per call.
+  if (buffer !== lastMarked) {
+    if (!marked.has(buffer)) {
+      marked.add(buffer)
+      markAsUntransferable(buffer)
+    }
+    lastMarked = buffer
+  }
+  return view
+}
