@@ -83,9 +83,9 @@ void ChunkProducer::Publish(const PayloadRef& ref) noexcept {
 
 Result<bool> ChunkProducer::Write(std::span<const std::byte> bytes, uint64_t deadline_ns) {
   if (bytes.size() > kStreamChunks * kStreamChunkBytes) {
-    return Status(Code::kPayloadTooLarge, "a stream takes at most " + std::to_string(kStreamChunks * kStreamChunkBytes) +
-                                              " bytes at once, got " + std::to_string(bytes.size()) +
-                                              "; write smaller chunks");
+    return Status(Code::kPayloadTooLarge,
+                  "a stream takes at most " + std::to_string(kStreamChunks * kStreamChunkBytes) +
+                      " bytes at once, got " + std::to_string(bytes.size()) + "; write smaller chunks");
   }
   if (end() != StreamEnd::kOpen) return Status(Code::kStreamAborted, "the stream has ended");
   const size_t chunks = (bytes.size() + kStreamChunkBytes - 1) / kStreamChunkBytes;
@@ -135,10 +135,12 @@ Result<std::optional<ChunkConsumer::Chunk>> ChunkConsumer::Peek() const {
   const uint32_t head = ring_->head.load(std::memory_order_relaxed);
   const uint32_t used = Used(ring_->tail.load(std::memory_order_acquire), head);
   if (used == 0) return std::optional<Chunk>();
-  if (used > kStreamChunks) return Status(Code::kSegmentInvalid, "a stream ring is corrupt: more chunks than positions");
+  if (used > kStreamChunks)
+    return Status(Code::kSegmentInvalid, "a stream ring is corrupt: more chunks than positions");
   const PayloadRef ref = ring_->chunks[head % kStreamChunks];
   if (ref.place != arena_ || ref.bytes == 0 || ref.bytes > kStreamChunkBytes) {
-    return Status(Code::kSegmentInvalid, "a stream ring is corrupt: a chunk of " + std::to_string(ref.bytes) + " bytes");
+    return Status(Code::kSegmentInvalid,
+                  "a stream ring is corrupt: a chunk of " + std::to_string(ref.bytes) + " bytes");
   }
   auto bytes = pool_->Resolve(ref);
   if (!bytes.ok()) return bytes.status().WithContext("a stream chunk");

@@ -21,7 +21,7 @@ namespace praas::worker {
 struct Invocation {
   uint64_t handle = 0;  // call entry index and generation; names the invocation everywhere in this worker
   uint32_t function = 0;
-  uint32_t flags = 0;   // dispatch::CallFlags
+  uint32_t flags = 0;  // dispatch::CallFlags
   bool stream = false;
   uint16_t depth = 0;
   uint64_t deadline_ns = 0;
@@ -40,20 +40,24 @@ struct NestedReply {
   std::span<const std::byte> payload;  // valid until FreeNested(call)
 };
 
-/// A worker as the core sees it, whatever language runs the functions: takes calls by credit, doorbell, drain or straight
-/// from a window, gives their input in place, puts results where their origin wants them. One per OS process.
+/// A worker as the core sees it, whatever language runs the functions: takes calls by credit, doorbell, drain or
+/// straight from a window, gives their input in place, puts results where their origin wants them. One per OS process.
 ///
 /// Threads: the owner thread calls everything. A native *watchdog* thread of its own reads the control socket, ends the
-/// process within 100 ms of the host's end, answers invocations at their deadline (kInvocationTimeout) and, `grace_ns` later,
-/// kills the process if the function still runs; it works even when the owner thread never returns from user code.
+/// process within 100 ms of the host's end, answers invocations at their deadline (kInvocationTimeout) and, `grace_ns`
+/// later, kills the process if the function still runs; it works even when the owner thread never returns from user
+/// code.
 class WorkerRuntime {
  public:
   struct Options {
-    std::function<void()> on_exit;  // test hook in place of _exit; default: _exit(0) / raise(SIGKILL)
+    std::function<void()> on_exit{};  // test hook in place of _exit; default: _exit(0) / raise(SIGKILL)
+    /// A client's window is about to be unmapped: views of it have to go first. On the owner thread.
+    std::function<void(std::span<std::byte>)> on_unmap{};
   };
-  /// Reads kAttach (blocking until deadline: a pre-warmed worker waits here or in its own loop on control_fd()), maps the
-  /// segment and the pool, opens the doorbell, starts the watchdog.
-  [[nodiscard]] static Result<std::unique_ptr<WorkerRuntime>> Attach(UniqueFd control, Options options, uint64_t deadline_ns);
+  /// Reads kAttach (blocking until deadline: a pre-warmed worker waits here or in its own loop on control_fd()), maps
+  /// the segment and the pool, opens the doorbell, starts the watchdog.
+  [[nodiscard]] static Result<std::unique_ptr<WorkerRuntime>> Attach(UniqueFd control, Options options,
+                                                                     uint64_t deadline_ns);
   ~WorkerRuntime();
 
   [[nodiscard]] const struct Attach& attach() const noexcept;
@@ -70,21 +74,25 @@ class WorkerRuntime {
   /// `hot`; call with `capacity` = false when this worker may not run another one now (nothing is claimed then, but
   /// nested completions and notices still count as activity).
   [[nodiscard]] std::optional<Invocation> TryNext(bool capacity);
-  /// Announces sleep, withdraws credit, gives windows back, re-checks everything. true: nothing there, the owner may wait on
-  /// doorbell_fd() and event_fd(). false: call TryNext/NextNested again.
+  /// Announces sleep, withdraws credit, gives windows back, re-checks everything. true: nothing there, the owner may
+  /// wait on doorbell_fd() and event_fd(). false: call TryNext, NextNested, TakeNotices and TakeCancellations again.
   [[nodiscard]] bool PrepareToSleep(bool capacity);
-  void Awake();
+  void Awake();  // after PrepareToSleep returned true and the wait is over
   /// PrepareToSleep + a blocking native wait (doorbell or eventfd, whichever comes first) until the deadline + Awake.
   void Sleep(bool capacity, uint64_t deadline_ns);
-  [[nodiscard]] int doorbell_fd() const noexcept;  // message queue; −1 for futex (then event_fd is signalled by a bridge thread)
-  [[nodiscard]] int event_fd() const noexcept;     // completions, notices, cancellations, control
+  [[nodiscard]] int doorbell_fd()
+      const noexcept;  // message queue; −1 for futex (then event_fd is signalled by a bridge thread)
+  [[nodiscard]] int event_fd() const noexcept;  // completions, notices, cancellations, control
   [[nodiscard]] int64_t hot_ns() const noexcept;
 
   // --- results ---
-  /// `bytes` of memory at the result's final place. A second call for one invocation replaces the first.
+  /// `bytes` of memory at the result's final place (up to 4 KiB: memory of this worker, copied once). A second call for
+  /// one invocation replaces the first.
   [[nodiscard]] Result<Output> AllocateOutput(uint64_t handle, uint64_t bytes);
-  /// Completes with: the allocated output (or a part of it that starts at its begin), the input as it stands, or other bytes
-  /// (copied once into place). Whoever completes second (deadline, cancellation) finds kInvocationTimeout here; that is fine.
+  /// Completes with: the allocated output (or a part of it that starts at its begin), the input as it stands, or other
+  /// bytes (copied once into place). Whoever completes second (deadline, cancellation) finds kInvocationTimeout here;
+  /// that is fine. Any other error is what the caller got instead of the result (no memory, too large). The invocation
+  /// is over either way, except with kArgumentInvalid: unknown handle, or bytes from a streaming function.
   [[nodiscard]] Status Complete(uint64_t handle, std::span<const std::byte> result);
   [[nodiscard]] Status Fail(uint64_t handle, Code code, std::string_view message);
   [[nodiscard]] bool Cancelled(uint64_t handle) const noexcept;  // cancelled, timed out, or its origin is gone
@@ -92,7 +100,8 @@ class WorkerRuntime {
   [[nodiscard]] std::vector<uint64_t> TakeCancellations();
 
   // --- streams (docs/protocol.md, "Streams"); one reader and one writer per invocation ---
-  /// Next input chunk in place, valid until NextChunk is called again; empty span + end=true at the end; nullopt: not yet.
+  /// Next input chunk in place, valid until NextChunk is called again; empty span + end=true at the end; nullopt: not
+  /// yet.
   struct Chunk {
     std::span<const std::byte> bytes;
     bool end = false;
@@ -104,8 +113,8 @@ class WorkerRuntime {
 
   // --- nested calls to the own process ---
   [[nodiscard]] std::optional<uint32_t> FindFunction(std::string_view name) const;
-  [[nodiscard]] Result<uint64_t> Post(uint32_t function, std::span<const std::byte> input, uint32_t flags, uint16_t depth,
-                                      uint64_t deadline_ns);
+  [[nodiscard]] Result<uint64_t> Post(uint32_t function, std::span<const std::byte> input, uint32_t flags,
+                                      uint16_t depth, uint64_t deadline_ns);
   [[nodiscard]] std::optional<NestedReply> NextNested();
   void FreeNested(uint64_t call);
   void CancelNested(uint64_t call);
@@ -116,6 +125,15 @@ class WorkerRuntime {
   [[nodiscard]] const segment::Segment& segment() const noexcept;
   /// Notices since the last call (dispatch::ParticipantNotice bits).
   [[nodiscard]] uint32_t TakeNotices() noexcept;
+
+  /// The stable mapping that inputs and outputs around `address` lie in, for views that share one buffer object: the
+  /// pool, a client's window, or this worker's memory for small results. Empty when `address` is in none.
+  [[nodiscard]] std::span<std::byte> MappingOf(const std::byte* address) const noexcept;
+
+ private:
+  struct Parts;
+  explicit WorkerRuntime(std::unique_ptr<Parts> parts) noexcept;
+  std::unique_ptr<Parts> parts_;
 };
 
 }  // namespace praas::worker

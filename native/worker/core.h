@@ -1,0 +1,66 @@
+#pragma once
+
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <utility>
+
+#include "base/unique_fd.h"
+#include "dispatch/dispatcher.h"
+#include "dispatch/doorbell.h"
+#include "segment/segment.h"
+#include "window/pool.h"
+#include "worker/control.h"
+
+namespace praas::worker {
+
+/// What the parts of a worker runtime share: mappings, dispatch and the ways to reach the host. Made once by
+/// WorkerRuntime::Attach, before any thread starts, and outlives all parts.
+struct Core {
+  Core(struct Attach attach_, segment::Segment segment_, UniqueFd event_, UniqueFd host_event_, ControlSocket control_)
+      : attach(std::move(attach_)),
+        segment(std::move(segment_)),
+        event(std::move(event_)),
+        host_event(std::move(host_event_)),
+        control(std::move(control_)),
+        self(attach.participant),
+        me(segment.participant(self)),
+        calls(segment.header().calls.capacity) {}
+
+  const struct Attach attach;
+  const segment::Segment segment;
+  std::unique_ptr<window::Pool> pool;
+  std::unique_ptr<dispatch::Doorbell> doorbell;
+  std::unique_ptr<dispatch::Dispatcher> dispatcher;
+  const UniqueFd event;       // wakes the owner thread
+  const UniqueFd host_event;  // wakes the host
+  ControlSocket control;
+  const uint16_t self;
+  dispatch::Participant& me;
+  const uint32_t calls;
+
+  /// Guards what the owner thread and the watchdog may both touch of a running invocation: its large output, its chunk
+  /// in hand, its answer at the deadline. Never held while user code runs; the path of a small call does not take it.
+  std::mutex mutex;
+
+  /// Makes event_fd readable. Safe on any thread.
+  void SignalOwner() const noexcept { Signal(event.get()); }
+  static void Signal(int event_fd) noexcept {
+    const uint64_t one = 1;
+    // EAGAIN: the counter is full, so the sleeper has reason enough to wake.
+    [[maybe_unused]] const ssize_t written = ::write(event_fd, &one, sizeof one);
+  }
+  /// Counters have one writer, the owner thread: a plain addition, not a locked one.
+  static void Count(std::atomic<uint64_t>& counter, uint64_t by) noexcept {
+    counter.store(counter.load(std::memory_order_relaxed) + by, std::memory_order_relaxed);
+  }
+};
+
+/// Internal mutexes of the segment are held for microseconds; one that is not had within this time has a stopped owner,
+/// whom the host kills after one second.
+inline constexpr uint64_t kArenaWaitNs = 3'000'000'000;
+
+}  // namespace praas::worker

@@ -1,0 +1,255 @@
+#include "worker/intake.h"
+
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "base/clock.h"
+#include "worker/bridge.h"
+#include "worker/watchdog.h"
+
+namespace praas::worker {
+namespace {
+
+using dispatch::Bell;
+using dispatch::CallEntry;
+using dispatch::CallKind;
+using dispatch::Origin;
+using dispatch::Place;
+
+/// Idle polls between two looks at rings that others have adopted but do not get to.
+constexpr uint32_t kStealEvery = 64;
+/// Idle polls between two looks at what is stale at worst: bells left over in the doorbell (a system call), windows
+/// that nobody polls.
+constexpr uint32_t kHousekeepEvery = 1024;
+
+}  // namespace
+
+std::optional<Bell> Intake::RetractCredit() noexcept {
+  if (!offered_) return std::nullopt;
+  offered_ = false;
+  uint64_t idle = dispatch::kCreditIdle;
+  // The hint that this worker is hot stays: it is about to be again.
+  if (core_.me.credit.compare_exchange_strong(idle, dispatch::kCreditNone, std::memory_order_acq_rel)) {
+    return std::nullopt;
+  }
+  return core_.dispatcher->TakeCredited();
+}
+
+std::optional<Invocation> Intake::Next(bool capacity) {
+  if (inbox_.fresh()) windows_.Integrate();
+  if (inbox_.draining()) capacity = false;
+  if (!capacity) {
+    if (auto bell = RetractCredit()) PassOn(*bell);
+    // What lies in an adopted ring is posted for others: this worker may not get to it for long.
+    (void)windows_.Poll(false, everywhere_);
+    everywhere_ = false;
+  }
+  while (auto index = FindClaimed(capacity)) {
+    if (auto invocation = Begin(*index)) {
+      idle_polls_ = 0;
+      return invocation;
+    }
+  }
+  if (capacity && core_.attach.hot_ns != 0) {
+    windows_.Adopt();
+    core_.dispatcher->OfferCredit();
+    offered_ = true;
+  }
+  return std::nullopt;
+}
+
+std::optional<uint32_t> Intake::FindClaimed(bool capacity) {
+  // Claimed while preparing to sleep. A claim cannot be given back, so it runs even if the capacity is used up by now.
+  if (pending_) return std::exchange(pending_, std::nullopt);
+  if (!capacity) return std::nullopt;
+  if (offered_) {
+    if (auto bell = core_.dispatcher->TakeCredited()) {
+      offered_ = false;
+      if (core_.dispatcher->Claim(*bell)) return bell->index;
+    }
+  }
+  ++idle_polls_;
+  const bool everywhere = std::exchange(everywhere_, false) || idle_polls_ % kStealEvery == 0;
+  const bool housekeep = idle_polls_ % kHousekeepEvery == 0;
+  std::optional<uint32_t> found;
+  if (auto taken = windows_.Poll(true, everywhere)) {
+    found = taken->entry;
+  } else if (core_.dispatcher->HasQueued()) {
+    found = core_.dispatcher->ClaimAny();
+  }
+  if (!found && (woken_ || housekeep)) {
+    woken_ = false;
+    found = ClaimByBell();
+    if (!found && core_.attach.hot_ns != 0) windows_.RequestUnpolled();
+  }
+  // Nothing may be handed to this worker while it runs: nothing ever queues behind a running function.
+  if (found) {
+    if (auto bell = RetractCredit()) PassOn(*bell);
+  }
+  return found;
+}
+
+std::optional<uint32_t> Intake::ClaimByBell() {
+  for (;;) {
+    std::optional<Bell> bell = bridge_.Take();
+    if (!bell) bell = core_.doorbell->TryReceive();
+    if (!bell) return std::nullopt;
+    if (core_.dispatcher->Claim(*bell)) return bell->index;
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// beginning
+
+std::optional<Invocation> Intake::Begin(uint32_t index) {
+  const CallEntry& entry = core_.segment.call(index);
+  if (entry.kind == CallKind::kDeliver) {
+    results_.Deliver(index);
+    return std::nullopt;
+  }
+  MappedWindow* mapped = nullptr;
+  if (entry.origin == Origin::kWindow) mapped = windows_.Find(entry.origin_index);
+  const auto reject = [&](Code code, std::string_view message) -> std::optional<Invocation> {
+    results_.Reject(index, mapped, code, message);
+    return std::nullopt;
+  };
+  if (entry.cancel.load(std::memory_order_acquire) != 0 ||
+      (mapped != nullptr && mapped->window->cancelled(window::OriginCallIndex(entry.origin_call)))) {
+    return reject(Code::kInvocationCancelled, "cancelled before it began");
+  }
+  if (entry.deadline_ns != 0 && entry.deadline_ns <= entry.claimed_ns) {
+    return reject(Code::kInvocationTimeout, "the deadline passed before a worker was free");
+  }
+  if (entry.function >= functions_) {
+    return reject(Code::kFunctionUnknown,
+                  "there is no function " + std::to_string(entry.function) + " among " + std::to_string(functions_));
+  }
+  Running* record = running_.Reserve();
+  if (record == nullptr) {
+    return reject(Code::kBackpressure, "too many invocations of this worker overrun their deadlines");
+  }
+  if (Status status = Fill(*record, index, mapped); !status.ok()) {
+    running_.Abandon(*record);
+    return reject(status.code(), status.message());
+  }
+
+  Invocation invocation;
+  invocation.function = entry.function;
+  invocation.flags = entry.flags;
+  invocation.stream = record->stream != 0;
+  invocation.depth = entry.depth;
+  invocation.deadline_ns = record->deadline_ns.load(std::memory_order_relaxed);
+  invocation.input = record->input_bytes;
+  if (running_.count() == 0) core_.me.running_since_ns.store(record->begun_ns, std::memory_order_relaxed);
+  invocation.handle = running_.Publish(*record);
+  core_.me.running.store(running_.count(), std::memory_order_release);
+  Core::Count(core_.me.counters.bytes_in, invocation.input.size());
+  watchdog_.Watch(invocation.deadline_ns);
+  return invocation;
+}
+
+Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
+  const CallEntry& entry = core_.segment.call(index);
+  record.index = index;
+  record.generation = dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire)).generation;
+  record.function.store(entry.function, std::memory_order_relaxed);
+  record.origin = entry.origin;
+  record.origin_call = entry.origin_call;
+  record.window = nullptr;
+  record.input = entry.input;
+  record.input_bytes = {};
+  record.room = {};
+  record.begun_ns = entry.claimed_ns;
+  record.output = Running::Output::kNone;
+  record.output_ref = {};
+  record.output_bytes = {};
+  record.direct.store(false, std::memory_order_relaxed);
+  record.input_block = 0;
+  record.stream = 0;
+  record.chunk = {};
+  record.cancellation_reported = false;
+  uint64_t deadline_ns = entry.deadline_ns;
+  if (deadline_ns == kNoDeadline || deadline_ns == 0) deadline_ns = record.begun_ns + core_.attach.default_timeout_ns;
+  record.deadline_ns.store(deadline_ns, std::memory_order_release);
+
+  if (record.origin > Origin::kWindow) return Status(Code::kSegmentInvalid, "a call of unknown origin");
+  if (entry.kind == CallKind::kStream) {
+    if (entry.stream == 0 || entry.stream > core_.segment.header().streams.committed.load(std::memory_order_acquire)) {
+      return Status(Code::kSegmentInvalid, "a streaming call without its stream");
+    }
+    record.stream = entry.stream;
+  }
+  if (record.origin == Origin::kWindow) {
+    if (mapped == nullptr) return Status(Code::kConnectionLost, "the window of the client is gone");
+    if (entry.output.place == Place::kWindow) record.room = entry.output;
+    if (record.input.bytes > 0) {
+      record.input_bytes = mapped->window->Bytes(record.input.offset, record.input.bytes);
+      if (record.input.place != Place::kWindow || record.input_bytes.size() != record.input.bytes) {
+        return Status(Code::kProtocolInvalid, "the input lies outside the window");
+      }
+    }
+    if (record.room.bytes > 0 &&
+        mapped->window->Bytes(record.room.offset, record.room.bytes).size() != record.room.bytes) {
+      return Status(Code::kProtocolInvalid, "the room for the result lies outside the window");
+    }
+    record.window = mapped;
+    ++mapped->users;
+    return Status::Ok();
+  }
+  if (record.input.bytes == 0) return Status::Ok();
+  if (record.input.place == Place::kSlot || record.input.place == Place::kPoolInput) {
+    auto bytes = core_.pool->Resolve(record.input);
+    if (!bytes.ok()) return bytes.status();
+    record.input_bytes = bytes->first(record.input.bytes);
+    return Status::Ok();
+  }
+  return Status(Code::kSegmentInvalid, "an input that is neither in a slot nor in the pool's inputs");
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// sleeping
+
+bool Intake::HasWork(bool capacity) noexcept {
+  if (pending_ || inbox_.fresh()) return true;
+  if (windows_.HasSubmissions()) return true;
+  if (!capacity || inbox_.draining()) return false;
+  if (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle) return true;
+  // Every so often a full turn through Next, which steals, keeps house and adopts.
+  return core_.dispatcher->HasQueued() || (core_.attach.hot_ns != 0 && ++idle_polls_ % kStealEvery == kStealEvery - 1);
+}
+
+bool Intake::PrepareToSleep(bool capacity) {
+  if (inbox_.fresh()) windows_.Integrate();
+  if (inbox_.draining()) capacity = false;
+  if (windows_.AbandonAll()) {
+    everywhere_ = true;
+    return false;
+  }
+  offered_ = false;
+  if (auto bell = core_.dispatcher->WithdrawCredit()) {
+    if (!capacity) {
+      PassOn(*bell);
+    } else if (core_.dispatcher->Claim(*bell)) {
+      pending_ = bell->index;
+    }
+  }
+  if (pending_) return false;
+  core_.dispatcher->AnnounceSleep(capacity);
+  if (capacity) {
+    bridge_.Arm();
+    pending_ = ClaimByBell();
+    if (!pending_ && core_.dispatcher->HasQueued()) pending_ = core_.dispatcher->ClaimAny();
+  }
+  if (!pending_ && !inbox_.fresh()) return true;
+  Awake();
+  return false;
+}
+
+void Intake::Awake() noexcept {
+  core_.dispatcher->AnnounceAwake();
+  bridge_.Disarm();
+  woken_ = true;
+}
+
+}  // namespace praas::worker

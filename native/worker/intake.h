@@ -1,0 +1,75 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "worker/core.h"
+#include "worker/inbox.h"
+#include "worker/results.h"
+#include "worker/running.h"
+#include "worker/runtime.h"
+#include "worker/windows.h"
+
+namespace praas::worker {
+
+class DoorbellBridge;
+class Watchdog;
+
+/// Where calls come from: this worker's credit, the rings of adopted windows, the call table, the doorbell. Owner
+/// thread only. Nothing here blocks, except that the first call from a client's window waits for its mapping.
+class Intake {
+ public:
+  struct Parts {
+    Core& core;
+    Inbox& inbox;
+    RunningTable& running;
+    Windows& windows;
+    Results& results;
+    Watchdog& watchdog;
+    DoorbellBridge& bridge;
+  };
+  explicit Intake(const Parts& parts)
+      : core_(parts.core),
+        inbox_(parts.inbox),
+        running_(parts.running),
+        windows_(parts.windows),
+        results_(parts.results),
+        watchdog_(parts.watchdog),
+        bridge_(parts.bridge) {}
+
+  /// Functions [0, count) exist.
+  void SetFunctions(uint32_t count) noexcept { functions_ = count; }
+
+  [[nodiscard]] std::optional<Invocation> Next(bool capacity);
+  /// Whether Next might find something: what a polling loop looks at between two calls of it.
+  [[nodiscard]] bool HasWork(bool capacity) noexcept;
+  /// Withdraws credit and windows, announces sleep, then looks everywhere once more. true: the owner may block.
+  [[nodiscard]] bool PrepareToSleep(bool capacity);
+  void Awake() noexcept;
+
+ private:
+  [[nodiscard]] std::optional<uint32_t> FindClaimed(bool capacity);
+  [[nodiscard]] std::optional<uint32_t> ClaimByBell();
+  [[nodiscard]] std::optional<Invocation> Begin(uint32_t index);
+  [[nodiscard]] Status Fill(Running& record, uint32_t index, MappedWindow* mapped);
+  /// Takes the credit back. nullopt: it was idle or not offered.
+  [[nodiscard]] std::optional<dispatch::Bell> RetractCredit() noexcept;
+  /// A bell this worker cannot serve now: others may.
+  void PassOn(dispatch::Bell bell) noexcept { core_.dispatcher->Ring(bell.index); }
+
+  Core& core_;
+  Inbox& inbox_;
+  RunningTable& running_;
+  Windows& windows_;
+  Results& results_;
+  Watchdog& watchdog_;
+  DoorbellBridge& bridge_;
+  uint32_t functions_ = 0;
+  std::optional<uint32_t> pending_;  // claimed while preparing to sleep
+  bool offered_ = false;             // credit
+  bool woken_ = false;               // look at the doorbell once
+  bool everywhere_ = false;          // look at all windows once
+  uint32_t idle_polls_ = 0;
+};
+
+}  // namespace praas::worker

@@ -1,0 +1,352 @@
+#include "worker/results.h"
+
+#include <algorithm>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "base/clock.h"
+#include "dispatch/stream_channel.h"
+
+namespace praas::worker {
+namespace {
+
+using dispatch::Origin;
+using dispatch::PayloadRef;
+using dispatch::Place;
+
+bool Inside(std::span<const std::byte> part, std::span<const std::byte> whole) noexcept {
+  return !whole.empty() && part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size();
+}
+
+/// As long a message as fits without cutting a UTF-8 character in two.
+std::string_view Cut(std::string_view message, size_t most) noexcept {
+  if (message.size() <= most) return message;
+  while (most > 0 && (static_cast<unsigned char>(message[most]) & 0xc0) == 0x80) --most;
+  return message.substr(0, most);
+}
+
+constexpr std::string_view kLate = "the deadline has passed";
+
+}  // namespace
+
+Result<PayloadRef> Results::AllocateBlock(uint32_t index, uint64_t bytes) {
+  auto block = core_.pool->outputs().Allocate(bytes, dispatch::CallBlockOwner(index), DeadlineIn(kArenaWaitNs));
+  if (!block.ok()) return block.status().WithContext("memory for a result of " + std::to_string(bytes) + " bytes");
+  return PayloadRef{.offset = block->offset, .bytes = bytes, .block = block->block, .place = Place::kPoolOutput};
+}
+
+void Results::FreeOutput(const PayloadRef& ref) {
+  // A block that could not be freed in time goes when the host reclaims its call or its worker.
+  (void)core_.pool->outputs().Free(ref.block, DeadlineIn(kArenaWaitNs));
+}
+
+void Results::DropOutput(Running& record) {
+  if (record.output == Running::Output::kNone) return;
+  if (record.output == Running::Output::kBlock) FreeOutput(record.output_ref);
+  record.output = Running::Output::kNone;
+  record.output_bytes = {};
+  record.direct.store(false, std::memory_order_relaxed);
+}
+
+void Results::CountCopy(uint64_t bytes) noexcept {
+  auto& counters = core_.me.counters;
+  Core::Count(bytes <= dispatch::kSlotOutputBytes ? counters.staged_bytes : counters.copied_bytes, bytes);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// building a result
+
+Result<std::span<std::byte>> Results::Allocate(Running& record, uint64_t bytes) {
+  if (bytes > core_.attach.max_contiguous) {
+    return Status(Code::kPayloadTooLarge, "a result of " + std::to_string(bytes) + " bytes exceeds the limit of " +
+                                              std::to_string(core_.attach.max_contiguous) +
+                                              "; return it as a stream, or raise maxContiguous");
+  }
+  Running::Output kind = Running::Output::kScratch;
+  PayloadRef ref;
+  std::span<std::byte> memory;
+  if (bytes <= dispatch::kSlotOutputBytes) {
+    // Not the slot itself: a function that overruns its deadline would write into the entry's next call.
+    memory = running_.Scratch(record).first(bytes);
+  } else if (record.origin == Origin::kWindow && bytes <= record.room.bytes) {
+    kind = Running::Output::kRoom;
+    memory = record.window->window->Bytes(record.room.offset, bytes);
+  } else {
+    auto block = AllocateBlock(record.index, bytes);
+    if (!block.ok()) return block.status();
+    kind = Running::Output::kBlock;
+    ref = *block;
+    auto resolved = core_.pool->Resolve(ref);
+    if (!resolved.ok()) return resolved.status();
+    memory = resolved->first(bytes);
+  }
+
+  const std::lock_guard lock(core_.mutex);
+  if ((record.word.load(std::memory_order_acquire) & kRunningFlags) != 0) {
+    if (kind == Running::Output::kBlock) FreeOutput(ref);
+    return Status(Code::kInvocationTimeout, std::string(kLate));
+  }
+  DropOutput(record);
+  record.output = kind;
+  record.output_ref = ref;
+  record.output_bytes = memory;
+  record.direct.store(kind == Running::Output::kRoom, std::memory_order_seq_cst);
+  return memory;
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// completing
+
+Status Results::Complete(Running& record, std::span<const std::byte> result) {
+  if (record.stream != 0) {
+    if (!result.empty()) return Status(Code::kArgumentInvalid, "a streaming function returns its bytes as chunks");
+    streams_.Finish(record, dispatch::StreamEnd::kEnded);
+  }
+  if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
+
+  Status status;
+  if ((record.word.load(std::memory_order_acquire) & kOverdue) != 0) {
+    status = Status(Code::kInvocationTimeout, std::string(kLate));
+  } else if (result.size() > core_.attach.max_contiguous) {
+    status =
+        Status(Code::kPayloadTooLarge, "a result of " + std::to_string(result.size()) + " bytes exceeds the limit of " +
+                                           std::to_string(core_.attach.max_contiguous));
+  } else {
+    status = record.origin == Origin::kWindow ? PlaceInWindow(record, result) : PlaceInPool(record, result);
+  }
+  if (!status.ok()) {
+    DropOutput(record);
+    AnswerError({record.index, record.origin, record.origin_call,
+                 record.window != nullptr ? record.window->window.get() : nullptr},
+                status.code(), status.message());
+  }
+  Settle(record, !status.ok(), result.size());
+  return status;
+}
+
+Status Results::ToBlock(Running& record, std::span<const std::byte> result, PayloadRef* ref) {
+  if (record.output == Running::Output::kBlock && Inside(result, record.output_bytes)) {
+    if (result.data() != record.output_bytes.data()) {
+      std::memmove(record.output_bytes.data(), result.data(), result.size());
+    }
+    *ref = record.output_ref;
+    ref->bytes = result.size();
+    record.output = Running::Output::kNone;  // from here on the call entry's
+    return Status::Ok();
+  }
+  auto block = AllocateBlock(record.index, result.size());
+  if (!block.ok()) return block.status();
+  auto memory = core_.pool->Resolve(*block);
+  if (!memory.ok()) return memory.status();
+  std::memcpy(memory->data(), result.data(), result.size());
+  CountCopy(result.size());
+  *ref = *block;
+  return Status::Ok();
+}
+
+Status Results::PlaceInPool(Running& record, std::span<const std::byte> result) {
+  PayloadRef ref;
+  const bool built = record.output == Running::Output::kBlock && Inside(result, record.output_bytes);
+  if (result.empty()) {
+    // kNone
+  } else if (record.input.place == Place::kPoolInput && Inside(result, record.input_bytes)) {
+    // The input as it stands: the origin sends it from the input's block and frees that once, as the input.
+    ref = record.input;
+    ref.offset += static_cast<uint64_t>(result.data() - record.input_bytes.data());
+    ref.bytes = result.size();
+  } else if (result.size() <= dispatch::kSlotOutputBytes && !built) {
+    std::memcpy(core_.pool->slot_output(record.index).data(), result.data(), result.size());
+    CountCopy(result.size());
+    ref = core_.pool->OutputSlot(record.index, result.size());
+  } else if (Status status = ToBlock(record, result, &ref); !status.ok()) {
+    return status;
+  }
+  // Before the call is done: a block freed later would be in the name of the entry's next call.
+  DropOutput(record);
+  dispatch::CallEntry& entry = core_.segment.call(record.index);
+  entry.output = ref;
+  entry.status = static_cast<uint32_t>(Code::kOk);
+  core_.dispatcher->FinishCompletion(record.index);
+  return Status::Ok();
+}
+
+Status Results::PlaceInWindow(Running& record, std::span<const std::byte> result) {
+  window::ServerWindow& window = *record.window->window;
+  const uint32_t call = window::OriginCallIndex(record.origin_call);
+  const uint32_t sequence = window::OriginSequence(record.origin_call);
+  uint64_t offset = record.room.offset;
+  if (Inside(result, record.input_bytes)) {
+    offset = record.input.offset + static_cast<uint64_t>(result.data() - record.input_bytes.data());
+  } else if (result.size() <= record.room.bytes) {
+    const std::span<std::byte> room = window.Bytes(record.room.offset, result.size());
+    if (!result.empty() && result.data() != room.data()) {
+      std::memmove(room.data(), result.data(), result.size());
+      if (!Inside(result, room)) CountCopy(result.size());
+    }
+  } else {
+    return Park(record, result);
+  }
+  DropOutput(record);
+  window.Complete(call, sequence, static_cast<uint32_t>(Code::kOk), result.empty() ? 0 : offset, result.size());
+  core_.dispatcher->Free(record.index);
+  return Status::Ok();
+}
+
+Status Results::Park(Running& record, std::span<const std::byte> result) {
+  PayloadRef ref;
+  if (Status status = ToBlock(record, result, &ref); !status.ok()) return status;
+  DropOutput(record);
+  core_.segment.call(record.index).output = ref;
+  core_.dispatcher->Park(record.index);
+  // Parked before the client hears of it: it may answer at once.
+  if (!record.window->window->NeedRoom(window::OriginCallIndex(record.origin_call),
+                                       window::OriginSequence(record.origin_call), record.index, ref.bytes) &&
+      core_.dispatcher->Unpark(record.index, static_cast<uint16_t>(record.window->window->index()),
+                               record.origin_call)) {
+    FreeOutput(ref);
+    core_.dispatcher->Free(record.index);
+  }
+  return Status::Ok();
+}
+
+void Results::Deliver(uint32_t index) {
+  dispatch::CallEntry& entry = core_.segment.call(index);
+  const PayloadRef room = entry.input;
+  const PayloadRef result = entry.output;
+  const uint64_t origin_call = entry.origin_call;
+  const uint16_t window_index = entry.origin_index;
+  const uint32_t generation = dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire)).generation;
+  MappedWindow* mapped = windows_.Find(window_index);
+  if (!core_.dispatcher->BeginCompletion(index, generation)) return;
+
+  auto bytes = core_.pool->Resolve(result);
+  const uint32_t call = window::OriginCallIndex(origin_call);
+  const uint32_t sequence = window::OriginSequence(origin_call);
+  if (mapped != nullptr && !bytes.ok()) {
+    mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(bytes.status().code()),
+                                  bytes.status().message());
+  } else if (mapped != nullptr && mapped->window->cancelled(call)) {
+    mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(Code::kInvocationCancelled), {});
+  } else if (mapped != nullptr && room.bytes < result.bytes) {
+    core_.dispatcher->Park(index);  // too little again: it waits on, until its deadline
+    if (mapped->window->NeedRoom(call, sequence, index, result.bytes) ||
+        !core_.dispatcher->Unpark(index, window_index, origin_call)) {
+      return;
+    }
+  } else if (mapped != nullptr) {
+    const std::span<std::byte> target = mapped->window->Bytes(room.offset, result.bytes);
+    std::memcpy(target.data(), bytes->data(), target.size());
+    CountCopy(target.size());
+    mapped->window->Complete(call, sequence, static_cast<uint32_t>(Code::kOk), room.offset, result.bytes);
+  }
+  FreeOutput(result);
+  core_.dispatcher->Free(index);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// failing
+
+Status Results::Fail(Running& record, Code code, std::string_view message) {
+  if (record.stream != 0) streams_.Finish(record, dispatch::StreamEnd::kAborted);
+  if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
+  const bool overdue = (record.word.load(std::memory_order_acquire) & kOverdue) != 0;
+  DropOutput(record);
+  AnswerError({record.index, record.origin, record.origin_call,
+               record.window != nullptr ? record.window->window.get() : nullptr},
+              overdue ? Code::kInvocationTimeout : code, overdue ? kLate : message);
+  Settle(record, true, 0);
+  return overdue ? Status(Code::kInvocationTimeout, std::string(kLate)) : Status::Ok();
+}
+
+void Results::AnswerError(const Target& target, Code code, std::string_view message) {
+  if (target.origin == Origin::kWindow) {
+    if (target.window != nullptr) {
+      target.window->CompleteError(window::OriginCallIndex(target.origin_call),
+                                   window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message);
+    }
+    core_.dispatcher->Free(target.index);
+    return;
+  }
+  dispatch::CallEntry& entry = core_.segment.call(target.index);
+  PayloadRef ref;
+  std::span<std::byte> memory;
+  if (message.size() > dispatch::kSlotOutputBytes) {
+    if (auto block = AllocateBlock(target.index, message.size()); block.ok()) {
+      if (auto resolved = core_.pool->Resolve(*block); resolved.ok()) {
+        ref = *block;
+        memory = *resolved;
+      }
+    }
+  }
+  if (memory.empty() && !message.empty()) {
+    message = Cut(message, dispatch::kSlotOutputBytes);
+    ref = core_.pool->OutputSlot(target.index, message.size());
+    memory = core_.pool->slot_output(target.index);
+  }
+  if (!message.empty()) std::memcpy(memory.data(), message.data(), message.size());
+  entry.output = ref;
+  entry.status = static_cast<uint32_t>(code);
+  core_.dispatcher->FinishCompletion(target.index);
+}
+
+void Results::Reject(uint32_t index, MappedWindow* window, Code code, std::string_view message) {
+  const dispatch::CallEntry& entry = core_.segment.call(index);
+  const auto word = dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire));
+  if (!core_.dispatcher->BeginCompletion(index, word.generation)) return;
+  AnswerError({index, entry.origin, entry.origin_call, window != nullptr ? window->window.get() : nullptr}, code,
+              message);
+  Core::Count(core_.me.counters.calls, 1);
+  Core::Count(core_.me.counters.failures, 1);
+}
+
+bool Results::Expire(Running& record, uint64_t word) {
+  const uint32_t index = RunningTable::Index(word);
+  const std::lock_guard lock(core_.mutex);
+  if (record.direct.load(std::memory_order_relaxed)) {
+    // Fails if the record has come to name another invocation, whose output this may be.
+    return record.word.compare_exchange_strong(word, word | kOverdue, std::memory_order_acq_rel);
+  }
+  if (!core_.dispatcher->BeginCompletion(index, RunningTable::Generation(word))) return false;
+  // The record is stable from here on: the owner, too, needs BeginCompletion or the mutex before it lets go of it.
+  const segment::BlockOwner mine{segment::BlockOwner::Kind::kParticipant, core_.self, 0};
+  const uint64_t deadline_ns = DeadlineIn(kArenaWaitNs);
+  if (record.output == Running::Output::kBlock) {
+    (void)core_.pool->outputs().SetOwner(record.output_ref.block, mine, deadline_ns);
+  }
+  if (record.input.place == Place::kPoolInput &&
+      core_.pool->inputs().SetOwner(record.input.block, mine, deadline_ns).ok()) {
+    record.input_block = record.input.block;
+    core_.segment.call(index).input = PayloadRef{};
+  }
+  if (record.stream != 0) streams_.Expire(record);
+  record.word.fetch_or(kAnswered, std::memory_order_acq_rel);
+  AnswerError(
+      {index, record.origin, record.origin_call, record.window != nullptr ? record.window->window.get() : nullptr},
+      Code::kInvocationTimeout, kLate);
+  return true;
+}
+
+Status Results::SettleLate(Running& record) {
+  {
+    const std::lock_guard lock(core_.mutex);  // waits for a watchdog that is still answering
+    DropOutput(record);
+    if (record.input_block != 0) (void)core_.pool->inputs().Free(record.input_block, DeadlineIn(kArenaWaitNs));
+  }
+  Settle(record, true, 0);
+  return Status(Code::kInvocationTimeout, std::string(kLate));
+}
+
+void Results::Settle(Running& record, bool failed, uint64_t bytes_out) {
+  auto& counters = core_.me.counters;
+  Core::Count(counters.calls, 1);
+  if (failed) Core::Count(counters.failures, 1);
+  if (!failed) Core::Count(counters.bytes_out, bytes_out);
+  Core::Count(counters.busy_ns, NowNs() - record.begun_ns);
+  MappedWindow* window = std::exchange(record.window, nullptr);
+  running_.End(record);
+  core_.me.running.store(running_.count(), std::memory_order_release);
+  if (window != nullptr) windows_.Leave(*window);
+}
+
+}  // namespace praas::worker

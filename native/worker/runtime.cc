@@ -1,0 +1,296 @@
+#include "worker/runtime.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/spin.h"
+#include "worker/bridge.h"
+#include "worker/core.h"
+#include "worker/inbox.h"
+#include "worker/intake.h"
+#include "worker/nested.h"
+#include "worker/peers.h"
+#include "worker/results.h"
+#include "worker/running.h"
+#include "worker/streams.h"
+#include "worker/watchdog.h"
+#include "worker/windows.h"
+
+namespace praas::worker {
+namespace {
+
+Status UnknownHandle() { return Status(Code::kArgumentInvalid, "no such invocation is running in this worker"); }
+
+}  // namespace
+
+/// The parts in the order they depend on each other: threads come last, so they end first.
+struct WorkerRuntime::Parts {
+  Parts(std::unique_ptr<Core> core_, std::unique_ptr<RunningTable> running_, Options options)
+      : core(std::move(core_)),
+        running(std::move(running_)),
+        arena(segment::Arena::Data(core->segment, core->self)),
+        state(core->segment, arena, core->self),
+        peers(*core),
+        windows(*core, inbox, std::move(options.on_unmap)),
+        streams(*core),
+        results(*core, *running, windows, streams),
+        nested(*core),
+        watchdog({*core, inbox, peers, *running, results}, std::move(options.on_exit)),
+        bridge(*core),
+        intake({*core, inbox, *running, windows, results, watchdog, bridge}) {}
+
+  /// Moves notices from shared memory to where TakeNotices finds them. true: there are new ones.
+  bool PullNotices() noexcept {
+    const uint32_t fresh = core->dispatcher->TakeNotices();
+    notices |= fresh;
+    return fresh != 0;
+  }
+  void DrainEvent() const noexcept {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t taken = ::read(core->event.get(), &count, sizeof count);
+  }
+
+  std::unique_ptr<Core> core;
+  std::unique_ptr<RunningTable> running;
+  segment::Arena arena;
+  state::StateStore state;
+  Inbox inbox;
+  Peers peers;
+  Windows windows;
+  Streams streams;
+  Results results;
+  NestedCalls nested;
+  Watchdog watchdog;
+  DoorbellBridge bridge;
+  Intake intake;
+  uint32_t notices = 0;
+  bool drain_seen = false;
+};
+
+WorkerRuntime::WorkerRuntime(std::unique_ptr<Parts> parts) noexcept : parts_(std::move(parts)) {}
+
+WorkerRuntime::~WorkerRuntime() {
+  // Nobody may hand this worker anything from here on. What it has claimed is the host's to fail.
+  (void)parts_->windows.AbandonAll();
+  if (auto bell = parts_->core->dispatcher->WithdrawCredit()) parts_->core->dispatcher->Ring(bell->index);
+}
+
+Result<std::unique_ptr<WorkerRuntime>> WorkerRuntime::Attach(UniqueFd control, Options options, uint64_t deadline_ns) {
+  ControlSocket socket(std::move(control));
+  auto received = socket.Receive(deadline_ns);
+  if (!received.ok()) return received.status().WithContext("waiting for a process to serve");
+  if (!received->has_value()) return Status(Code::kConnectionTimeout, "no process to serve until the deadline");
+  ControlMessage message = std::move(**received);
+  if (message.type != ControlType::kAttach) {
+    return Status(Code::kProtocolInvalid, "the first control packet has to be kAttach");
+  }
+  auto segment = segment::Segment::Map(std::move(message.fds[0]), true);
+  if (!segment.ok()) return segment.status();
+  if (message.attach.participant >= segment->header().participants.committed.load(std::memory_order_acquire)) {
+    return Status(Code::kSegmentInvalid,
+                  "participant " + std::to_string(message.attach.participant) + " does not exist in the segment");
+  }
+  const auto doorbell_kind = static_cast<dispatch::DoorbellKind>(message.attach.doorbell_kind);
+  auto core = std::make_unique<Core>(std::move(message.attach), std::move(*segment), std::move(message.fds[2]),
+                                     std::move(message.fds[3]), std::move(socket));
+  auto pool = window::Pool::Map(std::move(message.fds[1]), core->segment, core->self);
+  if (!pool.ok()) return pool.status();
+  core->pool = std::move(*pool);
+  auto doorbell = dispatch::Doorbell::Open(core->segment, doorbell_kind, core->attach.queue_name);
+  if (!doorbell.ok()) return doorbell.status();
+  core->doorbell = std::move(*doorbell);
+  core->dispatcher = std::make_unique<dispatch::Dispatcher>(core->segment, *core->doorbell, core->self);
+  auto running = RunningTable::Make(core->calls);
+  if (!running.ok()) return running.status();
+
+  auto parts = std::make_unique<Parts>(std::move(core), std::move(*running), std::move(options));
+  Parts& made = *parts;
+  made.core->dispatcher->SetWaker([&peers = made.peers](uint16_t participant) { peers.Signal(participant); });
+  made.state.OnGrant([&dispatcher = *made.core->dispatcher](uint16_t participant) {
+    dispatcher.Notify(participant, dispatch::kNoticeLock);
+  });
+  made.watchdog.Start();
+  return std::unique_ptr<WorkerRuntime>(new WorkerRuntime(std::move(parts)));
+}
+
+const struct Attach& WorkerRuntime::attach() const noexcept { return parts_->core->attach; }
+
+Result<std::string> WorkerRuntime::WaitForLoad(uint64_t deadline_ns) {
+  parts_->DrainEvent();
+  if (auto load = parts_->inbox.WaitForLoad(deadline_ns)) return *std::move(load);
+  if (parts_->inbox.host_lost()) return Status(Code::kHostLost, "the process host is gone");
+  return Status(Code::kConnectionTimeout, "the process host has not said what to load");
+}
+
+Status WorkerRuntime::Ready(const std::vector<FunctionInfo>& functions) {
+  parts_->intake.SetFunctions(static_cast<uint32_t>(functions.size()));
+  return parts_->core->control.Send({.type = ControlType::kReady, .functions = functions});
+}
+
+Status WorkerRuntime::LoadFailed(std::string_view why) {
+  return parts_->core->control.Send({.type = ControlType::kLoadFailed, .text = std::string(why)});
+}
+
+bool WorkerRuntime::draining() const noexcept { return parts_->inbox.draining(); }
+
+void WorkerRuntime::Drained() { (void)parts_->core->control.Send({.type = ControlType::kDrained}); }
+
+// -------------------------------------------------------------------------------------------------------------------
+// taking calls
+
+std::optional<Invocation> WorkerRuntime::TryNext(bool capacity) { return parts_->intake.Next(capacity); }
+
+bool WorkerRuntime::PrepareToSleep(bool capacity) {
+  Parts& parts = *parts_;
+  // Before the looks around: what is signalled after this ends the wait.
+  parts.DrainEvent();
+  if (!parts.intake.PrepareToSleep(capacity)) return false;
+  const bool drain_news = draining() && !std::exchange(parts.drain_seen, draining());
+  if (parts.PullNotices() || parts.nested.HasFinished() || parts.watchdog.TakeFresh() || drain_news) {
+    parts.intake.Awake();
+    return false;
+  }
+  return true;
+}
+
+void WorkerRuntime::Awake() {
+  parts_->DrainEvent();
+  parts_->intake.Awake();
+}
+
+void WorkerRuntime::Sleep(bool capacity, uint64_t deadline_ns) {
+  Parts& parts = *parts_;
+  const auto has_work = [&] {
+    return parts.intake.HasWork(capacity) || parts.nested.HasFinished() || parts.watchdog.fresh() ||
+           parts.core->me.notices.load(std::memory_order_relaxed) != 0;
+  };
+  if (parts.core->attach.hot_ns != 0) {
+    const auto hot_ns = parts.core->attach.hot_ns < 0 ? kNoDeadline : static_cast<uint64_t>(parts.core->attach.hot_ns);
+    const uint64_t until_ns = std::min(DeadlineIn(hot_ns), deadline_ns);
+    for (SpinYield spin; spin.steps() % 64 != 63 || NowNs() < until_ns; spin.Step()) {
+      if (!has_work()) continue;
+      parts.PullNotices();
+      (void)parts.watchdog.TakeFresh();
+      return;
+    }
+  }
+  if (NowNs() >= deadline_ns || !PrepareToSleep(capacity)) return;
+  pollfd fds[] = {{event_fd(), POLLIN, 0}, {doorbell_fd(), POLLIN, 0}};
+  const nfds_t count = capacity && !draining() && doorbell_fd() >= 0 ? 2 : 1;
+  (void)::poll(fds, count, PollTimeoutMs(deadline_ns));
+  Awake();
+}
+
+int WorkerRuntime::doorbell_fd() const noexcept { return parts_->core->doorbell->fd(); }
+int WorkerRuntime::event_fd() const noexcept { return parts_->core->event.get(); }
+int64_t WorkerRuntime::hot_ns() const noexcept { return parts_->core->attach.hot_ns; }
+
+// -------------------------------------------------------------------------------------------------------------------
+// results
+
+Result<Output> WorkerRuntime::AllocateOutput(uint64_t handle, uint64_t bytes) {
+  Running* record = parts_->running->Find(handle);
+  if (record == nullptr) return UnknownHandle();
+  auto memory = parts_->results.Allocate(*record, bytes);
+  if (!memory.ok()) return memory.status();
+  return Output{*memory};
+}
+
+Status WorkerRuntime::Complete(uint64_t handle, std::span<const std::byte> result) {
+  Running* record = parts_->running->Find(handle);
+  return record == nullptr ? UnknownHandle() : parts_->results.Complete(*record, result);
+}
+
+Status WorkerRuntime::Fail(uint64_t handle, Code code, std::string_view message) {
+  Running* record = parts_->running->Find(handle);
+  return record == nullptr ? UnknownHandle() : parts_->results.Fail(*record, code, message);
+}
+
+bool WorkerRuntime::Cancelled(uint64_t handle) const noexcept {
+  const Running* record = parts_->running->Find(handle);
+  if (record == nullptr || (record->word.load(std::memory_order_acquire) & kRunningFlags) != 0) return true;
+  if (record->window != nullptr &&
+      (record->window->gone || record->window->window->cancelled(window::OriginCallIndex(record->origin_call)))) {
+    return true;
+  }
+  return parts_->core->segment.call(record->index).cancel.load(std::memory_order_acquire) != 0;
+}
+
+std::vector<uint64_t> WorkerRuntime::TakeCancellations() {
+  std::vector<uint64_t> cancelled;
+  for (const uint64_t handle : parts_->watchdog.TakeExpired()) {
+    Running* record = parts_->running->Find(handle);
+    if (record == nullptr || std::exchange(record->cancellation_reported, true)) continue;
+    cancelled.push_back(handle);
+  }
+  parts_->running->ForEach([&](Running& record) {
+    const uint64_t handle = record.word.load(std::memory_order_relaxed) & ~kRunningFlags;
+    if (record.cancellation_reported || !Cancelled(handle)) return;
+    record.cancellation_reported = true;
+    cancelled.push_back(handle);
+  });
+  return cancelled;
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// streams
+
+std::optional<WorkerRuntime::Chunk> WorkerRuntime::NextChunk(uint64_t handle) {
+  Running* record = parts_->running->Find(handle);
+  if (record == nullptr || record->stream == 0) return Chunk{{}, true, UnknownHandle()};
+  auto chunk = parts_->streams.Next(*record);
+  if (!chunk) return std::nullopt;
+  return Chunk{chunk->bytes, chunk->end, std::move(chunk->status)};
+}
+
+Result<bool> WorkerRuntime::WriteChunk(uint64_t handle, std::span<const std::byte> bytes) {
+  Running* record = parts_->running->Find(handle);
+  if (record == nullptr || record->stream == 0) return UnknownHandle();
+  return parts_->streams.Write(*record, bytes);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// nested calls
+
+std::optional<uint32_t> WorkerRuntime::FindFunction(std::string_view name) const {
+  return parts_->nested.FindFunction(name);
+}
+
+Result<uint64_t> WorkerRuntime::Post(uint32_t function, std::span<const std::byte> input, uint32_t flags,
+                                     uint16_t depth, uint64_t deadline_ns) {
+  return parts_->nested.Post(function, input, flags, depth, deadline_ns);
+}
+
+std::optional<NestedReply> WorkerRuntime::NextNested() { return parts_->nested.Next(); }
+void WorkerRuntime::FreeNested(uint64_t call) { parts_->nested.Free(call); }
+void WorkerRuntime::CancelNested(uint64_t call) { parts_->nested.Cancel(call); }
+
+Result<NestedReply> WorkerRuntime::WaitNested(uint64_t call, uint64_t deadline_ns) {
+  return parts_->nested.Wait(call, deadline_ns);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+
+state::StateStore& WorkerRuntime::state() noexcept { return parts_->state; }
+const segment::Segment& WorkerRuntime::segment() const noexcept { return parts_->core->segment; }
+
+uint32_t WorkerRuntime::TakeNotices() noexcept {
+  parts_->PullNotices();
+  return std::exchange(parts_->notices, 0);
+}
+
+std::span<std::byte> WorkerRuntime::MappingOf(const std::byte* address) const noexcept {
+  const segment::Segment& segment = parts_->core->segment;
+  const std::span<std::byte> pool{parts_->core->pool->base(), parts_->core->pool->bytes()};
+  const std::span<std::byte> state{segment.data(), segment.data_bytes()};
+  for (const std::span<std::byte> mapping : {pool, state, parts_->running->scratch_mapping()}) {
+    if (address >= mapping.data() && address < mapping.data() + mapping.size()) return mapping;
+  }
+  return parts_->windows.MappingOf(address);
+}
+
+}  // namespace praas::worker

@@ -1,0 +1,251 @@
+#include "worker/windows.h"
+
+#include <algorithm>
+#include <string_view>
+#include <utility>
+
+#include "base/clock.h"
+
+namespace praas::worker {
+namespace {
+
+constexpr uint32_t kWindowOpen = 1;
+constexpr uint64_t kMapWaitNs = 2'000'000'000;
+
+/// What functions may see of a window: all but its header and calls.
+std::span<std::byte> PayloadsOf(const window::ServerWindow& window) noexcept {
+  return window.Bytes(window::kSlotsOffset, window.bytes() - window::kSlotsOffset);
+}
+
+}  // namespace
+
+Windows::Windows(Core& core, Inbox& inbox, std::function<void(std::span<std::byte>)> on_unmap)
+    : core_(core), inbox_(inbox), on_unmap_(std::move(on_unmap)) {}
+
+Windows::~Windows() {
+  (void)AbandonAll();
+  for (uint32_t index = 0; index < by_index_.size(); ++index) {
+    if (by_index_[index] != nullptr) Unmap(*by_index_[index]);
+  }
+  for (const auto& mapped : retired_) Unmap(*mapped);
+}
+
+bool Windows::IsCurrent(const MappedWindow& mapped) const noexcept {
+  return core_.segment.window(mapped.window->index()).generation.load(std::memory_order_acquire) == mapped.generation;
+}
+
+MappedWindow* Windows::Current(uint32_t index) const noexcept {
+  MappedWindow* mapped = index < by_index_.size() ? by_index_[index].get() : nullptr;
+  return mapped != nullptr && IsCurrent(*mapped) ? mapped : nullptr;
+}
+
+MappedWindow* Windows::Find(uint32_t index) {
+  if (MappedWindow* known = Current(index); known != nullptr) return known;
+  if (index >= core_.segment.header().windows.committed.load(std::memory_order_acquire)) return nullptr;
+  // A call keeps its window: its slot does not change hands while the call is in the table.
+  Request(index, core_.segment.window(index).generation.load(std::memory_order_acquire));
+  const uint64_t deadline_ns = DeadlineIn(kMapWaitNs);
+  for (;;) {
+    Integrate();
+    if (MappedWindow* known = Current(index); known != nullptr) return known;
+    if (!inbox_.WaitForWindows(deadline_ns)) return nullptr;
+  }
+}
+
+void Windows::Request(uint32_t index, uint32_t generation) {
+  if (requested_.size() <= index) requested_.resize(index + 1);
+  if (requested_[index] == generation + 1) return;
+  const ControlMessage want{.type = ControlType::kWantWindow, .index = index, .generation = generation};
+  if (core_.control.Send(want).ok()) requested_[index] = generation + 1;
+}
+
+void Windows::RequestUnpolled() {
+  const uint32_t committed = core_.segment.header().windows.committed.load(std::memory_order_acquire);
+  for (uint32_t index = 0; index < committed && mapped_.size() < kMaxAdopted; ++index) {
+    const segment::WindowSlot& slot = core_.segment.window(index);
+    if (slot.state.load(std::memory_order_acquire) != kWindowOpen || slot.poller.load(std::memory_order_relaxed) != 0) {
+      continue;
+    }
+    if (Current(index) == nullptr) Request(index, slot.generation.load(std::memory_order_acquire));
+  }
+}
+
+void Windows::Integrate() {
+  for (Inbox::Window& arrived : inbox_.TakeWindows()) {
+    if (by_index_.size() <= arrived.index) by_index_.resize(arrived.index + 1);
+    const MappedWindow* known = by_index_[arrived.index].get();
+    if (arrived.window == nullptr) {
+      if (known != nullptr && known->generation == arrived.generation) Retire(arrived.index);
+      if (arrived.index < requested_.size()) requested_[arrived.index] = 0;
+      continue;
+    }
+    if (known != nullptr && known->generation == arrived.generation) continue;  // asked for twice
+    if (known != nullptr) Retire(arrived.index);
+    auto mapped = std::make_unique<MappedWindow>();
+    mapped->window = std::move(arrived.window);
+    mapped->generation = arrived.generation;
+    mapped_.push_back(mapped.get());
+    by_index_[arrived.index] = std::move(mapped);
+  }
+}
+
+void Windows::Retire(uint32_t index) {
+  std::unique_ptr<MappedWindow> mapped = std::move(by_index_[index]);
+  mapped->gone = true;
+  if (mapped->adopted) {
+    (void)mapped->window->Abandon(core_.self);
+    mapped->adopted = false;
+    --adopted_;
+  }
+  std::erase(mapped_, mapped.get());
+  if (mapped->users == 0) return Unmap(*mapped);
+  retired_.push_back(std::move(mapped));
+}
+
+void Windows::Unmap(MappedWindow& mapped) {
+  if (on_unmap_) on_unmap_(PayloadsOf(*mapped.window));
+  mapped.window.reset();
+}
+
+void Windows::Leave(MappedWindow& window) {
+  if (--window.users > 0 || !window.gone) return;
+  Unmap(window);
+  std::erase_if(retired_, [&](const auto& retired) { return retired.get() == &window; });
+}
+
+bool Windows::HasSubmissions() const noexcept {
+  if (adopted_ == 0) return false;
+  return std::any_of(mapped_.begin(), mapped_.end(),
+                     [](const MappedWindow* mapped) { return mapped->adopted && mapped->window->HasSubmissions(); });
+}
+
+void Windows::Adopt() {
+  if (adopted_ == mapped_.size() || adopted_ >= kMaxAdopted) return;
+  for (MappedWindow* mapped : mapped_) {
+    if (mapped->adopted) continue;
+    const segment::WindowSlot& slot = core_.segment.window(mapped->window->index());
+    if (slot.poller.load(std::memory_order_relaxed) != 0 || slot.state.load(std::memory_order_acquire) != kWindowOpen ||
+        !mapped->window->Adopt(core_.self)) {
+      continue;
+    }
+    mapped->adopted = true;
+    if (++adopted_ >= kMaxAdopted) return;
+  }
+}
+
+bool Windows::AbandonAll() {
+  bool submissions = false;
+  if (adopted_ > 0) {
+    for (MappedWindow* mapped : mapped_) {
+      if (!mapped->adopted) continue;
+      mapped->adopted = false;
+      submissions |= mapped->window->Abandon(core_.self);
+    }
+    adopted_ = 0;
+  }
+  return submissions;
+}
+
+std::optional<Windows::Taken> Windows::Poll(bool capacity, bool everywhere) {
+  if (adopted_ == 0 && !everywhere) return std::nullopt;
+  const auto count = static_cast<uint32_t>(mapped_.size());
+  for (uint32_t step = 0; step < count; ++step) {
+    MappedWindow& mapped = *mapped_[(cursor_ + step) % count];
+    if ((!mapped.adopted && !everywhere) || !mapped.window->HasSubmissions()) continue;
+    if (auto taken = Consume(mapped, capacity)) {
+      cursor_ = (cursor_ + step + 1) % count;
+      return taken;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<Windows::Taken> Windows::Consume(MappedWindow& mapped, bool capacity) {
+  std::optional<Taken> taken;
+  window::ServerWindow& window = *mapped.window;
+  bool full = false;
+  do {
+    // Whoever consumes sees whatever is there. A slot that has changed hands is not this ring's any more.
+    if (!IsCurrent(mapped) || !window.TryConsume(core_.self)) return taken;
+    while (auto submission = window.Peek()) {
+      const Made made = Make(mapped, *submission, capacity && !taken, &taken);
+      if (made == Made::kFull) {
+        full = true;
+        break;
+      }
+      window.Taken();
+    }
+  } while (window.EndConsume(core_.self) && !full);
+  // The table is full: what stays in the ring must not depend on this worker, which may now run for long.
+  if (full) core_.dispatcher->Notify(dispatch::kHostParticipant, dispatch::kNoticeWindow);
+  return taken;
+}
+
+Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& submission, bool claim,
+                            std::optional<Taken>* taken) {
+  const uint32_t index = mapped.window->index();
+  if (submission.entry >= 0 && submission.entry < core_.calls) {
+    // A consumer before us was killed between making the entry and saying so. Only the call table is believed.
+    const dispatch::CallEntry& noted = core_.segment.call(static_cast<uint32_t>(submission.entry));
+    const auto word = dispatch::CallWord::Unpack(noted.word.load(std::memory_order_acquire));
+    if (noted.origin == dispatch::Origin::kWindow && noted.origin_index == index &&
+        noted.origin_call == window::OriginCall(submission.call, submission.sequence)) {
+      if (word.state == dispatch::CallState::kReserved) return Made::kFull;  // until the host has reclaimed it
+      if (word.state != dispatch::CallState::kFree && word.state != dispatch::CallState::kParked) return Made::kSkipped;
+    }
+  }
+  if (submission.room_given) return MakeDelivery(mapped, submission, claim, taken);
+
+  const auto reserved = core_.dispatcher->Reserve();
+  if (!reserved) return Made::kFull;
+  window::FillEntry(core_.segment.call(*reserved), submission, index);
+  mapped.window->Note(submission.call, *reserved);
+  core_.segment.window(index).calls.fetch_add(1, std::memory_order_relaxed);
+  if (claim) {
+    core_.dispatcher->ClaimReserved(*reserved);
+    *taken = Taken{*reserved, false};
+    Core::Count(core_.me.counters.window_calls, 1);
+  } else {
+    core_.dispatcher->Post(*reserved);
+  }
+  return Made::kMade;
+}
+
+Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
+                                    std::optional<Taken>* taken) {
+  const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
+  if (!core_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(mapped.window->index()), origin_call)) {
+    static constexpr std::string_view kMessage = "room was given for a result that is not waiting for any";
+    mapped.window->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(Code::kProtocolInvalid),
+                                 kMessage);
+    return Made::kSkipped;
+  }
+  dispatch::CallEntry& entry = core_.segment.call(submission.parked);
+  if (mapped.window->cancelled(submission.call)) {
+    // The client has given up waiting and wants its result dropped.
+    (void)core_.pool->outputs().Free(entry.output.block, DeadlineIn(kArenaWaitNs));
+    core_.dispatcher->ReleaseReserved(submission.parked);
+    mapped.window->CompleteError(submission.call, submission.sequence,
+                                 static_cast<uint32_t>(Code::kInvocationCancelled), {});
+    return Made::kSkipped;
+  }
+  window::FillDelivery(entry, submission);
+  mapped.window->Note(submission.call, submission.parked);
+  if (claim) {
+    core_.dispatcher->ClaimReserved(submission.parked);
+    *taken = Taken{submission.parked, true};
+  } else {
+    core_.dispatcher->Post(submission.parked);
+  }
+  return Made::kMade;
+}
+
+std::span<std::byte> Windows::MappingOf(const std::byte* address) const noexcept {
+  for (const MappedWindow* mapped : mapped_) {
+    const std::span<std::byte> bytes = PayloadsOf(*mapped->window);
+    if (address >= bytes.data() && address < bytes.data() + bytes.size()) return bytes;
+  }
+  return {};
+}
+
+}  // namespace praas::worker

@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "window/intake.h"
+#include "window/server_window.h"
+#include "worker/core.h"
+#include "worker/inbox.h"
+
+namespace praas::worker {
+
+struct MappedWindow {
+  std::unique_ptr<window::ServerWindow> window;
+  uint32_t generation = 0;
+  uint32_t users = 0;    // running invocations that came from it
+  bool adopted = false;  // this worker polls its submission ring
+  bool gone = false;     // the client has left; unmapped when the last user ends
+};
+
+/// The client windows this worker has mapped, and those whose submission rings it polls. Owner thread only.
+///
+/// A window is mapped when a call from it is first claimed, or when this worker is hot and the window has no poller.
+class Windows {
+ public:
+  /// `on_unmap` hears of a mapping before it goes, so that nothing keeps a view of it.
+  Windows(Core& core, Inbox& inbox, std::function<void(std::span<std::byte>)> on_unmap);
+  ~Windows();
+
+  /// The mapping of window `index`. When there is none yet, asks the host for it and waits, for a few seconds at most.
+  /// nullptr: the window is gone or the host does not answer in time.
+  [[nodiscard]] MappedWindow* Find(uint32_t index);
+  /// A running invocation that came from `window` has been settled.
+  void Leave(MappedWindow& window);
+
+  struct Taken {
+    uint32_t entry;  // claimed by this worker
+    bool delivery;
+  };
+  /// Looks at the adopted rings, all mapped rings with `everywhere`. With `capacity` the first submission found becomes
+  /// a call claimed by this worker; what else lies in that ring is posted, for it must not wait behind a running
+  /// function.
+  [[nodiscard]] std::optional<Taken> Poll(bool capacity, bool everywhere);
+  [[nodiscard]] bool HasSubmissions() const noexcept;  // in an adopted ring
+
+  /// While hot and idle: polls every mapped window that nobody polls.
+  void Adopt();
+  /// Asks the host for open windows that nobody polls and that are not mapped here yet.
+  void RequestUnpolled();
+  /// Gives all rings back. true: one has submissions whose client may not have seen that it should wake somebody; Poll
+  /// with `everywhere` before sleeping.
+  [[nodiscard]] bool AbandonAll();
+  /// Takes over what the watchdog has received.
+  void Integrate();
+
+  /// The mapping that contains `address`, empty if none does.
+  [[nodiscard]] std::span<std::byte> MappingOf(const std::byte* address) const noexcept;
+
+ private:
+  /// Rings one worker polls: more would make each poll slower than the wake-up it saves.
+  static constexpr uint32_t kMaxAdopted = 64;
+
+  [[nodiscard]] std::optional<Taken> Consume(MappedWindow& mapped, bool capacity);
+  enum class Made { kMade, kSkipped, kFull };
+  [[nodiscard]] Made Make(MappedWindow& mapped, const window::Submission& submission, bool claim,
+                          std::optional<Taken>* taken);
+  [[nodiscard]] Made MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
+                                  std::optional<Taken>* taken);
+  void Request(uint32_t index, uint32_t generation);
+  void Retire(uint32_t index);
+  void Unmap(MappedWindow& mapped);
+  /// The mapping of the client that has slot `index` now.
+  [[nodiscard]] MappedWindow* Current(uint32_t index) const noexcept;
+  [[nodiscard]] bool IsCurrent(const MappedWindow& mapped) const noexcept;
+
+  Core& core_;
+  Inbox& inbox_;
+  const std::function<void(std::span<std::byte>)> on_unmap_;
+  std::vector<std::unique_ptr<MappedWindow>> by_index_;
+  std::vector<std::unique_ptr<MappedWindow>> retired_;  // gone, but with users
+  std::vector<uint32_t> requested_;                     // by index: generation + 1 last asked for
+  std::vector<MappedWindow*> mapped_;
+  uint32_t adopted_ = 0;
+  uint32_t cursor_ = 0;  // rings are looked at in turn
+};
+
+}  // namespace praas::worker
