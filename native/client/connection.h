@@ -22,10 +22,10 @@
 namespace praas::client {
 
 struct ConnectOptions {
-  std::string host;      // name or address
+  std::string host{};      // name or address
   uint16_t port = 0;
-  std::string process;   // process id; the host refuses another with kProcessUnknown
-  std::string token;     // required by every host
+  std::string process{};   // process id; the host refuses another with kProcessUnknown
+  std::string token{};     // required by every host
   std::string transport = "auto";  // "auto" (shm when on the same machine, else tcp), "shm" (fails if impossible), "tcp"
   uint64_t timeout_ns = 5'000'000'000;       // whole set-up
   uint64_t window_bytes = 1ull << 30;        // reserved (not committed) size of a shm window
@@ -33,9 +33,9 @@ struct ConnectOptions {
 };
 
 struct ServerInfo {
-  std::string process;
-  std::string transport;       // what was picked
-  std::string upgrade_reason;  // why not shm, when it was asked for or possible
+  std::string process{};
+  std::string transport{};       // what was picked
+  std::string upgrade_reason{};  // why not shm, when it was asked for or possible
   uint64_t max_contiguous = 0; // largest whole payload, bytes
   uint32_t max_in_flight = 0;
   uint64_t default_timeout_ns = 0;
@@ -177,8 +177,8 @@ class Connection : private protocol::FrameSink {
     uint64_t call;
     Status status;
   };
-  std::vector<Settled> settled_;      // outcomes known here, to be handed out by Poll
-  std::vector<uint64_t> room_news_;   // streams with room to announce
+  std::vector<Settled> settled_{};      // outcomes known here, to be handed out by Poll
+  std::vector<uint64_t> room_news_{};   // streams with room to announce
   transport::Transport::Sink on_reply_;
 
   const ReplySink* replies_ = nullptr;  // of the Poll in progress

@@ -25,24 +25,24 @@ inline constexpr uint64_t kInitialStreamCredit = 1u << 20;
 
 struct Hello {
   Role role = Role::kClient;
-  std::string process;
-  std::string token;
+  std::string process{};
+  std::string token{};
   uint64_t capabilities = 0;  // Capability bits the client can do
   int32_t client_pid = 0;
-  std::string name;  // for logs and `praas inspect`; may be empty
+  std::string name{};  // for logs and `praas inspect`; may be empty
 };
 [[nodiscard]] std::vector<std::byte> Encode(const Hello& hello);
 [[nodiscard]] Result<Hello> DecodeHello(std::span<const std::byte> payload);
 
 struct Welcome {
   uint64_t session_id = 0;
-  std::string process;
+  std::string process{};
   uint64_t capabilities = 0;  // those of the client's that this session uses
   uint64_t max_contiguous = 0;
   uint32_t max_in_flight = 0;
   uint64_t default_timeout_ns = 0;
   int32_t host_pid = 0;
-  std::string machine_id;  // base/machine_id.h; equal on both sides: a shm upgrade may work
+  std::string machine_id{};  // base/machine_id.h; equal on both sides: a shm upgrade may work
   uint64_t stream_credit = kInitialStreamCredit;  // each direction of each stream begins with this
 };
 [[nodiscard]] std::vector<std::byte> Encode(const Welcome& welcome);
@@ -51,23 +51,23 @@ struct Welcome {
 /// Payload of kReject and kGoodbye, and of a kUpgradeOffer that offers nothing. Never kOk, except in kGoodbye.
 struct Reject {
   Code code = Code::kInternal;
-  std::string message;
+  std::string message{};
 };
 [[nodiscard]] std::vector<std::byte> Encode(const Reject& reject);
 [[nodiscard]] Result<Reject> DecodeReject(std::span<const std::byte> payload);
 
 struct UpgradeRequest {
-  std::string transport;  // "shm"
+  std::string transport{};  // "shm"
   uint64_t window_bytes = 0;
 };
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeRequest& request);
 [[nodiscard]] Result<UpgradeRequest> DecodeUpgradeRequest(std::span<const std::byte> payload);
 
 struct UpgradeOffer {
-  std::string socket_path;
-  std::string nonce;  // kUpgradeNonceBytes of it, any bytes
+  std::string socket_path{};
+  std::string nonce{};  // kUpgradeNonceBytes of it, any bytes
   uint64_t window_bytes = 0;
-  std::optional<Reject> refused;  // set: everything else is empty
+  std::optional<Reject> refused{};  // set: everything else is empty
 };
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeOffer& offer);
 [[nodiscard]] Result<UpgradeOffer> DecodeUpgradeOffer(std::span<const std::byte> payload);

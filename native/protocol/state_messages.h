@@ -29,16 +29,16 @@ enum class LockMode : uint32_t { kRead = 1, kWrite = 2 };
 ///   kUnlock lock                          → nothing
 struct StateRequest {
   StateOp op{};
-  std::string key;
-  std::optional<uint64_t> version;
-  std::optional<uint64_t> offset;
-  std::optional<uint64_t> length;
-  std::string prefix;
-  std::string after;
+  std::string key{};
+  std::optional<uint64_t> version{};
+  std::optional<uint64_t> offset{};
+  std::optional<uint64_t> length{};
+  std::string prefix{};
+  std::string after{};
   uint32_t limit = 0;
   LockMode mode = LockMode::kRead;
   uint64_t lock = 0;
-  std::span<const std::byte> data;  // kSet and kAppend; decoded: a view of the payload
+  std::span<const std::byte> data{};  // kSet and kAppend; decoded: a view of the payload
 };
 [[nodiscard]] std::vector<std::byte> EncodeHead(const StateRequest& request);
 /// kNameInvalid for a bad key and kArgumentInvalid for numbers that make no sense (the caller answers these), else
@@ -47,7 +47,7 @@ struct StateRequest {
 
 /// state::KeyInfo as it travels.
 struct KeyInfo {
-  std::string key;
+  std::string key{};
   uint32_t kind = 0;          // state::KeyKind
   uint32_t element_type = 0;
   uint64_t bytes = 0;
@@ -59,8 +59,8 @@ struct StateReply {
   uint64_t version = 0;
   bool existed = false;
   uint64_t lock = 0;
-  std::vector<KeyInfo> infos;
-  std::span<const std::byte> data;
+  std::vector<KeyInfo> infos{};
+  std::span<const std::byte> data{};
 };
 [[nodiscard]] std::vector<std::byte> EncodeHead(StateOp op, const StateReply& reply);
 [[nodiscard]] Result<StateReply> DecodeStateReply(StateOp op, std::span<const std::byte> payload);

@@ -24,15 +24,15 @@ struct Request {
   uint32_t flags = 0;     // protocol::FrameFlags subset: kIdempotent, kSync
   uint64_t deadline_ns = 0;
   /// Input bytes; they must stay unchanged until the reply. Inside an allocated buffer: used in place.
-  std::span<const std::byte> input;
+  std::span<const std::byte> input{};
   /// Where the result shall go: inside an allocated buffer (zero-copy on shm), or empty: the transport's own memory.
-  std::span<std::byte> output;
+  std::span<std::byte> output{};
 };
 
 struct Reply {
   uint64_t call = 0;
-  Status status;                       // error message or, for kFunctionThrew and kWorkerCrashed, its JSON as message
-  std::span<const std::byte> payload;  // valid inside the sink only, unless it lies in `Request::output` or `Request::input`
+  Status status{};                       // error message or, for kFunctionThrew and kWorkerCrashed, its JSON as message
+  std::span<const std::byte> payload{};  // valid inside the sink only, unless it lies in `Request::output` or `Request::input`
 };
 
 /// Client side of one connection's calls: `tcp`, `loopback` (both over a ByteStream), `shm`; later `verbs`. Chosen at run time.
