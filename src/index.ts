@@ -1,6 +1,6 @@
 export { Cluster, type GetProcessOptions } from './client/cluster.js'
 export { connect, type ConnectOptions } from './client/connect.js'
-export { Process, type ConnectionInfo, type StopOptions } from './client/process.js'
+export { Process, type ConnectionInfo, type FunctionSignature, type StopOptions } from './client/process.js'
 export type { InvokeOptions } from './client/call.js'
 export type { ManyOptions, ManyResult } from './client/many.js'
 export type { StreamOptions } from './client/stream.js'

@@ -1,4 +1,5 @@
 /** A cloud process as its clients hold it. */
+import type { CodecName } from '../codecs.js'
 import type { ControlPlane, ProcessDescription } from '../control.js'
 import { ArgumentError, InvocationError, ProcessError } from '../errors.js'
 import { fromNative, translated } from '../native/errors.js'
@@ -21,6 +22,16 @@ export interface ConnectionInfo {
   readonly maxInFlight: number
   /** Of the process host. */
   readonly hostPid: number
+}
+
+/** What a function declares about itself. */
+export interface FunctionSignature {
+  readonly stream: boolean
+  readonly idempotent: boolean
+  /** Codec of the input. */
+  readonly input: CodecName
+  /** Codec of the result. */
+  readonly output: CodecName
 }
 
 export interface StopOptions {
@@ -232,6 +243,18 @@ export class Process implements AsyncDisposable {
   }
 
   /**
+   * What a function declares about itself.
+   *
+   * @throws {FunctionError} `ERR_FUNCTION_UNKNOWN`
+   */
+  async signature(functionName: string, options: { readonly timeoutMs?: number } = {}): Promise<FunctionSignature> {
+    const timeoutMs = options.timeoutMs ?? defaultConnectMs
+    const session = await this.#link.session(timeoutMs)
+    const { stream, idempotent, input, output } = await session.resolve(functionName, timeoutMs)
+    return { stream, idempotent, input: input.name, output: output.name }
+  }
+
+  /**
    * Memory for inputs and results that calls use without a copy when the connection is `shm`. Valid until `release`,
    * `close` or the loss of the connection; afterwards its length is 0.
    */
@@ -252,6 +275,16 @@ export class Process implements AsyncDisposable {
   /** What the control plane knows of the process. */
   async describe(): Promise<ProcessDescription> {
     return (await this.#control.find(this.id, { timeoutMs: defaultConnectMs })).process
+  }
+
+  /** Counters of the process and its workers, as its host keeps them. */
+  async statistics(): Promise<unknown> {
+    const session = await this.#link.session(defaultConnectMs)
+    try {
+      return JSON.parse(await session.connection.admin(adminStatistics, '', defaultConnectMs)) as unknown
+    } catch (error) {
+      throw fromNative(error, { process: this.id })
+    }
   }
 
   /** Ends the process: running calls finish, new ones are refused, then its state goes. Closes this handle. */
@@ -286,6 +319,8 @@ export class Process implements AsyncDisposable {
 /** Losses of the connection one idempotent call lives through. */
 const maxLosses = 10
 const defaultConnectMs = 30_000
+/** AdminOp of native/protocol/frame.h. */
+const adminStatistics = 1
 
 async function rejected(reason: unknown): Promise<never> {
   throw reason

@@ -1,7 +1,7 @@
 /** Bundles an application into one ES module that workers import. */
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { basename, dirname, extname, join, relative } from 'node:path'
+import { basename, dirname, extname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { BuildFailure, Message, OutputFile } from 'esbuild'
 import { codeOf, DeployError, messageOf } from '../errors.js'
@@ -65,7 +65,10 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
       plugins: [ownPackage(), externalPackages(external), moduleConstants()],
     })
     const [output] = Object.values(result.metafile.outputs).filter(({ entryPoint }) => entryPoint !== undefined)
-    const inputs = Object.keys(result.metafile.inputs).map((path) => join(root, path))
+    // Virtual modules have a prefix with a colon.
+    const inputs = Object.keys(result.metafile.inputs)
+      .filter((path) => !path.includes(':'))
+      .map((path) => join(root, path))
     return { ...writeBundle(folder, result.outputFiles), exports: output?.exports ?? [], inputs }
   } catch (error) {
     throw explain(error, root)
@@ -112,10 +115,4 @@ function describeMessage({ text, location, notes }: Message, root: string): stri
 /** The name an application goes by unless it is given another: its entry's file name without extension. */
 export function appName(entry: string): string {
   return basename(entry, extname(entry))
-}
-
-/** A path as people read it: relative where that is shorter. */
-export function displayPath(path: string, from: string = process.cwd()): string {
-  const short = relative(from, path)
-  return short.length < path.length ? short : path
 }

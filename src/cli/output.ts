@@ -1,0 +1,108 @@
+/** What commands print: results to stdout, everything about them to stderr. */
+import { SingleBar, Presets } from 'cli-progress'
+import Table from 'cli-table3'
+import { FunctionError, PraasError } from '../errors.js'
+import { formatSize } from '../units.js'
+
+/** One JSON document per command, for scripts. Versions and ids are texts, because JSON numbers cannot hold them. */
+export function printJson(value: unknown): void {
+  const text = JSON.stringify(value, (_, inner: unknown) => (typeof inner === 'bigint' ? String(inner) : inner), 2)
+  process.stdout.write(`${text}\n`)
+}
+
+export function printTable(head: readonly string[], rows: readonly (readonly (string | number)[])[]): void {
+  const table = new Table({
+    head: [...head],
+    style: { head: [], border: [], 'padding-left': 0, 'padding-right': 2 },
+    // Columns by spaces only: easy to read, easy to cut.
+    chars: {
+      top: '',
+      'top-mid': '',
+      'top-left': '',
+      'top-right': '',
+      bottom: '',
+      'bottom-mid': '',
+      'bottom-left': '',
+      'bottom-right': '',
+      left: '',
+      'left-mid': '',
+      mid: '',
+      'mid-mid': '',
+      right: '',
+      'right-mid': '',
+      middle: '',
+    },
+  })
+  for (const row of rows) table.push(row.map(String))
+  process.stdout.write(`${table.toString()}\n`)
+}
+
+export function note(text: string): void {
+  process.stderr.write(`${text}\n`)
+}
+
+/** An error as people read it: message and code, and for a function that threw, its stack with the lines of its source. */
+export function printError(
+  error: unknown,
+  { json, verbose }: { readonly json: boolean; readonly verbose: boolean },
+): void {
+  if (json) {
+    const { code, message, name } = error as PraasError
+    const remote = error instanceof FunctionError ? error.remote : undefined
+    process.stderr.write(`${JSON.stringify({ error: { name, code, message, ...(remote ? { remote } : {}) } })}\n`)
+    return
+  }
+  if (!(error instanceof PraasError)) {
+    note(error instanceof Error ? (error.stack ?? error.message) : String(error))
+    return
+  }
+  note(`praas: ${error.message} [${error.code}]`)
+  if (error instanceof FunctionError && error.remote?.stack !== undefined) note(error.remote.stack)
+  if (verbose && error.stack !== undefined) note(error.stack)
+}
+
+export interface Progress {
+  add(bytes: number): void
+  end(): void
+}
+
+/** A bar on stderr while bytes move; nothing when stderr is no terminal. */
+export function progressBar(what: string, totalBytes: number | undefined): Progress {
+  if (!process.stderr.isTTY) return { add: () => undefined, end: () => undefined }
+  const total = totalBytes ?? 0
+  const bar = new SingleBar(
+    {
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+      format: total > 0 ? `${what} {bar} {percentage}%  {moved} of {size}` : `${what} {moved}`,
+    },
+    Presets.shades_classic,
+  )
+  let moved = 0
+  bar.start(total, 0, { moved: formatSize(0), size: formatSize(total) })
+  return {
+    add: (bytes) => {
+      moved += bytes
+      bar.update(moved, { moved: formatSize(moved) })
+    },
+    end: () => bar.stop(),
+  }
+}
+
+/** A line on stderr while something of unknown length goes on. */
+export async function during<Result>(what: string, work: Promise<Result>): Promise<Result> {
+  if (!process.stderr.isTTY) return work
+  const bar = new SingleBar({
+    stream: process.stderr,
+    clearOnComplete: true,
+    hideCursor: true,
+    format: `${what} {duration_formatted}`,
+  })
+  bar.start(1, 0)
+  try {
+    return await work
+  } finally {
+    bar.stop()
+  }
+}

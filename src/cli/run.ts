@@ -1,0 +1,118 @@
+import { once } from 'node:events'
+import type { CommandModule } from 'yargs'
+import { RuntimeDirectory } from '../agent/runtime_directory.js'
+import { Cluster } from '../client/cluster.js'
+import { appReference } from '../client/process_options.js'
+import type { AppDescription } from '../control.js'
+import { appName } from '../deploy/bundle.js'
+import { commonOptions, createFrom, createOptions, type CommonArguments, type CreateArguments } from './common.js'
+import { exitCodes } from './exit_codes.js'
+import { during, note, printJson } from './output.js'
+
+interface RunArguments extends CommonArguments, CreateArguments {
+  readonly app?: string | undefined
+  readonly process?: string | undefined
+  readonly listen?: string | undefined
+  readonly keep: boolean
+  readonly dev: boolean
+  readonly prewarm?: number | undefined
+  readonly external?: string[] | undefined
+}
+
+export const run: CommandModule<object, RunArguments> = {
+  command: 'run [app]',
+  describe: 'start a cluster here and serve an application until interrupted',
+  builder: (yargs) =>
+    createOptions(commonOptions(yargs))
+      .positional('app', { type: 'string', describe: 'entry file of the application; without: an empty cluster' })
+      .option('process', { alias: 'p', type: 'string', describe: 'process id (default: the name of the file)' })
+      .option('listen', { type: 'string', describe: 'HOST:PORT for other machines' })
+      .option('keep', { type: 'boolean', default: false, describe: 'leave the state behind at the end' })
+      .option('dev', {
+        type: 'boolean',
+        default: false,
+        describe: 'find functions that keep views beyond their invocation',
+      })
+      .option('prewarm', { type: 'number', describe: 'process hosts kept waiting for new processes (0)' })
+      .option('external', { type: 'string', array: true, describe: 'packages that are not bundled' })
+      .example('$0 run app.ts', 'serve app.ts as process "app"')
+      .example('$0 run app.ts -p grid --workers 4 --memory 8GiB', 'four workers on one state')
+      .example('$0 run app.ts --listen 0.0.0.0:7070', 'for clients on other machines, too'),
+  handler: async (args) => {
+    // Listened to from the start: an interrupt while the application starts has to clean up, too.
+    const interrupts = new AbortController()
+    const interrupt = (): void => {
+      if (interrupts.signal.aborted) process.exit(exitCodes.interrupted)
+      note('\nstopping; interrupt again to leave at once')
+      interrupts.abort()
+    }
+    process.on('SIGINT', interrupt)
+    process.on('SIGTERM', interrupt)
+    await using cluster = await startCluster(args)
+    try {
+      await serve(cluster, args, interrupts.signal)
+    } catch (error) {
+      if (!interrupts.signal.aborted) throw error
+    }
+  },
+}
+
+async function startCluster(args: RunArguments): Promise<Cluster> {
+  const { runtimeDir, listen, keep, dev, prewarm, external } = args
+  return Cluster.local({
+    ...createFrom(args),
+    keep,
+    checkViews: dev || process.env['PRAAS_CHECK_VIEWS'] === '1',
+    ...(runtimeDir === undefined ? {} : { runtimeDir }),
+    ...(listen === undefined ? {} : { listen }),
+    ...(prewarm === undefined ? {} : { prewarm }),
+    ...(external === undefined ? {} : { external }),
+  })
+}
+
+async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal): Promise<void> {
+  // Node would otherwise end: nothing else of a cluster keeps it alive.
+  const alive = setInterval(() => undefined, 2 ** 30)
+  try {
+    if (args.app === undefined) {
+      announce(cluster, args, undefined, undefined)
+      if (!signal.aborted) await once(signal, 'abort')
+      return
+    }
+    const entry = appReference(args.app)
+    const deployed = await during('bundling', cluster.deploy(entry, args.external ? { external: args.external } : {}))
+    const id = args.process ?? appName(entry)
+    const served = await during('starting workers', cluster.process(id, { app: deployed.name, signal }))
+    served.close()
+    announce(cluster, args, id, deployed)
+    for await (const text of cluster.logs(id, { follow: true, signal })) process.stdout.write(text)
+  } finally {
+    clearInterval(alive)
+  }
+}
+
+function announce(cluster: Cluster, args: RunArguments, id: string | undefined, app: AppDescription | undefined): void {
+  if (args.json) {
+    printJson({ url: cluster.url, listen: cluster.listenUrl, process: id, functions: app?.exports })
+    return
+  }
+  const [example] = app?.exports ?? []
+  const lines: [string, string | undefined][] = [
+    ['process', id],
+    ['functions', app?.exports.join(', ')],
+    ['call it', id === undefined ? undefined : `praas invoke ${example ?? 'FUNCTION'} [DATA] -p ${id}`],
+    ['create more', id === undefined ? 'praas create ID --app FILE' : undefined],
+    [
+      'from a program',
+      `const cluster = await connect(${cluster.listenUrl === undefined ? '' : `'${cluster.listenUrl}'`})`,
+    ],
+    [
+      'other machines',
+      cluster.listenUrl === undefined
+        ? undefined
+        : `PRAAS_URL=${cluster.listenUrl} PRAAS_TOKEN=${RuntimeDirectory.open(args.runtimeDir).token()}`,
+    ],
+    ['control', cluster.url],
+  ]
+  for (const [what, text] of lines) if (text !== undefined) note(`${what.padEnd(15)} ${text}`)
+}
