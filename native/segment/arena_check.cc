@@ -151,12 +151,12 @@ std::vector<std::string> Arena::Check() const {
     if (Status status = Enter(guard.outcome()); !status.ok()) return {status.message()};
     return run();
   }
-  // A read-only mapping cannot lock. What was read counts when nobody was inside from before to after.
+  // A read-only mapping cannot lock. What was read counts when nobody was inside from before to after
+  // (or when it is sound anyway).
   for (uint32_t attempt = 0; attempt < kQuietAttempts; ++attempt) {
     const RobustMutex::Owner before = head_->mutex.Observe();
     if (!before.held) {
       std::vector<std::string> findings = run();
-      std::atomic_thread_fence(std::memory_order_seq_cst);
       const RobustMutex::Owner after = head_->mutex.Observe();
       if (findings.empty() || (!after.held && after.acquisitions == before.acquisitions)) return findings;
     }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdio>
 #include <utility>
 
 namespace praas::test {
@@ -16,6 +17,7 @@ class Child {
  public:
   template <typename Body>
   static Child Fork(Body body) {
+    std::fflush(nullptr);  // or the child could print it again
     const pid_t pid = ::fork();
     if (pid == 0) ::_exit(body());
     return Child(pid);
