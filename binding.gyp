@@ -27,6 +27,7 @@
       'target_name': 'praas',
       'type': 'loadable_module',
       'sources': ['<!@(node scripts/sources.cjs addon)'],
+      'defines': ['PRAAS_VERSION="<!(node -p "require(\'./package.json\').version")"'],
       'dependencies': [
         'praas_core',
         # Every C++ exception becomes a JS error instead of std::terminate. A net only: see native/napi/setup.h.

@@ -1,0 +1,189 @@
+#include <utility>
+
+#include "client/state_request.h"
+#include "napi/args.h"
+#include "napi/buffers.h"
+#include "napi/connection_wrap.h"
+#include "napi/errors.h"
+#include "napi/shapes.h"
+
+namespace praas::napi {
+
+using protocol::StateOp;
+using protocol::StateRequest;
+
+namespace {
+
+StateRequest RequestFor(StateOp op, std::string key) {
+  StateRequest request;
+  request.op = op;
+  request.key = std::move(key);
+  return request;
+}
+
+Napi::Object InfoObject(Napi::Env env, const protocol::KeyInfo& info) {
+  return KeyInfoObject(env, info.key, info.kind, info.element_type, info.bytes, info.version, info.modified_wall_ns);
+}
+
+}  // namespace
+
+Result<napi_value> ConnectionWrap::Decode(const Pending& pending, const transport::Reply& reply) const {
+  try {
+    return DecodeReply(pending, reply);
+  } catch (const Napi::Error& error) {
+    // The core is on the stack and knows no exceptions.
+    return Status(Code::kInternal, "the result could not be made: " + error.Message());
+  }
+}
+
+Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const transport::Reply& reply) const {
+  const Napi::Env env(env_);
+  const auto made = [](napi_value value) -> Result<napi_value> {
+    if (value == nullptr) return Status(Code::kInternal, "the JavaScript engine could not make the result");
+    return value;
+  };
+  if (!reply.status.ok()) return reply.status;
+  switch (pending.shape) {
+    case Shape::kBytes:
+      return made(ResultBytes(reply.payload));
+    case Shape::kFunctionRef: {
+      Result<client::FunctionRef> function = client::DecodeFunctionRef(reply);
+      if (!function.ok()) return function.status();
+      Napi::Object object = Napi::Object::New(env);
+      object.Set("index", static_cast<double>(function->index));
+      object.Set("flags", static_cast<double>(function->flags));
+      return made(object);
+    }
+    case Shape::kText: {
+      Result<std::string> text = client::DecodeAdminReply(reply);
+      if (!text.ok()) return text.status();
+      return made(Napi::String::New(env, *text));
+    }
+    default:
+      break;
+  }
+  Result<protocol::StateReply> state = client::DecodeStateReply(pending.op, reply);
+  if (!state.ok()) return state.status();
+  const bool needs_info = pending.shape == Shape::kValue || pending.shape == Shape::kInfo;
+  if (needs_info && state->infos.empty()) return Status(Code::kProtocolInvalid, "state reply without the key's description");
+  switch (pending.shape) {
+    case Shape::kValue: {
+      napi_value data = CopyBytes(env_, state->data);
+      if (data == nullptr) return made(nullptr);
+      return made(ValueObject(env, data, state->infos.front().version));
+    }
+    case Shape::kVersion:
+      return made(Napi::BigInt::New(env, state->version));
+    case Shape::kExisted:
+      return made(Napi::Boolean::New(env, state->existed));
+    case Shape::kInfo:
+      return made(InfoObject(env, state->infos.front()));
+    case Shape::kData:
+      return made(CopyBytes(env_, state->data));
+    case Shape::kInfos: {
+      Napi::Array infos = Napi::Array::New(env, state->infos.size());
+      for (uint32_t index = 0; index < state->infos.size(); ++index) infos.Set(index, InfoObject(env, state->infos[index]));
+      return made(infos);
+    }
+    case Shape::kLock:
+      return made(Napi::BigInt::New(env, state->lock));
+    default:
+      return made(env.Undefined());
+  }
+}
+
+napi_value ConnectionWrap::StateCall(const StateRequest& request, Shape shape, uint64_t deadline_ns, napi_value data) {
+  const uint64_t call = OrThrow(env_, client::SubmitState(Open(), request, deadline_ns));
+  Pending pending;
+  pending.shape = shape;
+  pending.op = request.op;
+  Pin(pending, data, request.data, nullptr);
+  return Await(call, std::move(pending));
+}
+
+Napi::Value ConnectionWrap::StateGet(const Napi::CallbackInfo& info) {
+  Open();
+  const StateRequest request = RequestFor(StateOp::kGet, ReadText(env_, info[0], "key"));
+  return {env_, StateCall(request, Shape::kValue, ReadDeadline(env_, info[1], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::StateSet(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kSet, ReadText(env_, info[0], "key"));
+  request.data = ReadBytes(env_, info[1], "data");
+  const Napi::Object options = ReadObject(env_, info[2], "options");
+  request.version = ReadOptionalId(env_, options.Get("ifVersion"), "ifVersion");
+  const Napi::Value offset = options.Get("offset");
+  if (!offset.IsUndefined()) request.offset = ReadInteger(env_, offset, "offset", 0, kMaxSafeInteger);
+  const uint64_t deadline_ns = ReadDeadline(env_, options.Get("timeoutMs"), "timeoutMs");
+  return {env_, StateCall(request, Shape::kVersion, deadline_ns, info[1])};
+}
+
+Napi::Value ConnectionWrap::StateAppend(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kAppend, ReadText(env_, info[0], "key"));
+  request.data = ReadBytes(env_, info[1], "data");
+  return {env_, StateCall(request, Shape::kVersion, ReadDeadline(env_, info[2], "timeoutMs"), info[1])};
+}
+
+Napi::Value ConnectionWrap::StateDelete(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kDelete, ReadText(env_, info[0], "key"));
+  request.version = ReadOptionalId(env_, info[1], "ifVersion");
+  return {env_, StateCall(request, Shape::kExisted, ReadDeadline(env_, info[2], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::StateStat(const Napi::CallbackInfo& info) {
+  Open();
+  const StateRequest request = RequestFor(StateOp::kStat, ReadText(env_, info[0], "key"));
+  return {env_, StateCall(request, Shape::kInfo, ReadDeadline(env_, info[1], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::StateRead(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kGet, ReadText(env_, info[0], "key"));
+  request.offset = ReadInteger(env_, info[1], "offset", 0, kMaxSafeInteger);
+  request.length = ReadInteger(env_, info[2], "length", 0, kMaxSafeInteger);
+  return {env_, StateCall(request, Shape::kData, ReadDeadline(env_, info[3], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::StateKeys(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kKeys, {});
+  request.prefix = ReadText(env_, info[0], "prefix");
+  request.after = ReadText(env_, info[1], "after");
+  request.limit = ReadUint32(env_, info[2], "limit");
+  return {env_, StateCall(request, Shape::kInfos, ReadDeadline(env_, info[3], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::Lock(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kLock, ReadText(env_, info[0], "name"));
+  request.mode = ReadLockMode(env_, info[1], "mode") ? protocol::LockMode::kWrite : protocol::LockMode::kRead;
+  const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
+  const uint64_t call = OrThrow(env_, client::SubmitState(Open(), request, deadline_ns));
+  Pending pending;
+  pending.shape = Shape::kLock;
+  pending.op = StateOp::kLock;
+  return CallObject(env_, call, Await(call, std::move(pending)));
+}
+
+Napi::Value ConnectionWrap::Unlock(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kUnlock, {});
+  request.lock = ReadId(env_, info[0], "lock");
+  return {env_, StateCall(request, Shape::kNothing, ReadDeadline(env_, info[1], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::Admin(const Napi::CallbackInfo& info) {
+  client::Connection& connection = Open();
+  const auto op = static_cast<uint16_t>(ReadUint32(env_, info[0], "op", UINT16_MAX));
+  const std::string argument = ReadText(env_, info[1], "argument");
+  const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
+  const uint64_t call = OrThrow(env_, client::SubmitAdmin(connection, op, argument, deadline_ns));
+  Pending pending;
+  pending.shape = Shape::kText;
+  return {env_, Await(call, std::move(pending))};
+}
+
+}  // namespace praas::napi

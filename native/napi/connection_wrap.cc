@@ -1,0 +1,146 @@
+#include "napi/connection_wrap.h"
+
+#include "napi/args.h"
+#include "napi/errors.h"
+#include "napi/instance.h"
+#include "napi/scope.h"
+
+namespace praas::napi {
+
+namespace {
+
+constexpr napi_type_tag kTag = {0x7072'6161'7343'6f6eull, 0x6e65'6374'696f'6e01ull};
+constexpr size_t kSocket = 0;
+constexpr size_t kTransport = 1;
+
+}  // namespace
+
+Napi::Function ConnectionWrap::Define(Napi::Env env) {
+  using C = ConnectionWrap;
+  return DefineClass(env, "Connection",
+                     {
+                         InstanceAccessor<&C::Info>("info"),
+                         InstanceAccessor<&C::Closed>("closed"),
+                         InstanceAccessor<&C::InFlight>("inFlight"),
+                         InstanceMethod<&C::Resolve>("resolve"),
+                         InstanceMethod<&C::ResolveSync>("resolveSync"),
+                         InstanceMethod<&C::Invoke>("invoke"),
+                         InstanceMethod<&C::InvokeSync>("invokeSync"),
+                         InstanceMethod<&C::Cancel>("cancel"),
+                         InstanceMethod<&C::OpenStream>("openStream"),
+                         InstanceMethod<&C::SendChunk>("sendChunk"),
+                         InstanceMethod<&C::Consumed>("consumed"),
+                         InstanceMethod<&C::Allocate>("allocate"),
+                         InstanceMethod<&C::ReleaseBuffer>("release"),
+                         InstanceMethod<&C::StateGet>("stateGet"),
+                         InstanceMethod<&C::StateSet>("stateSet"),
+                         InstanceMethod<&C::StateAppend>("stateAppend"),
+                         InstanceMethod<&C::StateDelete>("stateDelete"),
+                         InstanceMethod<&C::StateStat>("stateStat"),
+                         InstanceMethod<&C::StateRead>("stateRead"),
+                         InstanceMethod<&C::StateKeys>("stateKeys"),
+                         InstanceMethod<&C::Lock>("lock"),
+                         InstanceMethod<&C::Unlock>("unlock"),
+                         InstanceMethod<&C::Admin>("admin"),
+                         InstanceMethod<&C::OnLost>("onLost"),
+                         InstanceMethod<&C::Close>("close"),
+                     });
+}
+
+Napi::Object ConnectionWrap::Wrap(Napi::Env env, std::unique_ptr<client::Connection> connection, uint64_t spin_ns) {
+  return Construct(env, Instance::Of(env).connection_class, Construction{std::move(connection), spin_ns});
+}
+
+ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
+    : Napi::ObjectWrap<ConnectionWrap>(info),
+      env_(info.Env()),
+      core_(std::make_shared<ConnectionCore>(
+          std::move(Constructing<Construction>(info.Env(), "Connection").connection))),
+      buffers_(env_, core_),
+      spin_ns_(Constructing<Construction>(info.Env(), "Connection").spin_ns),
+      reply_sink_([this](const transport::Reply& reply) { OnReply(reply); }),
+      stream_sink_([this](const client::StreamEvent& event) { OnStreamEvent(event); }) {
+  info.This().As<Napi::Object>().TypeTag(&kTag);
+  watcher_ = OrThrow(env_, LoopWatcher::Create(Instance::Of(info.Env()).loop, *this));
+  client::Connection& connection = *core_->connection;
+  OrThrow(env_, watcher_->Watch(kSocket, connection.socket_fd()));
+  watcher_->Listen(kSocket, true, false);
+  const int transport_fd = connection.transport_fd();
+  if (transport_fd >= 0 && transport_fd != connection.socket_fd()) {
+    OrThrow(env_, watcher_->Watch(kTransport, transport_fd));
+    watcher_->Listen(kTransport, true, false);
+  }
+}
+
+// The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.
+ConnectionWrap::~ConnectionWrap() = default;
+
+ConnectionWrap* ConnectionWrap::Unwrap(Napi::Object object) {
+  bool tagged = false;
+  if (napi_check_object_type_tag(object.Env(), object, &kTag, &tagged) != napi_ok || !tagged) {
+    throw WrongType(object.Env(), "this", "a Connection");
+  }
+  return Napi::ObjectWrap<ConnectionWrap>::Unwrap(object);
+}
+
+client::Connection& ConnectionWrap::Open() const {
+  if (closed_) throw ToJsError(env_, Status(Code::kConnectionClosed, "the connection was closed"));
+  return *core_->connection;
+}
+
+Napi::Value ConnectionWrap::Info(const Napi::CallbackInfo& info) {
+  const client::ServerInfo& server = core_->connection->info();
+  Napi::Object object = Napi::Object::New(info.Env());
+  object.Set("process", server.process);
+  object.Set("transport", server.transport);
+  object.Set("upgradeReason", server.upgrade_reason);
+  object.Set("maxContiguous", static_cast<double>(server.max_contiguous));
+  object.Set("maxInFlight", static_cast<double>(server.max_in_flight));
+  object.Set("defaultTimeoutMs", static_cast<double>(server.default_timeout_ns) / 1e6);
+  object.Set("hostPid", static_cast<double>(server.host_pid));
+  return object;
+}
+
+Napi::Value ConnectionWrap::Closed(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), closed_ || Lost());
+}
+
+Napi::Value ConnectionWrap::InFlight(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), static_cast<double>(pending_.size() + streams_.size()));
+}
+
+Napi::Value ConnectionWrap::Allocate(const Napi::CallbackInfo& info) {
+  Open();
+  const uint64_t bytes = ReadInteger(env_, info[0], "bytes", 1, uint64_t{1} << 32);
+  return Napi::Value(env_, OrThrow(env_, buffers_.Allocate(bytes)));
+}
+
+void ConnectionWrap::ReleaseBuffer(const Napi::CallbackInfo& info) {
+  Open();
+  OrThrow(env_, buffers_.Release(ReadBytes(env_, info[0], "buffer").data()));
+}
+
+void ConnectionWrap::OnLost(const Napi::CallbackInfo& info) {
+  Open();
+  if (!info[0].IsFunction()) throw WrongType(env_, "callback", "a function");
+  lost_callback_ = Napi::Persistent(info[0].As<Napi::Function>());
+  if (Lost()) BecomeBusy();  // it was lost before anybody asked: told in the next turn
+}
+
+void ConnectionWrap::Close(const Napi::CallbackInfo&) {
+  if (closed_) return;
+  closed_ = true;
+  lost_callback_.Reset();
+  // Views become empty before the memory under them goes.
+  buffers_.DetachAll();
+  core_->closed = true;
+  core_->connection->Close();
+  Poll();
+  RejectAll(Status(Code::kConnectionClosed, "the connection was closed with the call in flight"));
+  Settle();
+  DeliverStreamEvents();
+  watcher_.reset();
+  BecomeIdle();
+}
+
+}  // namespace praas::napi

@@ -1,0 +1,155 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+#include "napi/buffers.h"
+#include "napi/loop.h"
+#include "napi/setup.h"
+#include "worker/runtime.h"
+
+namespace praas::napi {
+
+/// `NativeWorker` of src/native/binding.ts: a worker runtime whose functions are JavaScript, served from the libuv loop.
+///
+/// Each turn of the loop takes calls for a bounded time (longer while nothing of the application waits), then lets timers
+/// and I/O run; after the hot time it announces sleep and lets the loop block on doorbell and eventfd.
+class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient {
+ public:
+  [[nodiscard]] static Napi::Function Define(Napi::Env env);
+  /// attachWorker(): a promise of the wrapped worker, resolved once the host has attached it through `fd`.
+  [[nodiscard]] static napi_value Attach(Napi::Env env, UniqueFd fd);
+
+  /// The runtime, shared with the finalizers of ArrayBuffers over the segment, so that it stays mapped under them.
+  struct Core {
+    std::unique_ptr<worker::WorkerRuntime> runtime;
+    WorkerWrap* wrap = nullptr;  // null once the wrapped object is gone
+  };
+  explicit WorkerWrap(const Napi::CallbackInfo& info);
+  ~WorkerWrap() override;
+
+  [[nodiscard]] static WorkerWrap* Unwrap(Napi::Object object);
+  /// Before the runtime unmaps a client's window.
+  void Forget(std::span<std::byte> mapping) noexcept;
+
+ private:
+  /// A waiting or held lock of this worker, by the id JavaScript knows.
+  struct LockEntry {
+    uint64_t handle;  // invocation
+    uint32_t holder;
+    uint64_t deadline_ns;
+    napi_deferred deferred;  // null: granted
+  };
+  /// The invocation inside hooks.invoke right now.
+  struct Current {
+    uint64_t handle = 0;
+    bool active = false;
+    bool settled = false;
+  };
+
+  // worker_wrap.cc
+  Napi::Value Participant(const Napi::CallbackInfo& info);
+  Napi::Value ProcessId(const Napi::CallbackInfo& info);
+  Napi::Value Concurrency(const Napi::CallbackInfo& info);
+  Napi::Value MaxContiguous(const Napi::CallbackInfo& info);
+  Napi::Value DefaultTimeoutMs(const Napi::CallbackInfo& info);
+  Napi::Value WaitForLoad(const Napi::CallbackInfo& info);
+  void Start(const Napi::CallbackInfo& info);
+  void LoadFailed(const Napi::CallbackInfo& info);
+
+  // worker_calls.cc
+  Napi::Value Complete(const Napi::CallbackInfo& info);
+  Napi::Value Fail(const Napi::CallbackInfo& info);
+  Napi::Value Output(const Napi::CallbackInfo& info);
+  Napi::Value NextChunk(const Napi::CallbackInfo& info);
+  Napi::Value WriteChunk(const Napi::CallbackInfo& info);
+  Napi::Value FindFunction(const Napi::CallbackInfo& info);
+  Napi::Value Invoke(const Napi::CallbackInfo& info);
+  Napi::Value InvokeSync(const Napi::CallbackInfo& info);
+  void CancelNested(const Napi::CallbackInfo& info);
+  [[nodiscard]] Result<uint64_t> PostNested(const Napi::CallbackInfo& info, uint64_t deadline_ns);
+
+  // worker_state.cc
+  Napi::Value StateGet(const Napi::CallbackInfo& info);
+  Napi::Value StateView(const Napi::CallbackInfo& info);
+  Napi::Value StateArray(const Napi::CallbackInfo& info);
+  Napi::Value StateSet(const Napi::CallbackInfo& info);
+  Napi::Value StateAppend(const Napi::CallbackInfo& info);
+  Napi::Value StateRead(const Napi::CallbackInfo& info);
+  Napi::Value StateDelete(const Napi::CallbackInfo& info);
+  Napi::Value StateStat(const Napi::CallbackInfo& info);
+  Napi::Value StateKeys(const Napi::CallbackInfo& info);
+  Napi::Value Lock(const Napi::CallbackInfo& info);
+  void Unlock(const Napi::CallbackInfo& info);
+  void SettleLocks();
+  void RejectLock(LockEntry& lock, const Status& why) noexcept;
+  [[nodiscard]] uint64_t NextLockDeadline() const noexcept;
+  /// Pins and locks of an invocation that has ended.
+  void ReleaseHeld(uint64_t handle) noexcept;
+
+  // LoopClient, worker_loop.cc
+  void OnReady() override;
+  void OnTimer() override;
+  void OnBeforeWait() override;
+  void OnAfterWait() override;
+
+  [[nodiscard]] bool capacity() const noexcept { return !drain_told_ && running_.size() < concurrency_; }
+  /// Whatever there is to do right now; false: nothing.
+  bool Step(bool look_at_nested);
+  /// The same for what comes with notices, cancellations and control messages.
+  bool Attend();
+  void Run(const worker::Invocation& invocation);
+  [[nodiscard]] napi_value Describe(const worker::Invocation& invocation, double remaining_ms);
+  void CloseCurrent() noexcept;
+  void Finish(uint64_t handle, napi_value returned);
+  /// Completes with `result`; a result that cannot be stored fails the invocation with the reason.
+  bool CompleteWith(uint64_t handle, std::span<const std::byte> result);
+  void Ended(uint64_t handle);
+  void Hook(napi_ref hook, napi_value argument);
+  void SettleNested(const worker::NestedReply& reply);
+  void ResolveLoad();
+  void StopWhenDrained();
+  [[nodiscard]] bool IsRunning(uint64_t handle) const noexcept;
+  void RequireRunning(uint64_t handle) const;
+  [[nodiscard]] worker::WorkerRuntime& runtime() const noexcept { return *core_->runtime; }
+  [[nodiscard]] Result<napi_value> MappedView(std::span<const std::byte> bytes);
+
+  napi_env env_;
+  std::shared_ptr<Core> core_;
+  std::unique_ptr<LoopWatcher> watcher_;
+  MappedViews views_;
+  const size_t concurrency_;
+  const int64_t hot_ns_;
+
+  Napi::ObjectReference hooks_;
+  napi_ref invoke_hook_ = nullptr;
+  napi_ref cancelled_hook_ = nullptr;
+  napi_ref drain_hook_ = nullptr;
+  napi_ref streams_hook_ = nullptr;
+  napi_deferred load_ = nullptr;
+
+  Current current_;
+  std::unordered_set<uint64_t> running_;  // asynchronous invocations
+  std::unordered_map<uint64_t, std::vector<uint32_t>> pins_;           // by invocation
+  std::map<uint64_t, LockEntry> locks_;                                // by id, which rises
+  std::unordered_map<uint64_t, napi_deferred> nested_;                 // by call
+  struct ArrayEntry {
+    uint64_t version;
+    napi_ref buffer;  // weak
+  };
+  std::unordered_map<std::string, ArrayEntry> arrays_;
+  uint64_t next_lock_ = 1;
+
+  uint64_t last_activity_ns_ = 0;
+  bool started_ = false;
+  bool asleep_ = false;
+  bool drain_told_ = false;
+};
+
+}  // namespace praas::napi
