@@ -62,7 +62,9 @@ ClientWindow::ClientWindow(Handover handover, Mapping mapping)
     : handover_(std::move(handover)),
       mapping_(std::move(mapping)),
       allocator_(kPayloadOffset, PayloadEnd(mapping_.bytes())),
-      committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes) {
+      committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes),
+      tail_(header().submit_tail.load(std::memory_order_relaxed)),
+      signalled_tail_(tail_) {
   // The last call closed is the first to be opened, so few slots are touched and those stay in the cache.
   free_calls_.reserve(kCalls);
   for (uint32_t index = kCalls; index-- > 0;) free_calls_.push_back(index);

@@ -122,8 +122,8 @@ class ClientWindow {
   uint32_t committed_slots_ = 0;
   std::array<Call, kCalls> calls_{};
   std::vector<uint32_t> free_calls_;
-  uint32_t tail_ = 0;
-  uint32_t signalled_tail_ = 0;  // the last signal covered the submissions before this one
+  uint32_t tail_;            // submissions ever, modulo 2^32
+  uint32_t signalled_tail_;  // the last signal covered the submissions before this one
   uint32_t stale_head_ = 0;
   uint64_t stale_since_ns_ = 0;  // 0: not measured
   bool asleep_ = false;

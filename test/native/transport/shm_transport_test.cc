@@ -152,6 +152,7 @@ TEST_F(ShmTransportTest, LargerResultsAreGivenRoomAndTheirSizeIsLearned) {
   const Answer answer = Call(MakeRequest(window::kProduce, input, {small->data, 100}));
   EXPECT_EQ(answer.payload, Bytes(size));
   EXPECT_EQ(transport_->counters().rooms_given, 2u);
+  server_->Stop();
   EXPECT_EQ(server_->parked(), 0u);
 }
 
