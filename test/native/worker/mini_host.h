@@ -27,6 +27,7 @@
 #include "mqueue/message_queue.h"
 #include "segment/segment.h"
 #include "state/state_store.h"
+#include "support/child.h"
 #include "window/client_window.h"
 #include "window/intake.h"
 #include "window/pool.h"
@@ -96,12 +97,11 @@ class MiniHost {
     dispatcher_ = std::make_unique<dispatch::Dispatcher>(*segment_, *doorbell_, dispatch::kHostParticipant);
     for (UniqueFd& event : events_) event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     dispatcher_->SetWaker([this](uint16_t participant) { Signal(participant); });
-    service_ = std::thread([this] { Serve(); });
   }
 
   ~MiniHost() {
     stop_.store(true);
-    service_.join();
+    if (service_.joinable()) service_.join();
     EXPECT_TRUE(segment::Segment::Unlink(name_).ok());
     EXPECT_TRUE(mqueue::MessageQueue::Unlink(name_).ok());
   }
@@ -144,7 +144,9 @@ class MiniHost {
     links_[index] = std::move(socket);
     return std::move(pair->second);
   }
+  /// Also starts the thread that answers workers: fork before.
   [[nodiscard]] bool AwaitReady(uint16_t index) {
+    if (!service_.joinable()) service_ = std::thread([this] { Serve(); });
     return Eventually([&] {
       return segment_->participant(index).state.load() == static_cast<uint32_t>(dispatch::ParticipantState::kReady);
     });
@@ -156,6 +158,42 @@ class MiniHost {
   void CloseControl(uint16_t index) {
     const std::lock_guard lock(mutex_);
     links_.erase(index);
+  }
+  /// In a forked worker: the host's ends of the control sockets are the host's alone.
+  void ForgetLinks() { links_.clear(); }
+  /// What a host does once a worker has ended: fails or re-queues its calls and frees whatever it owned.
+  void Bury(uint16_t dead) {
+    segment_->participant(dead).state.store(static_cast<uint32_t>(dispatch::ParticipantState::kDead));
+    const uint64_t deadline_ns = DeadlineIn(kWatchdogNs);
+    dispatcher_->ReclaimParticipant(dead, [&](uint32_t index, dispatch::Dispatcher::Orphan what) {
+      const auto of_call = [&](uint32_t, const segment::Block& block) {
+        return block.owner == dispatch::CallBlockOwner(index);
+      };
+      Check(pool_->outputs().ReclaimIf(of_call, deadline_ns).status());
+      dispatch::CallEntry& entry = segment_->call(index);
+      if (what == dispatch::Dispatcher::Orphan::kDrop || entry.kind == dispatch::CallKind::kStream) {
+        Check(pool_->inputs().ReclaimIf(of_call, deadline_ns).status());
+        entry.input = {};
+      }
+      entry.output = {};
+      if (what == dispatch::Dispatcher::Orphan::kDrop) return dispatcher_->Free(index);
+      entry.status = static_cast<uint32_t>(Code::kWorkerCrashed);
+      if (entry.origin == dispatch::Origin::kWindow) {
+        windows_.at(entry.origin_index)
+            .server->CompleteError(window::OriginCallIndex(entry.origin_call),
+                                   window::OriginSequence(entry.origin_call), entry.status, {});
+        return dispatcher_->Free(index);
+      }
+      dispatcher_->FinishCompletion(index);
+    });
+    for (auto& [index, window] : windows_) {
+      if (window.server->Reclaim(dead)) ConsumeWindow(index);
+    }
+    const auto owned = [&](uint32_t, const segment::Block& block) {
+      return block.owner.kind == segment::BlockOwner::Kind::kParticipant && block.owner.participant == dead;
+    };
+    Check(pool_->inputs().ReclaimIf(owned, deadline_ns).status());
+    Check(pool_->outputs().ReclaimIf(owned, deadline_ns).status());
   }
   [[nodiscard]] uint32_t relays() const { return relays_.load(); }
 
@@ -270,23 +308,27 @@ class MiniHost {
   /// What the host does when a window's submission eventfd is signalled.
   void ConsumeWindow(uint32_t index) {
     window::ServerWindow& window = *windows_.at(index).server;
+    bool full = false;
     do {
       if (!window.TryConsume(dispatch::kHostParticipant)) return;
       while (auto submission = window.Peek()) {
         uint32_t entry = submission->parked;
         if (submission->room_given) {
-          ASSERT_TRUE(dispatcher_->Unpark(entry, static_cast<uint16_t>(index),
+          EXPECT_TRUE(dispatcher_->Unpark(entry, static_cast<uint16_t>(index),
                                           window::OriginCall(submission->call, submission->sequence)));
           window::FillDelivery(segment_->call(entry), *submission);
-        } else {
-          entry = dispatcher_->Reserve().value();
+        } else if (const auto reserved = dispatcher_->Reserve()) {
+          entry = *reserved;
           window::FillEntry(segment_->call(entry), *submission, index);
+        } else {
+          full = true;
+          break;
         }
         window.Note(submission->call, entry);
         dispatcher_->Post(entry);
         window.Taken();
       }
-    } while (window.EndConsume(dispatch::kHostParticipant));
+    } while (window.EndConsume(dispatch::kHostParticipant) && !full);
   }
   [[nodiscard]] bool SubmissionSignalled(uint32_t index) {
     uint64_t count = 0;
@@ -440,6 +482,16 @@ inline void RunWorker(WorkerRuntime& runtime, const Handler& handler,
     runtime.Sleep(true, DeadlineIn(kSecondNs));
   }
   runtime.Drained();
+}
+
+/// A worker in a process of its own, until the host drains it (exit status 0) or it is killed.
+inline test::Child ForkWorker(MiniHost& host, uint16_t index, const Handler& handler) {
+  UniqueFd control = host.AddWorker(index);
+  return test::Child::Fork([&] {
+    host.ForgetLinks();
+    RunWorker(*AttachWorker(std::move(control)), handler);
+    return 0;
+  });
 }
 
 /// A worker on a thread of the test.
