@@ -1,0 +1,84 @@
+#include "host/deadlines.h"
+
+#include "base/clock.h"
+#include "base/process_id.h"
+
+namespace praas::host {
+namespace {
+
+using dispatch::CallState;
+using dispatch::CallWord;
+
+/// A worker answers at the deadline and ends itself after the grace time; one that has done neither so much later cannot.
+constexpr uint64_t kSlackNs = 250'000'000;
+/// Queued for so long without a claim: its bit may have been cleared by a worker that was stopped before it could claim.
+constexpr uint64_t kUnclaimedNs = 10'000'000;
+
+}  // namespace
+
+Deadlines::Deadlines(Process& process, Calls& calls, Reclaim& reclaim,
+                     std::function<void(uint16_t, const std::string&)> kill)
+    : process_(process), calls_(calls), reclaim_(reclaim), kill_(std::move(kill)) {}
+
+uint32_t Deadlines::Tick(uint64_t now_ns) {
+  const uint64_t grace_ns = process_.assignment.grace_ms * 1'000'000 + kSlackNs;
+  uint32_t in_use = 0;
+  for (uint32_t index = 0; index < calls_.capacity(); ++index) {
+    if (calls_.word(index).state == CallState::kFree) continue;
+    ++in_use;
+    const std::optional<Calls::View> view = calls_.Look(index);
+    if (!view) continue;
+    const bool late = view->deadline_ns <= now_ns;
+    switch (view->word.state) {
+      case CallState::kQueued:
+        if (late) {
+          Expire(index, view->word);
+        } else if (now_ns > view->queued_ns + kUnclaimedNs) {
+          process_.dispatcher->Ring(index);
+        }
+        break;
+      case CallState::kClaimed:
+      case CallState::kCompleting:
+        if (view->word.owner != dispatch::kHostParticipant && late && now_ns - view->deadline_ns > grace_ns) {
+          kill_(view->word.owner, "a call of it is past its deadline and grace time and it does not answer");
+        }
+        break;
+      case CallState::kParked:
+        // The client was told of the deadline by its own side; nobody will come for the result.
+        if (late && process_.dispatcher->Unpark(index, view->origin_index, view->origin_call)) {
+          reclaim_.Fail(index, Status(Code::kInvocationTimeout, "no room for the result was given before the deadline"));
+        }
+        break;
+      default:
+        break;
+    }
+  }
+  SampleMutexes(now_ns);
+  return in_use;
+}
+
+void Deadlines::Expire(uint32_t index, const CallWord& word) {
+  if (!process_.dispatcher->Cancel(index, word.generation, Code::kInvocationTimeout)) return;
+  reclaim_.Fail(index, Status(Code::kInvocationTimeout, "no worker was free before the deadline"));
+}
+
+void Deadlines::SampleMutexes(uint64_t now_ns) {
+  const segment::RobustMutex* mutexes[] = {&process_.data->mutex(), &process_.pool->inputs().mutex(),
+                                           &process_.pool->outputs().mutex(), &process_.state->mutex()};
+  for (size_t i = 0; i < watches_.size(); ++i) {
+    const std::optional<segment::RobustMutex::Owner> stuck = watches_[i].Sample(*mutexes[i], now_ns);
+    if (!stuck) continue;
+    uint16_t participant = stuck->participant;
+    if (participant == segment::kUnknownParticipant) {
+      // Caught in the few instructions around locking: the thread tells.
+      const std::optional<ProcessId> owner = ProcessId::OfThread(stuck->tid);
+      for (uint32_t index = 1; owner && index < process_.header().participants.committed.load(); ++index) {
+        if (process_.segment->participant(index).pid.load() == owner->pid) participant = static_cast<uint16_t>(index);
+      }
+    }
+    if (participant == segment::kUnknownParticipant || participant == dispatch::kHostParticipant) continue;
+    kill_(participant, "it holds an internal lock and does not get on");
+  }
+}
+
+}  // namespace praas::host

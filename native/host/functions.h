@@ -1,0 +1,64 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <vector>
+
+#include "base/result.h"
+#include "segment/segment.h"
+#include "worker/control.h"
+
+namespace praas::host {
+
+struct ResolvedFunction {
+  uint32_t index;
+  uint32_t flags;
+};
+
+/// The functions of the application, as its first worker registered them; all workers have to offer the same. Requests for
+/// a name that come before that wait here. I/O thread.
+class Functions {
+ public:
+  explicit Functions(const segment::Segment& segment) : segment_(segment) {}
+
+  /// kWorkerStart when they differ from what a sibling registered, or are malformed.
+  [[nodiscard]] Status Register(const std::vector<worker::FunctionInfo>& offered);
+  [[nodiscard]] bool registered() const noexcept { return registered_; }
+  [[nodiscard]] uint32_t count() const noexcept { return static_cast<uint32_t>(flags_.size()); }
+  /// Precondition: index < count().
+  [[nodiscard]] uint32_t flags(uint32_t index) const noexcept { return flags_[index]; }
+
+  /// kFunctionUnknown names what there is. Precondition: registered.
+  [[nodiscard]] Result<ResolvedFunction> Find(std::string_view name) const;
+
+  using Answer = std::function<void(const Result<ResolvedFunction>&)>;
+  /// Answers when functions are registered, when the process has failed (`why` of Fail), or at the deadline.
+  void Ask(uint64_t session, std::string name, uint64_t deadline_ns, Answer answer);
+  void Forget(uint64_t session);
+  /// Workers cannot start; with an empty text: they can.
+  void Fail(const std::string& why);
+  void Tick(uint64_t now_ns);
+  [[nodiscard]] bool waiting() const noexcept { return !asked_.empty(); }
+
+ private:
+  struct Asked {
+    uint64_t session;
+    std::string name;
+    uint64_t deadline_ns;
+    Answer answer;
+  };
+  void AnswerAll();
+
+  const segment::Segment& segment_;
+  bool registered_ = false;
+  std::string failed_;
+  uint32_t hash_ = 0;
+  std::unordered_map<std::string, uint32_t> by_name_;
+  std::vector<uint32_t> flags_;
+  std::vector<Asked> asked_;
+};
+
+}  // namespace praas::host

@@ -1,0 +1,341 @@
+// What a host does for its process: assignment, workers' messages, completions, ticks, draining.
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "base/clock.h"
+#include "base/machine_id.h"
+#include "host/host.h"
+#include "host/inspect.h"
+#include "host/service.h"
+
+namespace praas::host {
+namespace {
+
+using worker::ControlMessage;
+using worker::ControlType;
+
+constexpr uint64_t kFormerWorkersNs = 5'000'000'000;
+constexpr uint64_t kSoonNs = 50'000'000;     // between looks at deadlines while anything is in flight
+constexpr uint64_t kIdleNs = 2'000'000'000;  // and while nothing is, as far as the host knows
+constexpr uint64_t kDrainPollNs = 5'000'000;
+constexpr uint64_t kMaxLogBytes = 16u << 20;
+/// Bound on completions served before sockets are looked at again.
+constexpr size_t kMaxCompletions = 256;
+
+Result<UniqueFd> Duplicate(int fd) {
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) return Status::System("fcntl(F_DUPFD_CLOEXEC)");
+  return copy;
+}
+
+std::string CodeText(const Status& status) { return std::string(CodeName(status.code())); }
+
+}  // namespace
+
+Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& supervisor, uint64_t handshake_ns,
+                 std::string machine_id, std::function<void()> room_freed)
+    : process(std::move(opened)),
+      log(process->assignment.log, kMaxLogBytes),
+      calls(loop, *process, std::move(room_freed)),
+      functions(*process->segment),
+      state(loop, *process),
+      rings(*process, state),
+      windows(loop, *process, calls),
+      reclaim(*process, calls, windows, state, [&supervisor](uint16_t freed) { supervisor.Release(freed); }),
+      deadlines(*process, calls, reclaim,
+                [this, &supervisor](uint16_t participant, const std::string& why) {
+                  WorkerLink* link = supervisor.Find(participant);
+                  if (link == nullptr || link->stage == WorkerLink::Stage::kEnded) return;
+                  log.Line(participant, "host", "killed: " + why);
+                  link->Kill();
+                }),
+      services{.loop = loop,
+               .process = *process,
+               .calls = calls,
+               .functions = functions,
+               .state = state,
+               .windows = windows,
+               .rings = rings,
+               .machine_id = std::move(machine_id),
+               .handshake_ns = handshake_ns,
+               .find = {},
+               .wrote = {},
+               .paused = {},
+               .closed = {},
+               .admin = {},
+               .refuses = {}},
+      sessions(services) {}
+
+Supervisor::Hooks Host::SupervisorHooks() {
+  return {
+      .ready =
+          [this](WorkerLink&, const std::vector<worker::FunctionInfo>& functions) {
+            return service_->functions.Register(functions);
+          },
+      .message = [this](WorkerLink& link, ControlMessage message) { OnWorkerMessage(link, std::move(message)); },
+      .ended =
+          [this](WorkerLink& link, const WorkerEnd& end) {
+            // Answers go into a slot of the pool or of a window, which are equally large.
+            service_->reclaim.WorkerEnded(link.participant, end.Json(dispatch::kSlotOutputBytes));
+            ArmTick(true);
+          },
+      .report =
+          [this](const WorkerLink& link, std::string_view state, std::string_view message) {
+            ready_workers_.store(supervisor_->ready_count());
+            if (agent_ == nullptr) return;
+            std::vector<std::pair<std::string_view, std::string>> values = {
+                {"index", std::to_string(link.participant)},
+                {"pid", std::to_string(link.id().pid)},
+                {"state", std::string(state)}};
+            if (!message.empty()) values.emplace_back("message", std::string(message));
+            agent_->Say("worker", values);
+          },
+      .output =
+          [this](uint32_t participant, std::string_view stream, std::string_view line) {
+            if (service_ != nullptr) service_->log.Line(participant, stream, line);
+          },
+      .failed = [this](const std::string& why) { OnWorkersFailed(why); },
+  };
+}
+
+Status Host::Serve(const Assignment& assignment) {
+  Result<std::unique_ptr<Process>> process = Process::Open(assignment, DeadlineIn(kFormerWorkersNs));
+  if (!process) return process.status();
+  service_ = std::make_unique<Service>(*loop_, std::move(*process), *supervisor_, options_.handshake_ns, MachineId(),
+                                       [this] { service_->room = true; });
+  Service& service = *service_;
+  service.services.refuses = [this] { return Refuses(); };
+  service.services.admin = [this](Session& session, protocol::AdminOp op, std::string, uint64_t call) {
+    OnAdmin(session, op, call);
+  };
+  service.windows.refuses = [this] { return Refuses(); };
+  service.windows.lives = [this](uint64_t session) { return service_->sessions.Find(session) != nullptr; };
+  service.windows.tell_workers = [this](const ControlMessage& message) {
+    supervisor_->ForEach([&](WorkerLink& link) {
+      if (link.participant != 0 && link.stage != WorkerLink::Stage::kEnded) (void)link.Send(message);
+    });
+  };
+
+  Result<int> event = service.process->wakers.Fd(dispatch::kHostParticipant);
+  if (!event) return event.status();
+  Result<EventLoop::WatchId> watch = loop_->Watch(*event, EPOLLIN, [fd = *event](uint32_t) {
+    uint64_t count = 0;
+    [[maybe_unused]] const ssize_t got = ::read(fd, &count, sizeof count);
+  });
+  if (!watch) return watch.status();
+  service.event_watch = *watch;
+
+  Result<uint16_t> port = service.sessions.Listen(assignment.listen_host, assignment.listen_port);
+  if (!port) return port.status();
+  service.windows.Listen();
+  port_.store(*port);
+  ArmTick(false);
+  supervisor_->Serve(*service.process);
+  if (agent_ != nullptr) {
+    const bool queue = service.process->doorbell->kind() == dispatch::DoorbellKind::kMessageQueue;
+    agent_->Say("ready", {{"port", std::to_string(*port)},
+                          {"pid", std::to_string(::getpid())},
+                          {"attached", service.process->segment->attached() ? "1" : "0"},
+                          {"doorbell", queue ? "mqueue" : "futex"},
+                          {"doorbellReason", service.process->doorbell_reason}});
+  }
+  return Status::Ok();
+}
+
+void Host::DropService(bool orderly) {
+  if (service_ == nullptr) return;
+  loop_->CancelTimer(service_->tick);
+  loop_->CancelTimer(service_->drain_timer);
+  loop_->Unwatch(service_->event_watch);
+  if (orderly) service_->process->LeaveInOrder();
+  service_.reset();
+}
+
+void Host::OnAgentLine(const AgentLine& line) {
+  if (line.verb == "assign") {
+    Status status;
+    if (service_ != nullptr) {
+      status = Status(Code::kArgumentInvalid, "this host serves a process already");
+    } else {
+      Result<Assignment> assignment = ParseAssignment(line);
+      status = assignment ? Serve(*assignment) : assignment.status();
+      if (!status.ok()) DropService(true);  // opened in part, it serves nobody
+    }
+    if (!status.ok()) agent_->Say("failed", {{"code", CodeText(status)}, {"message", status.message()}});
+  } else if (line.verb == "drain") {
+    const Result<int64_t> timeout_ms = line.Number("timeoutMs", 10'000, 0, 24ll * 3600 * 1000);
+    if (!timeout_ms.ok()) return Log(timeout_ms.status().message());
+    BeginDrain(static_cast<uint64_t>(timeout_ms.value()));
+  } else if (line.verb == "stop") {
+    BeginStop();
+  } else {
+    Log("unknown request of the agent: " + line.verb);
+  }
+}
+
+void Host::Log(const std::string& message) {
+  if (agent_ != nullptr) agent_->Say("log", {{"message", message}});
+}
+
+void Host::OnWorkerMessage(WorkerLink& link, ControlMessage message) {
+  if (service_ == nullptr) return;
+  switch (message.type) {
+    case ControlType::kWantWindow: {
+      Result<ControlMessage> window = service_->windows.ForWorker(message.index);
+      if (window) (void)link.Send(*window);
+      break;
+    }
+    case ControlType::kWantPeer: {
+      if (message.index >= service_->process->header().participants.committed.load()) break;
+      const auto peer = static_cast<uint16_t>(message.index);
+      Result<int> fd = service_->process->wakers.Fd(peer);
+      if (!fd) break;
+      ControlMessage answer{.type = ControlType::kPeer, .index = message.index};
+      answer.generation = service_->process->segment->participant(peer).generation.load();
+      Result<UniqueFd> copy = Duplicate(*fd);
+      if (!copy) break;
+      answer.fds.push_back(std::move(*copy));
+      (void)link.Send(answer);
+      break;
+    }
+    case ControlType::kRelay:
+      if (message.index < dispatch::kMaxParticipants) {
+        service_->process->wakers.Signal(static_cast<uint16_t>(message.index));
+      }
+      break;
+    default:
+      break;
+  }
+}
+
+void Host::OnWorkersFailed(const std::string& why) {
+  if (service_ == nullptr) return;
+  service_->failure = why;
+  service_->functions.Fail(why);
+  if (why.empty()) return;
+  const Status status(Code::kProcessFailed, "the process's workers cannot start: " + why);
+  if (agent_ != nullptr) agent_->Say("failed", {{"code", CodeText(status)}, {"message", status.message()}});
+  FailQueued(status);
+}
+
+void Host::FailQueued(const Status& why) {
+  for (uint32_t index = 0; index < service_->calls.capacity(); ++index) {
+    const dispatch::CallWord word = service_->calls.word(index);
+    if (word.state != dispatch::CallState::kQueued) continue;
+    if (service_->process->dispatcher->Cancel(index, word.generation, why.code())) service_->reclaim.Fail(index, why);
+  }
+}
+
+Status Host::Refuses() const {
+  if (service_->draining || stopping_) return Status(Code::kProcessDraining, "the process is stopping and takes no new calls");
+  if (!service_->failure.empty()) {
+    return Status(Code::kProcessFailed, "the process's workers cannot start: " + service_->failure);
+  }
+  return Status::Ok();
+}
+
+size_t Host::ServeCompletions() {
+  Service& service = *service_;
+  size_t served = 0;
+  while (served < kMaxCompletions) {
+    const std::optional<uint32_t> index = service.process->dispatcher->NextCompletion();
+    if (!index) break;
+    service.sessions.Completed(*index);
+    ++served;
+  }
+  const uint32_t notices = service.process->dispatcher->TakeNotices();
+  if ((notices & dispatch::kNoticeLock) != 0) service.state.LocksChanged();
+  if ((notices & dispatch::kNoticeStream) != 0) service.sessions.PumpStreams();
+  return served + (notices != 0 ? 1 : 0);
+}
+
+void Host::Settle() {
+  Service& service = *service_;
+  service.sessions.Settle();
+  if (service.room) {
+    service.room = false;
+    service.sessions.Resume();
+    service.windows.Resume();
+    service.sessions.Settle();
+  }
+  if (!service.tick_soon && (service.calls.TakeActivity() || service.functions.waiting() || service.windows.busy() ||
+                             service.reclaim.busy())) {
+    ArmTick(true);
+  }
+}
+
+void Host::ArmTick(bool soon) {
+  loop_->CancelTimer(service_->tick);
+  service_->tick_soon = soon;
+  service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : kIdleNs), [this] { Tick(); });
+}
+
+void Host::Tick() {
+  Service& service = *service_;
+  const uint64_t now = NowNs();
+  const uint32_t in_use = service.deadlines.Tick(now);
+  service.functions.Tick(now);
+  service.windows.Tick(now);
+  service.reclaim.Tick();
+  service.sessions.Tick(now);
+  const bool idle = in_use == 0 && !service.functions.waiting() && !service.windows.busy() && !service.reclaim.busy();
+  (void)service.calls.TakeActivity();
+  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
+  if (idle && !service.tick_soon) service.process->pool->Trim();
+  ArmTick(!idle);
+}
+
+void Host::BeginDrain(uint64_t timeout_ms) {
+  if (service_ == nullptr) {
+    drained_.store(true);
+    if (agent_ != nullptr) agent_->Say("drained", {});
+    if (stop_after_drain_) BeginStop();
+    return;
+  }
+  if (service_->draining) {
+    service_->drain_deadline_ns = std::min(service_->drain_deadline_ns, DeadlineIn(timeout_ms * 1'000'000));
+    return;
+  }
+  service_->draining = true;
+  service_->drain_deadline_ns = DeadlineIn(timeout_ms * 1'000'000);
+  service_->functions.Fail("the process is stopping");
+  service_->sessions.Goodbye(Refuses());
+  ContinueDrain();
+}
+
+/// First every call in the table finishes, then every worker leaves; what has not by the deadline is ended.
+void Host::ContinueDrain() {
+  Service& service = *service_;
+  const bool late = NowNs() >= service.drain_deadline_ns;
+  const bool finished = service.process->dispatcher->in_use() == 0;
+  if ((finished || late) && !supervisor_->stopping()) supervisor_->Drain();
+  if (late && supervisor_->stopping()) supervisor_->Stop();
+  if (supervisor_->stopping() && supervisor_->empty()) {
+    service.sessions.StopListening();
+    drained_.store(true);
+    if (agent_ != nullptr) agent_->Say("drained", {});
+    if (stop_after_drain_) BeginStop();
+    return;
+  }
+  service.drain_timer = loop_->At(DeadlineIn(kDrainPollNs), [this] { ContinueDrain(); });
+}
+
+void Host::OnAdmin(Session& session, protocol::AdminOp op, uint64_t call) {
+  if (op == protocol::AdminOp::kDrain) {
+    session.ReplyAdmin(call, std::string("{}"));
+    return BeginDrain(service_->process->assignment.timeout_ms);
+  }
+  const bool inspect = op == protocol::AdminOp::kInspect;
+  auto text = std::make_shared<std::string>();
+  service_->state.Chore(
+      [process = service_->process.get(), inspect, text] { *text = inspect ? InspectJson(*process) : StatsJson(*process); },
+      [this, text, id = session.id(), call] {
+        if (Session* asked = service_->sessions.Find(id)) asked->ReplyAdmin(call, *text);
+      });
+}
+
+}  // namespace praas::host

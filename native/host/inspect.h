@@ -1,0 +1,17 @@
+#pragma once
+
+#include <string>
+
+#include "host/process.h"
+
+namespace praas::host {
+
+/// Numbers of a running process as JSON: workers with their counters, calls, windows, arenas, state. Reads shared memory
+/// without locks, so the numbers may belong to different moments.
+[[nodiscard]] std::string StatsJson(const Process& process);
+
+/// The same with names of functions and keys' count, and with the outcome of every invariant check of arenas and state.
+/// Takes internal locks: not on the I/O thread.
+[[nodiscard]] std::string InspectJson(const Process& process);
+
+}  // namespace praas::host

@@ -1,0 +1,112 @@
+// What a session asks besides invocations: names, state, upgrades, administration.
+
+#include "base/clock.h"
+#include "host/session.h"
+#include "protocol/names.h"
+
+namespace praas::host {
+namespace {
+
+/// State requests of one session that the service thread has not answered: beyond these its reads wait.
+constexpr uint32_t kMaxStateRequests = 256;
+constexpr uint64_t kMaxStateBytes = 256u << 20;
+
+}  // namespace
+
+using protocol::Frame;
+using protocol::FrameType;
+using protocol::Placement;
+
+Result<Placement> Session::OnStateHeader(const Frame& frame) {
+  // One request always passes, however large the limits of the process make it.
+  if (state_requests_ >= kMaxStateRequests || (state_requests_ > 0 && state_bytes_ + frame.payload_bytes > kMaxStateBytes)) {
+    return Placement::NotNow();
+  }
+  receiving_state_.resize(frame.payload_bytes);
+  return Placement::Into(receiving_state_);
+}
+
+void Session::OnState(const Frame& frame) {
+  const uint64_t bytes = receiving_state_.size();
+  ++state_requests_;
+  state_bytes_ += bytes;
+  const auto reply = [&services = services_, id = id_, call = frame.call, bytes](StateService::Answer answer) {
+    Session* session = services.find(id);
+    if (session == nullptr) return;
+    --session->state_requests_;
+    session->state_bytes_ -= bytes;
+    Frame out{.type = FrameType::kStateReply, .call = call};
+    if (answer.status.ok()) {
+      const auto data = std::make_shared<std::vector<std::byte>>(std::move(answer.data));
+      session->writer_.Push(out, *data, [data](const Status&) {}, answer.head);
+      session->Wrote();
+    } else {
+      session->Reply(out, answer.status);
+    }
+    if (session->paused_ && !session->waiting_deadline_) session->Resume();
+  };
+  services_.state.Request(id_, frame.call, frame.code, std::exchange(receiving_state_, {}), DeadlineOf(frame), reply);
+}
+
+void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) {
+  const std::string name(reinterpret_cast<const char*>(payload.data()), payload.size());
+  const Frame out{.type = FrameType::kResolved, .call = frame.call};
+  if (Status status = protocol::ValidateName(name, "function name"); !status.ok()) return Reply(out, status);
+  services_.functions.Ask(id_, name, DeadlineOf(frame),
+                          [&services = services_, id = id_, out](const Result<ResolvedFunction>& found) {
+                            Session* session = services.find(id);
+                            if (session == nullptr) return;
+                            if (!found.ok()) return session->Reply(out, found.status());
+                            Frame resolved = out;
+                            resolved.function = found.value().index;
+                            resolved.aux = found.value().flags;
+                            session->writer_.Push(resolved);
+                            session->Wrote();
+                          });
+}
+
+void Session::OnUpgrade(std::span<const std::byte> payload) {
+  Result<protocol::UpgradeRequest> request = protocol::DecodeUpgradeRequest(payload);
+  Result<protocol::UpgradeOffer> offer =
+      !request ? Result<protocol::UpgradeOffer>(request.status())
+      : request->transport != "shm"
+          ? Result<protocol::UpgradeOffer>(
+                Status(Code::kUpgradeFailed, "this host does not do transport \"" + request->transport + "\""))
+          : services_.windows.Offer(id_, hello_.client_pid, request->window_bytes);
+  protocol::UpgradeOffer answer;
+  if (offer) {
+    answer = *std::move(offer);
+  } else {
+    answer.refused = protocol::Reject{.code = offer.status().code(), .message = offer.status().message()};
+  }
+  writer_.PushCopy({.type = FrameType::kUpgradeOffer}, protocol::Encode(answer));
+  Wrote();
+}
+
+Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) {
+  const Frame out{.type = FrameType::kAdminReply, .call = frame.call};
+  const auto op = static_cast<protocol::AdminOp>(frame.code);
+  switch (op) {
+    case protocol::AdminOp::kDrain:
+      if (hello_.role != protocol::Role::kAdmin) {
+        Reply(out, Status(Code::kTokenInvalid, "only an administrator may drain a process"));
+        return Status::Ok();
+      }
+      [[fallthrough]];
+    case protocol::AdminOp::kStats:
+    case protocol::AdminOp::kInspect:
+      services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()), frame.call);
+      return Status::Ok();
+  }
+  Reply(out, Status(Code::kUnsupported, "unknown operation " + std::to_string(frame.code)));
+  return Status::Ok();
+}
+
+void Session::ReplyAdmin(uint64_t call, const Result<std::string>& text) {
+  const Frame out{.type = FrameType::kAdminReply, .call = call};
+  if (!text.ok()) return Reply(out, text.status());
+  writer_.PushCopy(out, std::as_bytes(std::span(text.value())));
+  Wrote();
+}
+
+}  // namespace praas::host

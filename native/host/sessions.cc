@@ -1,0 +1,131 @@
+#include "host/sessions.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+
+namespace praas::host {
+
+Sessions::Sessions(SessionServices& services) : services_(services) {
+  services_.find = [this](uint64_t id) { return Find(id); };
+  services_.wrote = [this](Session& session) { wrote_.push_back(session.id()); };
+  services_.paused = [this](Session& session) { paused_.push_back(session.id()); };
+  services_.closed = [this](Session& session) {
+    by_id_.erase(session.id());
+    closed_.push_back(session.slot());
+    services_.functions.Forget(session.id());
+    services_.windows.SessionClosed(session.id());
+    services_.state.EndSession(session.id());
+  };
+}
+
+Sessions::~Sessions() {
+  StopListening();
+  CloseAll(Status(Code::kConnectionClosed, "the host ends"));
+}
+
+Result<uint16_t> Sessions::Listen(const std::string& host, uint16_t port) {
+  Result<transport::TcpListener> listener = transport::TcpListener::Listen(host, port);
+  if (!listener) return listener.status();
+  Result<EventLoop::WatchId> watch = services_.loop.Watch(listener->fd(), EPOLLIN, [this](uint32_t) { OnAccept(); });
+  if (!watch) return watch.status();
+  listener_.emplace(*std::move(listener));
+  listen_watch_ = *watch;
+  return listener_->port();
+}
+
+void Sessions::StopListening() {
+  services_.loop.Unwatch(listen_watch_);
+  listen_watch_ = 0;
+  listener_.reset();
+}
+
+void Sessions::OnAccept() {
+  // A few at a time: the loop comes back for the rest.
+  for (int i = 0; i < 16; ++i) {
+    Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept();
+    if (!stream || *stream == nullptr) return;
+    const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(), [this](const auto& known) {
+      return !slots_[known.second]->open();
+    });
+    // Who has not shown a token yet may not use up what the others need; the stream closes here.
+    if (handshakes >= static_cast<std::ptrdiff_t>(kMaxHandshakes)) continue;
+    Add(std::move(*stream));
+  }
+}
+
+void Sessions::Add(std::unique_ptr<transport::ByteStream> stream) {
+  const auto free = std::find(slots_.begin(), slots_.end(), nullptr);
+  const auto slot = static_cast<uint32_t>(free - slots_.begin());
+  if (free == slots_.end()) slots_.emplace_back();
+  const uint64_t id = next_id_++;
+  slots_[slot] = std::make_unique<Session>(services_, slot, id, std::move(stream));
+  by_id_.emplace(id, slot);
+  if (Status status = slots_[slot]->Start(); !status.ok()) slots_[slot]->Close(status);
+}
+
+Session* Sessions::Find(uint64_t id) {
+  const auto found = by_id_.find(id);
+  return found == by_id_.end() ? nullptr : slots_[found->second].get();
+}
+
+void Sessions::Completed(uint32_t index) {
+  const uint32_t slot = services_.calls.entry(index).connection_index;
+  if (slot < slots_.size() && slots_[slot] != nullptr) {
+    slots_[slot]->Completed(index);
+  } else {
+    services_.calls.Free(index);
+  }
+}
+
+void Sessions::PumpStreams() {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] != nullptr && slots_[slot]->open()) slots_[slot]->PumpStreams();
+  }
+}
+
+void Sessions::Goodbye(const Status& why) {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] != nullptr) slots_[slot]->Goodbye(why);
+  }
+}
+
+void Sessions::Resume() {
+  const std::vector<uint64_t> paused = std::exchange(paused_, {});
+  for (const uint64_t id : paused) {
+    if (Session* session = Find(id)) session->Resume();
+  }
+}
+
+void Sessions::Settle() {
+  // Flushing may write again (credit, replies of calls that were let in): to the end.
+  while (!wrote_.empty()) {
+    const std::vector<uint64_t> wrote = std::exchange(wrote_, {});
+    for (const uint64_t id : wrote) {
+      if (Session* session = Find(id)) session->Flush();
+    }
+  }
+  Bury();
+}
+
+void Sessions::Bury() {
+  std::erase_if(closed_, [this](uint32_t slot) {
+    if (slots_[slot]->in_flight() > 0) return false;
+    slots_[slot].reset();
+    return true;
+  });
+}
+
+void Sessions::Tick(uint64_t now_ns) {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] != nullptr) slots_[slot]->Tick(now_ns);
+  }
+}
+
+void Sessions::CloseAll(const Status& why) {
+  for (size_t slot = 0; slot < slots_.size(); ++slot) {
+    if (slots_[slot] != nullptr) slots_[slot]->Close(why);
+  }
+}
+
+}  // namespace praas::host

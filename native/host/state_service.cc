@@ -1,0 +1,299 @@
+#include "host/state_service.h"
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+#include "base/clock.h"
+
+namespace praas::host {
+namespace {
+
+using protocol::StateOp;
+using protocol::StateReply;
+using protocol::StateRequest;
+using state::StateStore;
+
+/// How long a single look at a lock may wait for the state's internal mutex; a stuck owner is killed well before.
+constexpr uint64_t kMutexNs = 2'000'000'000;
+
+std::chrono::steady_clock::time_point ToTimePoint(uint64_t monotonic_ns) {
+  return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
+}
+
+protocol::KeyInfo ToWire(const state::KeyInfo& info) {
+  return {.key = info.key,
+          .kind = static_cast<uint32_t>(info.kind),
+          .element_type = info.element_type,
+          .bytes = info.bytes,
+          .version = info.version,
+          .modified_wall_ns = info.modified_wall_ns};
+}
+
+StateService::Answer Ok(StateOp op, const StateReply& reply) {
+  return {.status = {}, .head = protocol::EncodeHead(op, reply), .data = {}};
+}
+
+StateService::Answer Error(Status status) { return {.status = std::move(status), .head = {}, .data = {}}; }
+
+}  // namespace
+
+StateService::StateService(EventLoop& loop, Process& process) : loop_(loop), process_(process) {
+  thread_ = std::thread([this] { Run(); });
+}
+
+StateService::~StateService() {
+  {
+    std::lock_guard lock(mutex_);
+    stop_ = true;
+    jobs_.clear();
+  }
+  work_.notify_one();
+  thread_.join();
+}
+
+void StateService::Push(std::function<void()> run, bool first) {
+  {
+    std::lock_guard lock(mutex_);
+    if (stop_) return;
+    if (first) {
+      jobs_.push_front(std::move(run));
+    } else {
+      jobs_.push_back(std::move(run));
+    }
+  }
+  work_.notify_one();
+}
+
+void StateService::LocksChanged() noexcept {
+  {
+    std::lock_guard lock(mutex_);
+    look_at_locks_ = true;
+  }
+  work_.notify_one();
+}
+
+void StateService::Run() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    const auto something = [this] { return stop_ || look_at_locks_ || !jobs_.empty(); };
+    if (const uint64_t deadline_ns = NextLockDeadline(); deadline_ns == kNoDeadline) {
+      work_.wait(lock, something);
+    } else {
+      work_.wait_until(lock, ToTimePoint(deadline_ns), something);
+    }
+    if (stop_) return;
+    look_at_locks_ = false;
+    std::function<void()> job;
+    if (!jobs_.empty()) {
+      job = std::move(jobs_.front());
+      jobs_.pop_front();
+    }
+    lock.unlock();
+    if (job) job();
+    if (!waiting_.empty()) LookAtLocks();
+    job = nullptr;  // what it captured goes outside the lock
+    lock.lock();
+  }
+}
+
+void StateService::Post(Reply reply, Answer answer) {
+  loop_.Post([reply = std::move(reply), answer = std::make_shared<Answer>(std::move(answer))] { reply(std::move(*answer)); });
+}
+
+void StateService::Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload, uint64_t deadline_ns,
+                           Reply reply) {
+  // std::function wants copyable captures; the payload may be large and is not to be copied.
+  auto bytes = std::make_shared<std::vector<std::byte>>(std::move(payload));
+  Push([this, session, call, op, bytes, deadline_ns,
+        reply = std::move(reply)] { Serve(session, call, op, *bytes, deadline_ns, reply); },
+       false);
+}
+
+void StateService::Cancel(uint64_t session, uint64_t call) {
+  Push(
+      [this, session, call] {
+        for (auto waiting = waiting_.begin(); waiting != waiting_.end(); ++waiting) {
+          if (waiting->second.session != session || waiting->second.call != call) continue;
+          (void)process_.state->Unlock(waiting->first, DeadlineIn(kMutexNs));
+          Post(std::move(waiting->second.reply), Error(Status(Code::kInvocationCancelled, "the lock request was cancelled")));
+          waiting_.erase(waiting);
+          return;
+        }
+      },
+      false);
+}
+
+void StateService::EndSession(uint64_t session) {
+  Push(
+      [this, session] {
+        std::erase_if(waiting_, [&](const auto& waiting) { return waiting.second.session == session; });
+        std::erase_if(held_, [&](const auto& held) { return held.second == session; });
+        // A failure means the state is broken for good; the locks then go with the host.
+        (void)process_.state->UnlockAll({dispatch::kHostParticipant, session}, DeadlineIn(kMutexNs));
+      },
+      false);
+}
+
+void StateService::Chore(std::function<void()> work, std::function<void()> done) {
+  Push(
+      [this, work = std::move(work), done = std::move(done)] {
+        work();
+        loop_.Post(done);
+      },
+      true);
+}
+
+void StateService::Serve(uint64_t session, uint64_t call, uint16_t op, const std::vector<std::byte>& payload,
+                         uint64_t deadline_ns, Reply reply) {
+  Result<StateRequest> request = protocol::DecodeStateRequest(op, payload);
+  if (!request) return Post(std::move(reply), Error(request.status()));
+  if (NowNs() >= deadline_ns) {
+    return Post(std::move(reply), Error(Status(Code::kInvocationTimeout, "the state request missed its deadline")));
+  }
+  if (request->op == StateOp::kLock) return Lock(session, call, *request, deadline_ns, std::move(reply));
+  Post(std::move(reply), request->op == StateOp::kUnlock ? Unlock(session, request->lock, deadline_ns)
+                                                         : Execute(*request, deadline_ns));
+}
+
+StateService::Answer StateService::Execute(const StateRequest& request, uint64_t deadline_ns) {
+  StateStore& store = *process_.state;
+  StateReply reply;
+  switch (request.op) {
+    case StateOp::kGet:
+      return Get(request, deadline_ns);
+    case StateOp::kSet: {
+      Result<uint64_t> version = store.Set(
+          request.key, request.data, {.if_version = request.version, .offset = request.offset, .deadline_ns = deadline_ns});
+      if (!version) return Error(version.status());
+      reply.version = *version;
+      return Ok(request.op, reply);
+    }
+    case StateOp::kAppend: {
+      Result<uint64_t> version = store.Append(request.key, request.data, deadline_ns);
+      if (!version) return Error(version.status());
+      reply.version = *version;
+      return Ok(request.op, reply);
+    }
+    case StateOp::kDelete: {
+      Result<bool> existed = store.Delete(request.key, request.version, deadline_ns);
+      if (!existed) return Error(existed.status());
+      reply.existed = *existed;
+      return Ok(request.op, reply);
+    }
+    case StateOp::kStat: {
+      Result<state::KeyInfo> info = store.Stat(request.key, deadline_ns);
+      if (!info) return Error(info.status());
+      reply.infos.push_back(ToWire(*info));
+      return Ok(request.op, reply);
+    }
+    case StateOp::kKeys: {
+      Result<std::vector<state::KeyInfo>> infos = store.Keys(
+          request.prefix, request.after, std::min(request.limit, protocol::kMaxKeysPerReply), deadline_ns);
+      if (!infos) return Error(infos.status());
+      for (const state::KeyInfo& info : *infos) reply.infos.push_back(ToWire(info));
+      return Ok(request.op, reply);
+    }
+    case StateOp::kLock:
+    case StateOp::kUnlock:
+      break;
+  }
+  return Error(Status(Code::kProtocolInvalid, "unknown state operation"));
+}
+
+StateService::Answer StateService::Get(const StateRequest& request, uint64_t deadline_ns) {
+  StateStore& store = *process_.state;
+  Result<state::KeyInfo> info = store.Stat(request.key, deadline_ns);
+  if (!info) return Error(info.status());
+  const uint64_t offset = request.offset.value_or(0);
+  if (offset > info->bytes) {
+    return Error(Status(Code::kStateRange, "offset " + std::to_string(offset) + " lies behind the " +
+                                               std::to_string(info->bytes) + " bytes of \"" + request.key + "\""));
+  }
+  const uint64_t wanted = std::min(request.length.value_or(info->bytes - offset), info->bytes - offset);
+  if (wanted > process_.assignment.max_contiguous) {
+    return Error(Status(Code::kPayloadTooLarge, "\"" + request.key + "\" has " + std::to_string(wanted) +
+                                                    " bytes; at most " + std::to_string(process_.assignment.max_contiguous) +
+                                                    " travel at once, read it in parts"));
+  }
+  Answer answer;
+  const bool whole = !request.offset && !request.length;
+  if (whole) {
+    state::KeyInfo of_data;
+    Result<std::vector<std::byte>> bytes = store.Get(request.key, deadline_ns, &of_data);
+    if (!bytes) return Error(bytes.status());
+    if (bytes->size() > process_.assignment.max_contiguous) {
+      return Error(Status(Code::kPayloadTooLarge, "\"" + request.key + "\" has grown beyond what travels at once"));
+    }
+    *info = std::move(of_data);
+    answer.data = std::move(*bytes);
+  } else if (wanted > 0) {
+    answer.data.resize(wanted);
+    Result<uint64_t> got = store.Read(request.key, offset, answer.data, deadline_ns);
+    if (!got) return Error(got.status());
+    answer.data.resize(*got);
+  }
+  StateReply reply;
+  reply.infos.push_back(ToWire(*info));
+  reply.data = answer.data;
+  answer.head = protocol::EncodeHead(StateOp::kGet, reply);
+  return answer;
+}
+
+void StateService::Lock(uint64_t session, uint64_t call, const StateRequest& request, uint64_t deadline_ns,
+                        Reply reply) {
+  const auto mode = request.mode == protocol::LockMode::kWrite ? StateStore::LockMode::kWrite : StateStore::LockMode::kRead;
+  Result<StateStore::LockTicket> ticket = process_.state->Lock(request.key, mode, {dispatch::kHostParticipant, session},
+                                                               std::min(deadline_ns, DeadlineIn(kMutexNs)));
+  if (!ticket) return Post(std::move(reply), Error(ticket.status()));
+  if (!ticket->granted) {
+    waiting_.emplace(ticket->holder, Waiting{session, call, deadline_ns, std::move(reply)});
+    return;
+  }
+  held_[ticket->holder] = session;
+  StateReply granted;
+  granted.lock = ticket->holder;
+  Post(std::move(reply), Ok(StateOp::kLock, granted));
+}
+
+StateService::Answer StateService::Unlock(uint64_t session, uint64_t lock, uint64_t deadline_ns) {
+  // A client can name any number: only its own locks count.
+  const auto held = lock <= UINT32_MAX ? held_.find(static_cast<uint32_t>(lock)) : held_.end();
+  if (held == held_.end() || held->second != session) {
+    return Error(Status(Code::kStateLockLost, "this connection does not hold lock " + std::to_string(lock)));
+  }
+  Status status = process_.state->Unlock(held->first, deadline_ns);
+  if (status.ok() || status.code() == Code::kStateLockLost) held_.erase(held);
+  if (!status.ok()) return Error(std::move(status));
+  return Ok(StateOp::kUnlock, {});
+}
+
+uint64_t StateService::NextLockDeadline() const noexcept {
+  uint64_t next = kNoDeadline;
+  for (const auto& [holder, waiting] : waiting_) next = std::min(next, waiting.deadline_ns);
+  return next;
+}
+
+void StateService::LookAtLocks() {
+  const uint64_t now = NowNs();
+  for (auto waiting = waiting_.begin(); waiting != waiting_.end();) {
+    const uint32_t holder = waiting->first;
+    const bool granted = process_.state->LockGranted(holder);
+    if (!granted && waiting->second.deadline_ns > now) {
+      ++waiting;
+      continue;
+    }
+    if (granted) {
+      held_[holder] = waiting->second.session;
+      StateReply reply;
+      reply.lock = holder;
+      Post(std::move(waiting->second.reply), Ok(StateOp::kLock, reply));
+    } else {
+      (void)process_.state->Unlock(holder, DeadlineIn(kMutexNs));
+      Post(std::move(waiting->second.reply), Error(Status(Code::kStateLockTimeout, "the lock was not granted in time")));
+    }
+    waiting = waiting_.erase(waiting);
+  }
+}
+
+}  // namespace praas::host

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <condition_variable>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "base/result.h"
+#include "host/event_loop.h"
+#include "host/process.h"
+#include "protocol/state_messages.h"
+
+namespace praas::host {
+
+/// The host's service thread: everything that may wait for an internal mutex or copy much, so that the I/O thread never
+/// does. Serves clients' state requests and locks in order of arrival, and chores of the host before these.
+class StateService {
+ public:
+  struct Answer {
+    Status status;
+    std::vector<std::byte> head;  // of the kStateReply's payload, when ok
+    std::vector<std::byte> data;  // and what follows it
+  };
+  using Reply = std::function<void(Answer)>;  // runs on the I/O thread
+
+  StateService(EventLoop& loop, Process& process);
+  ~StateService();  // finishes the job in hand, drops the rest
+
+  /// `payload` is the request as it came. `session` owns the locks it takes.
+  void Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload, uint64_t deadline_ns, Reply reply);
+  /// Withdraws a lock request that still waits: it is answered with kInvocationCancelled.
+  void Cancel(uint64_t session, uint64_t call);
+  /// Releases every lock of a session and drops what it still waits for; no reply of it runs after its requests in hand.
+  void EndSession(uint64_t session);
+  /// Runs on the service thread before any waiting request; then `done` on the I/O thread.
+  void Chore(std::function<void()> work, std::function<void()> done);
+  /// From any thread: a lock one of the sessions waits for may have been granted.
+  void LocksChanged() noexcept;
+
+ private:
+  struct Waiting {  // for a lock
+    uint64_t session;
+    uint64_t call;
+    uint64_t deadline_ns;
+    Reply reply;
+  };
+
+  void Run();
+  void Push(std::function<void()> run, bool first);
+  void Post(Reply reply, Answer answer);
+  void Serve(uint64_t session, uint64_t call, uint16_t op, const std::vector<std::byte>& payload, uint64_t deadline_ns, Reply reply);
+  [[nodiscard]] Answer Execute(const protocol::StateRequest& request, uint64_t deadline_ns);
+  [[nodiscard]] Answer Get(const protocol::StateRequest& request, uint64_t deadline_ns);
+  void Lock(uint64_t session, uint64_t call, const protocol::StateRequest& request, uint64_t deadline_ns, Reply reply);
+  [[nodiscard]] Answer Unlock(uint64_t session, uint64_t lock, uint64_t deadline_ns);
+  void LookAtLocks();
+  [[nodiscard]] uint64_t NextLockDeadline() const noexcept;
+
+  EventLoop& loop_;
+  Process& process_;
+  std::mutex mutex_;
+  std::condition_variable work_;
+  std::deque<std::function<void()>> jobs_;
+  bool stop_ = false;
+  bool look_at_locks_ = false;
+  // Service thread only.
+  std::map<uint32_t, Waiting> waiting_;       // by holder
+  std::map<uint32_t, uint64_t> held_;         // holder → session
+  std::thread thread_;
+};
+
+}  // namespace praas::host

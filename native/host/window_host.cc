@@ -1,0 +1,410 @@
+#include "host/window_host.h"
+
+#include <fcntl.h>
+#include <sys/epoll.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/clock.h"
+#include "window/handover.h"
+#include "window/intake.h"
+#include "window/layout.h"
+
+namespace praas::host {
+namespace {
+
+constexpr uint64_t kNonceNs = 5'000'000'000;
+constexpr size_t kMaxOffers = 1024;
+constexpr size_t kMaxArrivals = 64;
+
+enum SlotState : uint32_t { kSlotFree = 0, kSlotOpen = 1, kSlotClosing = 2 };
+
+Result<UniqueFd> Duplicate(int fd) {
+  UniqueFd copy(::fcntl(fd, F_DUPFD_CLOEXEC, 3));
+  if (!copy) return Status::System("fcntl(F_DUPFD_CLOEXEC)");
+  return copy;
+}
+
+Result<UniqueFd> ListenAt(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return Status(Code::kUpgradeFailed, "the path of the window socket has more than " +
+                                            std::to_string(sizeof address.sun_path - 1) + " bytes: " + path);
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!socket) return Status::System("socket(AF_UNIX)");
+  ::unlink(path.c_str());  // of a host that was killed; the segment's lock says that none lives
+  const mode_t before = ::umask(0177);
+  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
+  const int error = errno;
+  ::umask(before);
+  if (bound != 0) return Status::System("bind(" + path + ")", error);
+  if (::listen(socket.get(), 64) != 0) return Status::System("listen(" + path + ")");
+  return socket;
+}
+
+}  // namespace
+
+WindowHost::WindowHost(EventLoop& loop, Process& process, Calls& calls) : loop_(loop), process_(process), calls_(calls) {}
+
+WindowHost::~WindowHost() {
+  loop_.Unwatch(listen_watch_);
+  for (auto& [id, arrival] : arrivals_) loop_.Unwatch(arrival.watch);
+  for (auto& [index, window] : windows_) {
+    loop_.Unwatch(window.watch);
+    process_.segment->window(index).state.store(kSlotFree);
+  }
+}
+
+void WindowHost::Listen() {
+  const std::string& path = process_.assignment.socket;
+  if (path.empty()) return;
+  Status status = process_.objects.Add("socket", path);
+  if (status.ok()) {
+    Result<UniqueFd> socket = ListenAt(path);
+    if (socket) {
+      Result<EventLoop::WatchId> watch = loop_.Watch(socket->get(), EPOLLIN, [this](uint32_t) { OnConnect(); });
+      if (watch) {
+        listen_watch_ = *watch;
+        listener_ = std::move(*socket);
+        return;
+      }
+      status = watch.status();
+    } else {
+      status = socket.status();
+    }
+  }
+  unavailable_ = status.message();
+}
+
+Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
+  if (!available()) return Status(Code::kUpgradeFailed, unavailable_);
+  if (offers_.size() >= kMaxOffers) return Status(Code::kUpgradeFailed, "too many clients are upgrading");
+  for (const auto& [index, window] : windows_) {
+    if (window.session == session && !window.closing) return Status(Code::kUpgradeFailed, "the session has a window");
+  }
+  std::string nonce(window::kNonceBytes, '\0');
+  if (::getrandom(nonce.data(), nonce.size(), 0) != static_cast<ssize_t>(nonce.size())) {
+    return Status::System("getrandom").WithContext("nonce");
+  }
+  const uint64_t limit = process_.assignment.window_bytes;
+  const uint64_t bytes = window_bytes == 0 ? limit : std::min(window_bytes, limit);
+  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs)});
+  return protocol::UpgradeOffer{.socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
+}
+
+void WindowHost::OnConnect() {
+  UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (!socket || arrivals_.size() >= kMaxArrivals) return;
+  const uint64_t id = next_arrival_++;
+  Result<EventLoop::WatchId> watch = loop_.Watch(socket.get(), EPOLLIN, [this, id](uint32_t) { OnArrival(id); });
+  if (!watch) return;
+  arrivals_.emplace(id, Arrival{std::move(socket), *watch, DeadlineIn(kNonceNs)});
+}
+
+void WindowHost::OnArrival(uint64_t id) {
+  const auto found = arrivals_.find(id);
+  if (found == arrivals_.end()) return;
+  const int socket = found->second.socket.get();
+  Result<std::optional<std::string>> nonce = window::ReadNonce(socket);
+  if (nonce && !nonce->has_value()) return;
+  if (nonce) {
+    if (const auto offer = offers_.find(**nonce); offer != offers_.end()) {
+      const OfferMade made = offer->second;
+      offers_.erase(offer);  // used once, whatever comes of it
+      // A failure closes the socket, which is what tells the client.
+      if (made.expires_ns > NowNs() && lives(made.session)) (void)HandOver(socket, made);
+    }
+  }
+  DropArrival(id);
+}
+
+void WindowHost::DropArrival(uint64_t id) {
+  const auto found = arrivals_.find(id);
+  if (found == arrivals_.end()) return;
+  loop_.Unwatch(found->second.watch);
+  arrivals_.erase(found);
+}
+
+Result<uint32_t> WindowHost::FreeSlot() {
+  segment::Region& region = process_.header().windows;
+  const uint32_t committed = region.committed.load();
+  // A new slot rather than one used before, while that is cheap: a worker may still have the former window mapped.
+  const auto used = static_cast<uint32_t>(windows_.size() + free_.size());
+  if (used < std::max(committed, 64u) && used < segment::kMaxWindows) {
+    if (Status status = process_.segment->Commit(region, used + 1); !status.ok()) return status;
+    return used;
+  }
+  if (!free_.empty()) {
+    const uint32_t index = free_.front();
+    free_.pop_front();
+    return index;
+  }
+  if (used >= segment::kMaxWindows) {
+    return Status(Code::kUpgradeFailed, "all " + std::to_string(segment::kMaxWindows) + " windows are in use");
+  }
+  if (Status status = process_.segment->Commit(region, used + 1); !status.ok()) return status;
+  return used;
+}
+
+Status WindowHost::HandOver(int socket, const OfferMade& offer) {
+  Result<window::ServerWindow::Created> created = window::ServerWindow::Create(offer.window_bytes);
+  if (!created) return created.status();
+  Result<UniqueFd> memory = Duplicate(created->memfd.get());
+  if (!memory) return memory.status();
+  Result<UniqueFd> complete = Duplicate(created->complete_event.get());
+  if (!complete) return complete.status();
+  Result<uint32_t> index = FreeSlot();
+  if (!index) return index.status();
+
+  segment::WindowSlot& slot = process_.segment->window(*index);
+  slot.generation.fetch_add(1);
+  slot.connection_id = offer.session;
+  slot.bytes = offer.window_bytes;
+  slot.client_pid = offer.client_pid;
+  slot.calls.store(0);
+  slot.in_flight.store(0);
+  slot.poller.store(0);
+  slot.consumer.store(0);
+  Result<std::unique_ptr<window::ServerWindow>> mapped =
+      window::ServerWindow::Map(*process_.segment, *index, std::move(*memory), std::move(*complete));
+  Status status = mapped ? Status::Ok() : mapped.status();
+  if (status.ok()) {
+    const int event = created->submit_event.get();
+    Result<EventLoop::WatchId> watch =
+        loop_.Watch(event, EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
+    if (watch) {
+      status = window::Send(socket, created->memfd.get(), event, created->complete_event.get(), (*mapped)->bytes());
+      if (status.ok()) {
+        Window& window = windows_[*index];
+        window.mapped = std::move(*mapped);
+        window.submit_event = std::move(created->submit_event);
+        window.watch = *watch;
+        window.session = offer.session;
+        slot.state.store(kSlotOpen, std::memory_order_release);
+        OfferToPoller();
+        return status;
+      }
+      loop_.Unwatch(*watch);
+    } else {
+      status = watch.status();
+    }
+  }
+  free_.push_back(*index);
+  return status;
+}
+
+void WindowHost::OfferToPoller() {
+  // Every worker that polls may take it; the first one that looks does.
+  segment::Header& header = process_.header();
+  for (uint32_t group = 0; group < dispatch::kMaxParticipants / 64; ++group) {
+    for (uint64_t bits = header.hot[group].load(std::memory_order_relaxed); bits != 0; bits &= bits - 1) {
+      const auto participant = static_cast<uint16_t>(group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits)));
+      process_.dispatcher->Notify(participant, dispatch::kNoticeWindow);
+    }
+  }
+}
+
+void WindowHost::OnSubmitEvent(uint32_t index) {
+  const auto found = windows_.find(index);
+  if (found == windows_.end()) return;
+  uint64_t count = 0;
+  [[maybe_unused]] const ssize_t got = ::read(found->second.submit_event.get(), &count, sizeof count);
+  Consume(index);
+  // Its client had to signal, so nobody polls it, or whoever does is busy.
+  if (process_.segment->window(index).poller.load(std::memory_order_relaxed) == 0) OfferToPoller();
+}
+
+void WindowHost::Consume(uint32_t index) {
+  const auto found = windows_.find(index);
+  if (found == windows_.end() || found->second.closing) return;
+  Window& window = found->second;
+  window.waiting = false;
+  bool stopped = false;
+  do {
+    if (!window.mapped->TryConsume(dispatch::kHostParticipant)) return;
+    while (const std::optional<window::Submission> submission = window.mapped->Peek()) {
+      const Taken taken =
+          submission->room_given ? TakeRoom(window, index, *submission) : TakeCall(window, index, *submission);
+      if (taken == Taken::kNoRoom) {
+        window.waiting = stopped = true;
+        break;
+      }
+      window.mapped->Taken();
+    }
+  } while (window.mapped->EndConsume(dispatch::kHostParticipant) && !stopped);
+}
+
+void WindowHost::Answer(Window& window, const window::Submission& submission, Code code, std::string_view message) {
+  (void)window.mapped->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(code), message);
+}
+
+WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const window::Submission& submission) {
+  if (const Status refused = refuses(); !refused.ok()) {
+    Answer(window, submission, refused.code(), refused.message());
+    return Taken::kYes;
+  }
+  const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
+  if (submission.entry >= 0 && static_cast<uint32_t>(submission.entry) < calls_.capacity()) {
+    // A consumer died between posting and taking: its entry is in the table.
+    const auto noted = static_cast<uint32_t>(submission.entry);
+    const std::optional<Calls::View> view = calls_.Look(noted);
+    if (view && view->origin == dispatch::Origin::kWindow && view->origin_index == index && view->origin_call == origin_call) {
+      return Taken::kYes;
+    }
+  }
+  if (submission.function >= process_.header().function_count.load(std::memory_order_acquire)) {
+    Answer(window, submission, Code::kFunctionUnknown, "no such function index; resolve the name first");
+    return Taken::kYes;
+  }
+  const std::optional<uint32_t> entry = calls_.TryReserve();
+  if (!entry) {
+    // No room until its deadline: it will not get better for it.
+    if (submission.deadline_ns > NowNs()) return Taken::kNoRoom;
+    Answer(window, submission, Code::kBackpressure, "the process had no room for the call until its deadline");
+    return Taken::kYes;
+  }
+  window::FillEntry(calls_.entry(*entry), submission, index);
+  window.mapped->Note(submission.call, *entry);
+  calls_.Post(*entry);
+  return Taken::kYes;
+}
+
+WindowHost::Taken WindowHost::TakeRoom(Window& window, uint32_t index, const window::Submission& submission) {
+  const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
+  if (!process_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(index), origin_call)) {
+    Answer(window, submission, Code::kProtocolInvalid, "room for a result that does not wait");
+    return Taken::kYes;
+  }
+  if (window.mapped->cancelled(submission.call)) {
+    calls_.entry(submission.parked).input = {};
+    calls_.Free(submission.parked);
+    Answer(window, submission, Code::kInvocationCancelled, "cancelled");
+    return Taken::kYes;
+  }
+  window::FillDelivery(calls_.entry(submission.parked), submission);
+  calls_.Post(submission.parked);
+  return Taken::kYes;
+}
+
+void WindowHost::Resume() {
+  std::vector<uint32_t> waiting;
+  for (const auto& [index, window] : windows_) {
+    if (window.waiting) waiting.push_back(index);
+  }
+  for (const uint32_t index : waiting) Consume(index);
+}
+
+void WindowHost::Fail(uint32_t entry, const Status& why) {
+  dispatch::CallEntry& failed = calls_.entry(entry);
+  if (const auto found = windows_.find(failed.origin_index); found != windows_.end()) {
+    (void)found->second.mapped->CompleteError(window::OriginCallIndex(failed.origin_call),
+                                              window::OriginSequence(failed.origin_call),
+                                              static_cast<uint32_t>(why.code()), why.message());
+  }
+  calls_.Free(entry);
+}
+
+void WindowHost::Reclaim(uint16_t dead) {
+  std::vector<uint32_t> again;
+  for (auto& [index, window] : windows_) {
+    if (window.mapped->Reclaim(dead)) again.push_back(index);
+  }
+  for (const uint32_t index : again) Consume(index);
+  OfferToPoller();
+}
+
+Result<worker::ControlMessage> WindowHost::ForWorker(uint32_t index) const {
+  const uint32_t generation =
+      index < process_.header().windows.committed.load() ? process_.segment->window(index).generation.load() : 0;
+  const auto found = windows_.find(index);
+  if (found == windows_.end()) {
+    return worker::ControlMessage{.type = worker::ControlType::kWindowGone, .index = index, .generation = generation};
+  }
+  worker::ControlMessage message{.type = worker::ControlType::kWindow, .index = index, .generation = generation};
+  for (const int fd : {found->second.mapped->memfd(), found->second.mapped->complete_event()}) {
+    Result<UniqueFd> copy = Duplicate(fd);
+    if (!copy) return copy.status();
+    message.fds.push_back(std::move(*copy));
+  }
+  return message;
+}
+
+void WindowHost::SessionClosed(uint64_t session) {
+  std::erase_if(offers_, [&](const auto& offer) { return offer.second.session == session; });
+  for (auto& [index, window] : windows_) {
+    if (window.session != session || window.closing) continue;
+    window.closing = true;
+    ++closing_;
+    process_.segment->window(index).state.store(kSlotClosing);
+    loop_.Unwatch(window.watch);
+    window.watch = 0;
+  }
+  Tick(NowNs());
+}
+
+/// Cancels what is queued or running, drops what is parked. true: nothing of this window is left in the call table.
+bool WindowHost::CancelCalls(uint32_t index) {
+  bool none = true;
+  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
+    const std::optional<Calls::View> view = calls_.Look(entry);
+    if (!view || view->origin != dispatch::Origin::kWindow || view->origin_index != index) continue;
+    dispatch::CallEntry& call = calls_.entry(entry);
+    if (view->word.state == dispatch::CallState::kParked &&
+        process_.dispatcher->Unpark(entry, static_cast<uint16_t>(index), view->origin_call)) {
+      call.input = {};
+      calls_.Free(entry);
+    } else if (view->running() &&
+               process_.dispatcher->Cancel(entry, view->word.generation, Code::kInvocationCancelled)) {
+      call.input = {};
+      call.output = {};
+      calls_.Free(entry);
+    } else {
+      none = false;
+    }
+  }
+  return none;
+}
+
+void WindowHost::Release(uint32_t index) {
+  Window& window = windows_.at(index);
+  segment::WindowSlot& slot = process_.segment->window(index);
+  slot.poller.store(0);
+  slot.generation.fetch_add(1);
+  slot.state.store(kSlotFree);
+  slot.consumer.store(0);
+  tell_workers({.type = worker::ControlType::kWindowGone, .index = index, .generation = slot.generation.load()});
+  if (window.closing) --closing_;
+  windows_.erase(index);
+  free_.push_back(index);
+}
+
+void WindowHost::Tick(uint64_t now_ns) {
+  std::erase_if(offers_, [&](const auto& offer) { return offer.second.expires_ns <= now_ns; });
+  std::vector<uint64_t> late;
+  for (const auto& [id, arrival] : arrivals_) {
+    if (arrival.expires_ns <= now_ns) late.push_back(id);
+  }
+  for (const uint64_t id : late) DropArrival(id);
+  if (closing_ == 0) return;
+  std::vector<uint32_t> unused;
+  for (auto& [index, window] : windows_) {
+    if (!window.closing) continue;
+    // As its consumer for good the host keeps workers from making new calls of what the client has left in the ring.
+    window.held = window.held || window.mapped->TryConsume(dispatch::kHostParticipant);
+    const bool none = CancelCalls(index);
+    if (window.held && none) unused.push_back(index);
+  }
+  for (const uint32_t index : unused) Release(index);
+}
+
+}  // namespace praas::host

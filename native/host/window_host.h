@@ -1,0 +1,111 @@
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "host/calls.h"
+#include "host/event_loop.h"
+#include "host/process.h"
+#include "protocol/messages.h"
+#include "window/server_window.h"
+#include "worker/control.h"
+
+namespace praas::host {
+
+/// The windows of same-host clients as the host sees them: hands them over, takes over submission rings whose clients had to
+/// signal, gives their descriptors to workers, and takes them back when clients are gone. I/O thread.
+///
+/// A window's life: offered (a nonce) → open → closing (its client is gone; the host holds its submission ring) → free, once
+/// no entry of the call table names it.
+class WindowHost {
+ public:
+  WindowHost(EventLoop& loop, Process& process, Calls& calls);
+  ~WindowHost();
+
+  /// Why submissions are refused (kProcessDraining, kProcessFailed), ok otherwise; and whether a session still lives.
+  std::function<Status()> refuses;
+  std::function<bool(uint64_t session)> lives;
+  /// Tells every worker (kWindowGone).
+  std::function<void(const worker::ControlMessage&)> tell_workers;
+
+  /// Listens at the assignment's socket. A failure means that there is no shm transport, for the reason `Offer` then gives.
+  void Listen();
+  [[nodiscard]] bool available() const noexcept { return static_cast<bool>(listener_); }
+
+  /// A one-time nonce for a client. kUpgradeFailed says why not.
+  [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes);
+  void SessionClosed(uint64_t session);
+
+  /// Descriptors of window `index` for a worker; empty `fds` when it is gone.
+  [[nodiscard]] Result<worker::ControlMessage> ForWorker(uint32_t index) const;
+  /// There may be room in the call table again.
+  void Resume();
+  /// Calls whose worker died or that missed their deadline: answers the client, frees the entry.
+  void Fail(uint32_t entry, const Status& why);
+  /// A dead worker polled or consumed.
+  void Reclaim(uint16_t dead);
+  /// Frees closing windows that nobody uses any more, drops late nonces.
+  void Tick(uint64_t now_ns);
+  [[nodiscard]] bool busy() const noexcept { return !offers_.empty() || closing_ > 0 || !arrivals_.empty(); }
+  [[nodiscard]] uint32_t open_count() const noexcept { return static_cast<uint32_t>(windows_.size()) - closing_; }
+
+ private:
+  struct OfferMade {
+    uint64_t session;
+    int32_t client_pid;
+    uint64_t window_bytes;
+    uint64_t expires_ns;
+  };
+  struct Arrival {  // connected to the socket, its nonce not read yet
+    UniqueFd socket;
+    EventLoop::WatchId watch = 0;
+    uint64_t expires_ns = 0;
+  };
+  struct Window {
+    std::unique_ptr<window::ServerWindow> mapped;
+    UniqueFd submit_event;
+    EventLoop::WatchId watch = 0;
+    uint64_t session = 0;
+    bool closing = false;
+    bool held = false;     // closing, and the host is the consumer for good
+    bool waiting = false;  // submissions wait for room in the call table
+  };
+
+  void OnConnect();
+  void OnArrival(uint64_t id);
+  void DropArrival(uint64_t id);
+  [[nodiscard]] Status HandOver(int socket, const OfferMade& offer);
+  [[nodiscard]] Result<uint32_t> FreeSlot();
+  void OnSubmitEvent(uint32_t index);
+  void Consume(uint32_t index);
+  enum class Taken { kYes, kNoRoom };
+  [[nodiscard]] Taken TakeCall(Window& window, uint32_t index, const window::Submission& submission);
+  [[nodiscard]] Taken TakeRoom(Window& window, uint32_t index, const window::Submission& submission);
+  void Answer(Window& window, const window::Submission& submission, Code code, std::string_view message);
+  void OfferToPoller();
+  [[nodiscard]] bool CancelCalls(uint32_t index);
+  void Release(uint32_t index);
+
+  EventLoop& loop_;
+  Process& process_;
+  Calls& calls_;
+  UniqueFd listener_;
+  EventLoop::WatchId listen_watch_ = 0;
+  std::string unavailable_ = "the process has no socket for windows";
+  std::map<std::string, OfferMade> offers_;  // by nonce
+  std::map<uint64_t, Arrival> arrivals_;
+  uint64_t next_arrival_ = 1;
+  std::map<uint32_t, Window> windows_;
+  std::deque<uint32_t> free_;  // slots used before, the one freed longest ago first
+  uint32_t closing_ = 0;
+};
+
+}  // namespace praas::host
