@@ -120,7 +120,7 @@ class Arena {
   [[nodiscard]] Usage usage() const noexcept;
 
   /// Checks every invariant; returns one sentence per violation (empty: sound). Takes the mutex; on a read-only mapping
-  /// it instead looks until nobody was inside meanwhile.
+  /// it instead looks until nobody was inside meanwhile, and finds nothing while a rebuild is due.
   [[nodiscard]] std::vector<std::string> Check() const;
 
   [[nodiscard]] const RobustMutex& mutex() const noexcept;  // for StuckWatch

@@ -155,6 +155,7 @@ std::vector<std::string> Arena::Check() const {
   // (or when it is sound anyway).
   for (uint32_t attempt = 0; attempt < kQuietAttempts; ++attempt) {
     const RobustMutex::Owner before = head_->mutex.Observe();
+    if (before.died) return {};  // what is derived is rebuilt by the next one to come
     if (!before.held) {
       std::vector<std::string> findings = run();
       const RobustMutex::Owner after = head_->mutex.Observe();

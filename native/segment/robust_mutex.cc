@@ -1,5 +1,7 @@
 #include "segment/robust_mutex.h"
 
+#include <linux/futex.h>
+
 #include <algorithm>
 #include <cerrno>
 
@@ -18,12 +20,11 @@ constexpr uint64_t kSliceNs = 50'000'000;
 
 constexpr uint64_t Pack(uint64_t acquisitions, uint32_t owner) noexcept { return acquisitions << 16 | owner; }
 
-/// The futex word of a robust mutex holds the thread id of its owner; that is the kernel's contract for finding dead owners
-/// (set_robust_list(2)). Where it lies in the mutex is known for glibc.
-pid_t OwnerTid(const pthread_mutex_t& mutex) noexcept {
+/// The futex word of a robust mutex holds the thread id of its owner, or a bit once that is dead; that is the kernel's
+/// contract for finding dead owners (set_robust_list(2)). Where it lies in the mutex is known for glibc; elsewhere 0.
+uint32_t FutexWord(const pthread_mutex_t& mutex) noexcept {
 #if defined(__GLIBC__)
-  constexpr int kFutexTidMask = 0x3fff'ffff;
-  return __atomic_load_n(&mutex.__data.__lock, __ATOMIC_RELAXED) & kFutexTidMask;
+  return static_cast<uint32_t>(__atomic_load_n(&mutex.__data.__lock, __ATOMIC_RELAXED));
 #else
   (void)mutex;
   return 0;
@@ -100,7 +101,9 @@ void RobustMutex::Heartbeat() noexcept { owner_.fetch_add(1u << 16, std::memory_
 RobustMutex::Owner RobustMutex::Observe() const noexcept {
   const uint64_t word = owner_.load(std::memory_order_acquire);
   Owner owner;
-  owner.tid = OwnerTid(mutex_);
+  const uint32_t futex = FutexWord(mutex_);
+  owner.tid = static_cast<pid_t>(futex & FUTEX_TID_MASK);
+  owner.died = (futex & FUTEX_OWNER_DIED) != 0;
   owner.acquisitions = word >> 16;
   const auto participant = static_cast<uint16_t>(word);
 #if defined(__GLIBC__)

@@ -47,6 +47,7 @@ class RobustMutex {
 
   struct Owner {
     bool held = false;
+    bool died = false;  // the last owner died inside; the next locker repairs. Known where `tid` is
     uint16_t participant = kUnknownParticipant;  // unknown in the few instructions around locking, too
     pid_t tid = 0;                               // thread that holds it; 0 where the C library does not tell
     uint64_t acquisitions = 0;                   // with heartbeats: unchanged means no progress

@@ -104,7 +104,10 @@ TEST_F(RobustMutexTest, TheDeathOfAnOwnerHandsItOver) {
     Signpost locked;
     Child child = Holder(locked, 3);
     locked.Await();
+    EXPECT_FALSE(mutex().Observe().died);
     child.Kill();
+    EXPECT_TRUE(mutex().Observe().died);
+    EXPECT_FALSE(mutex().Observe().held);
     MutexGuard guard(mutex(), 1, Soon());
     ASSERT_EQ(guard.outcome(), LockOutcome::kOwnerDied);
     mutex().MakeConsistent();

@@ -1,0 +1,234 @@
+#include "segment/inspect.h"
+
+#include <algorithm>
+#include <iterator>
+#include <string_view>
+
+#include "base/json_writer.h"
+#include "base/process_id.h"
+#include "segment/arena.h"
+#include "segment/arena_head.h"
+#include "segment/call_check.h"
+
+namespace praas::segment {
+namespace {
+
+using dispatch::CallEntry;
+using dispatch::CallState;
+using dispatch::CallWord;
+using dispatch::Participant;
+using dispatch::ParticipantState;
+
+constexpr std::string_view kArenaNames[] = {"data", "inputs", "outputs"};
+
+std::string_view TextOf(const Name& name) { return {name.bytes, name.size}; }
+
+std::string_view StateName(uint32_t state) {
+  switch (static_cast<ParticipantState>(state)) {
+    case ParticipantState::kFree: return "free";
+    case ParticipantState::kStarting: return "starting";
+    case ParticipantState::kReady: return "ready";
+    case ParticipantState::kDraining: return "draining";
+    case ParticipantState::kDead: return "dead";
+  }
+  return "unknown";
+}
+
+std::string_view CreditName(uint64_t credit) {
+  if (credit == dispatch::kCreditNone) return "none";
+  return credit == dispatch::kCreditIdle ? "idle" : "bell";
+}
+
+std::string_view WindowStateName(uint32_t state) {
+  constexpr std::string_view names[] = {"free", "open", "closing"};
+  return state < std::size(names) ? names[state] : "unknown";
+}
+
+void WriteHeader(const Header& header, JsonWriter& json) {
+  json.Text("processId", TextOf(header.process_id));
+  json.Number("layoutVersion", header.layout_version);
+  json.Number("hostGeneration", header.host_generation.load());
+  json.Bool("cleanShutdown", header.clean_shutdown.load() != 0);
+  json.Number("repairs", header.repairs.load());
+  json.Number("createdMs", header.created_wall_ns / 1'000'000);
+  json.Number("segmentBytes", header.segment_bytes);
+  json.Number("metaBytes", header.meta_bytes);
+  json.Number("memoryBytes", header.memory_bytes);
+  json.Number("poolBytes", header.pool_bytes);
+  json.Number("callCapacity", header.calls.capacity);
+}
+
+void WriteRegions(Header& header, JsonWriter& json) {
+  json.BeginArray("regions");
+  for (const NamedRegion& named : Regions(header)) {
+    json.BeginObject();
+    json.Text("name", named.name);
+    json.Number("stride", named.region->stride);
+    json.Number("capacity", named.region->capacity);
+    json.Number("committed", named.region->committed.load());
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteCounters(const dispatch::Counters& counters, JsonWriter& json) {
+  json.Number("calls", counters.calls.load());
+  json.Number("failures", counters.failures.load());
+  json.Number("bytesIn", counters.bytes_in.load());
+  json.Number("bytesOut", counters.bytes_out.load());
+  json.Number("stagedBytes", counters.staged_bytes.load());
+  json.Number("copiedBytes", counters.copied_bytes.load());
+  json.Number("bellsRung", counters.bells_rung.load());
+  json.Number("bellsDropped", counters.bells_dropped.load());
+  json.Number("creditsUsed", counters.credits_used.load());
+  json.Number("windowCalls", counters.window_calls.load());
+  json.Number("sleeps", counters.sleeps.load());
+  json.Number("busyNs", counters.busy_ns.load());
+}
+
+void WriteParticipants(const Segment& segment, JsonWriter& json) {
+  json.BeginArray("participants");
+  for (uint32_t index = 0; index < segment.header().participants.committed.load(); ++index) {
+    const Participant& participant = segment.participant(index);
+    const uint32_t state = participant.state.load();
+    if (state == static_cast<uint32_t>(ParticipantState::kFree)) continue;
+    json.BeginObject();
+    json.Number("index", index);
+    json.Text("role", index == dispatch::kHostParticipant ? "host" : "worker");
+    json.Text("state", StateName(state));
+    json.Number("pid", participant.pid.load());
+    json.Bool("alive", ProcessId{participant.pid.load(), participant.pid_start_time}.Alive());
+    json.Number("generation", participant.generation.load());
+    json.Number("restarts", participant.restarts);
+    json.Number("startedMs", participant.started_wall_ns / 1'000'000);
+    json.Text("credit", CreditName(participant.credit.load()));
+    json.Bool("sleeping", participant.sleeping.load() != 0);
+    json.Number("running", participant.running.load());
+    WriteCounters(participant.counters, json);
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteFunctions(const Segment& segment, JsonWriter& json) {
+  json.BeginArray("functions");
+  // The count is looked at once; a name is written before it.
+  const Header& header = segment.header();
+  const uint32_t count = std::min(header.function_count.load(), header.functions.committed.load());
+  for (uint32_t index = 0; index < count; ++index) {
+    json.BeginObject();
+    json.Text("name", TextOf(segment.function(index).name));
+    json.Number("flags", segment.function(index).flags);
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteWindows(const Segment& segment, JsonWriter& json) {
+  json.BeginArray("windows");
+  for (uint32_t index = 0; index < segment.header().windows.committed.load(); ++index) {
+    const WindowSlot& window = segment.window(index);
+    const uint32_t state = window.state.load();
+    if (state == 0) continue;
+    json.BeginObject();
+    json.Number("index", index);
+    json.Text("state", WindowStateName(state));
+    json.Number("generation", window.generation.load());
+    json.Number("clientPid", window.client_pid);
+    json.Number("bytes", window.bytes);
+    json.Number("calls", window.calls.load());
+    json.Number("inFlight", window.in_flight.load());
+    json.Number("poller", window.poller.load());
+    json.Number("consumer", window.consumer.load());
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteCalls(const Segment& segment, JsonWriter& json) {
+  json.BeginArray("calls");
+  for (uint32_t index = 0; index < segment.header().calls.capacity; ++index) {
+    const CallEntry& entry = segment.call(index);
+    const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
+    if (word.state == CallState::kFree) continue;
+    json.BeginObject();
+    json.Number("index", index);
+    json.Text("state", CallStateName(word.state));
+    json.Number("generation", word.generation);
+    json.Number("owner", word.owner);
+    json.Number("function", entry.function);
+    json.Number("origin", static_cast<uint32_t>(entry.origin));
+    json.Number("originIndex", entry.origin_index);
+    json.Number("kind", static_cast<uint32_t>(entry.kind));
+    json.Number("inputBytes", entry.input.bytes);
+    json.Number("depth", entry.depth);
+    json.Bool("cancelled", entry.cancel.load() != 0);
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteArena(std::string_view name, const Arena& arena, JsonWriter& json) {
+  const Arena::Usage usage = arena.usage();
+  json.BeginObject(name);
+  json.Number("limitBytes", usage.limit_bytes);
+  json.Number("committedBytes", usage.committed_bytes);
+  json.Number("usedBytes", usage.used_bytes);
+  json.Number("largestFreeBytes", usage.largest_free_bytes);
+  json.Number("usedBlocks", usage.used_blocks);
+  json.Number("freeBlocks", usage.free_blocks);
+  json.Number("rebuilds", usage.rebuilds);
+  json.Bool("rebuildDue", arena.mutex().Observe().died);
+  json.EndObject();
+}
+
+/// Arenas that have been formatted: those of the pool are once a host has made one.
+std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view>* names) {
+  std::vector<Arena> arenas;
+  for (uint32_t which = 0; which < std::size(kArenaNames); ++which) {
+    const auto& head = *reinterpret_cast<const ArenaHead*>(segment.base() + segment.header().arena_heads[which]);
+    if (head.limit_bytes == 0) continue;
+    arenas.push_back(which == 0 ? Arena::Data(segment, kUnknownParticipant)
+                                : Arena(segment, which, -1, head.base_offset, head.limit_bytes));
+    names->push_back(kArenaNames[which]);
+  }
+  return arenas;
+}
+
+}  // namespace
+
+std::string InspectJson(const Segment& segment, const ExtraCheck& extra) {
+  JsonWriter json;
+  json.BeginObject();
+  WriteHeader(segment.header(), json);
+  WriteRegions(segment.header(), json);
+  WriteParticipants(segment, json);
+  WriteFunctions(segment, json);
+  WriteWindows(segment, json);
+  WriteCalls(segment, json);
+
+  std::vector<std::string_view> names;
+  const std::vector<Arena> arenas = ArenasOf(segment, &names);
+  json.BeginObject("arenas");
+  for (size_t i = 0; i < arenas.size(); ++i) WriteArena(names[i], arenas[i], json);
+  json.EndObject();
+
+  json.BeginArray("violations");
+  const auto add = [&json](const std::vector<std::string>& findings) {
+    for (const std::string& finding : findings) json.Text({}, finding);
+  };
+  for (const Arena& arena : arenas) add(arena.Check());
+  add(CheckCalls(segment));
+  if (extra) add(extra(segment));
+  json.EndArray();
+  json.EndObject();
+  return json.Take();
+}
+
+Result<std::string> InspectJson(const std::string& name) {
+  const Result<Segment> segment = Segment::Open(name, false);
+  if (!segment.ok()) return segment.status();
+  return InspectJson(segment.value());
+}
+
+}  // namespace praas::segment
