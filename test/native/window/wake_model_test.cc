@@ -31,7 +31,11 @@ enum class Mutation {
 // --- submissions: one client, a hot worker that adopted the window, the host -------------------------------------------------
 
 struct Submissions {
+#if defined(__SANITIZE_THREAD__)
+  static constexpr uint8_t kCount = 2;    // the exploration has one thread and is ten times slower under the sanitizer
+#else
   static constexpr uint8_t kCount = 3;    // submissions
+#endif
   static constexpr uint8_t kReturns = 1;  // how often the worker comes back and adopts the window again
   enum Thread : size_t { kClient, kWorker, kHost, kThreads };
   enum Word : size_t { kTail, kHead, kNeedsWake, kPoller, kConsumer, kWords };
