@@ -8,6 +8,7 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/build.ts'],
     // A crash in native code costs one file, not the run.
     pool: 'forks',
     testTimeout: 60_000,

@@ -48,6 +48,7 @@ async function sizeOf(path: string): Promise<number> {
 /** Resolves when something in the log's folder changes, when the time is over, or when the signal aborts. */
 function changed(path: string, waitMs: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
+    if (signal?.aborted === true) return resolve()
     const watcher = watch(dirname(path), { persistent: false })
     const end = (): void => {
       watcher.close()

@@ -90,7 +90,7 @@ async function untilAborted(
 ): Promise<Uint8Array> {
   const { promise: aborted, reject } = withReject()
   const abort = (): void => {
-    session.connection.cancel(call.id)
+    session.cancel(call.id)
     if (!waitForPeer) reject(signal.reason)
   }
   signal.addEventListener('abort', abort, { once: true })

@@ -85,7 +85,9 @@ async function settle(index: number, call: Promise<unknown>): Promise<Settled> {
 }
 
 function iterate(inputs: Iterable<unknown> | AsyncIterable<unknown>): AsyncIterator<unknown> | Iterator<unknown> {
-  if (Symbol.asyncIterator in inputs) return inputs[Symbol.asyncIterator]()
-  if (Symbol.iterator in inputs) return inputs[Symbol.iterator]()
+  if (typeof inputs === 'object' && inputs !== null) {
+    if (Symbol.asyncIterator in inputs) return inputs[Symbol.asyncIterator]()
+    if (Symbol.iterator in inputs) return inputs[Symbol.iterator]()
+  }
   throw new ArgumentError('invokeMany: inputs: expected an array or another (async) iterable')
 }

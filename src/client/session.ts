@@ -89,6 +89,11 @@ export class Session {
     return { process: this.connection.info.process, function: functionName }
   }
 
+  /** Tells the peer that nobody waits any longer. After the end of the connection nobody is there to be told. */
+  cancel(id: bigint): void {
+    if (!this.connection.closed) this.connection.cancel(id)
+  }
+
   close(): void {
     this.connection.close()
   }

@@ -7,6 +7,7 @@ import { fromNative } from '../native/errors.js'
 import { checkKnown, checkName, checkOffset, checkTimeout } from '../limits.js'
 import { keyInfo, pageKeys } from '../state_keys.js'
 import { abortable, isLost, type Link } from './link.js'
+import type { Session } from './session.js'
 
 export interface StateOptions {
   readonly signal?: AbortSignal
@@ -152,7 +153,7 @@ export class ClientState {
     const timeoutMs = options.timeoutMs ?? connection.info.defaultTimeoutMs
     try {
       const request = connection.lock(name, mode, timeoutMs)
-      const handle = await this.#granted(connection, request, options.signal)
+      const handle = await this.#granted(session, request, options.signal)
       return new ClientLock(connection, handle, name, mode)
     } catch (error) {
       options.signal?.throwIfAborted()
@@ -161,7 +162,7 @@ export class ClientState {
   }
 
   async #granted(
-    connection: NativeConnection,
+    session: Session,
     request: { readonly id: bigint; readonly promise: Promise<bigint> },
     signal: AbortSignal | undefined,
   ): Promise<bigint> {
@@ -170,9 +171,9 @@ export class ClientState {
       return await abortable(request.promise, signal)
     } catch (error) {
       if (signal.aborted) {
-        connection.cancel(request.id)
+        session.cancel(request.id)
         // It may have been granted before the cancellation arrived.
-        request.promise.then((handle) => connection.unlock(handle, unlockMs)).catch(() => undefined)
+        request.promise.then((handle) => session.connection.unlock(handle, unlockMs)).catch(() => undefined)
       }
       throw error
     }

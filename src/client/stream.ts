@@ -1,12 +1,11 @@
 /** Streaming calls: chunks in both directions, each with back-pressure. */
 import { asBytes, describe } from '../codecs.js'
 import { ArgumentError, PayloadError } from '../errors.js'
-import type { NativeConnection } from '../native/binding.js'
 import { fromNative } from '../native/errors.js'
 import { checkInvokeOptions, type InvokeOptions } from './call.js'
 import type { Link } from './link.js'
 import { streamMismatch } from './process.js'
-import { callFlags } from './session.js'
+import { callFlags, type Session } from './session.js'
 
 export type StreamOptions = Pick<InvokeOptions, 'signal' | 'timeoutMs'>
 
@@ -28,7 +27,7 @@ export async function* invokeStream(
   const remote = await session.resolve(functionName, timeoutMs)
   if (!remote.stream) throw streamMismatch(functionName, false)
 
-  const call = new StreamCall(session.connection, remote.index, timeoutMs)
+  const call = new StreamCall(session, remote.index, timeoutMs)
   const abort = (): void => call.stop(signal?.reason)
   signal?.addEventListener('abort', abort, { once: true })
   const sending = call.send(source)
@@ -47,7 +46,7 @@ export async function* invokeStream(
 
 /** One streaming call in progress. */
 class StreamCall {
-  readonly #connection: NativeConnection
+  readonly #session: Session
   readonly #id: bigint
   readonly #received: Uint8Array[] = []
   #room = 0
@@ -56,9 +55,9 @@ class StreamCall {
   #wakeReader: (() => void) | undefined
   #wakeSender: (() => void) | undefined
 
-  constructor(connection: NativeConnection, fn: number, timeoutMs: number) {
-    this.#connection = connection
-    this.#id = connection.openStream(fn, callFlags.stream, timeoutMs, {
+  constructor(session: Session, fn: number, timeoutMs: number) {
+    this.#session = session
+    this.#id = session.connection.openStream(fn, callFlags.stream, timeoutMs, {
       chunk: (bytes) => {
         this.#received.push(bytes)
         this.#wake()
@@ -77,7 +76,7 @@ class StreamCall {
       const chunk = this.#received.shift()
       if (chunk) {
         // Only what the reader has taken makes room for more.
-        if (!this.#ended) this.#connection.consumed(this.#id, chunk.byteLength)
+        if (!this.#ended) this.#session.connection.consumed(this.#id, chunk.byteLength)
         return chunk
       }
       if (this.#failure) throw this.#failure.reason
@@ -96,7 +95,7 @@ class StreamCall {
         await this.#sendChunk(bytes)
         if (this.#ended) return
       }
-      if (!this.#ended) this.#connection.sendChunk(this.#id, new Uint8Array(0), true)
+      if (!this.#ended) this.#session.connection.sendChunk(this.#id, new Uint8Array(0), true)
     } catch (error) {
       this.stop(error)
     }
@@ -105,7 +104,7 @@ class StreamCall {
   async #sendChunk(bytes: Uint8Array): Promise<void> {
     let rest = bytes
     while (rest.byteLength > 0 && !this.#ended) {
-      const taken = this.#room > 0 ? this.#connection.sendChunk(this.#id, rest.subarray(0, this.#room), false) : 0
+      const taken = this.#room > 0 ? this.#session.connection.sendChunk(this.#id, rest.subarray(0, this.#room), false) : 0
       this.#room -= taken
       rest = rest.subarray(taken)
       if (taken === 0) await new Promise<void>((resolve) => (this.#wakeSender = resolve))
@@ -115,7 +114,7 @@ class StreamCall {
   /** Cancels the call unless it has ended; a reader then gets `reason`. */
   stop(reason: unknown): void {
     if (this.#ended) return
-    this.#connection.cancel(this.#id)
+    this.#session.cancel(this.#id)
     this.#end({ reason })
   }
 

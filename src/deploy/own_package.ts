@@ -5,6 +5,7 @@
  */
 import { pathToFileURL } from 'node:url'
 import type { Plugin } from 'esbuild'
+import * as errors from '../errors.js'
 import { compiledModule } from '../package.js'
 
 export function ownPackage(): Plugin {
@@ -15,7 +16,8 @@ export function ownPackage(): Plugin {
       build.onLoad({ filter: /.*/, namespace: 'praas-own' }, () => ({
         contents: [
           reexport('function/define.js', ['defineFunction']),
-          `export * from ${JSON.stringify(urlOf('errors.js'))}`,
+          // By name: `export *` of a module that is not bundled would keep everything.
+          reexport('errors.js', Object.keys(errors)),
           reexport('index.js', ['connect', 'Cluster', 'Process', 'ClientState', 'capabilities']),
         ].join('\n'),
         loader: 'js',

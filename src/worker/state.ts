@@ -125,7 +125,14 @@ export class InvocationState implements WorkerState {
     }
   }
 
-  async lock(name: string, mode: 'read' | 'write' = 'write', options: LockOptions = noOptions): Promise<StateLock> {
+  lock(name: string, mode: 'read' | 'write' = 'write', options: LockOptions = noOptions): Promise<StateLock> {
+    const lock = this.#lock(name, mode, options)
+    // A handler that ends without waiting for its lock loses the request; that shall not end the worker.
+    lock.catch(() => undefined)
+    return lock
+  }
+
+  async #lock(name: string, mode: 'read' | 'write', options: LockOptions): Promise<StateLock> {
     const timeoutMs = this.#check(name, options)
     if (mode !== 'read' && mode !== 'write') {
       throw new ArgumentError(`lock: mode: expected "read" or "write", received ${JSON.stringify(mode)}`)

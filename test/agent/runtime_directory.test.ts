@@ -1,0 +1,156 @@
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { defaultRuntimeDirectory, RuntimeDirectory } from '../../src/agent/runtime_directory.js'
+import { PraasError } from '../../src/errors.js'
+import { native } from '../../src/native/binding.js'
+import { temporaryFolder } from '../support/temporary.js'
+
+function refusal(open: () => unknown): string {
+  try {
+    open()
+  } catch (error) {
+    expect(error).toBeInstanceOf(PraasError)
+    expect((error as PraasError).code).toBe('ERR_RUNTIME_DIRECTORY')
+    return (error as Error).message
+  }
+  throw new Error('it was accepted')
+}
+
+const isRoot = process.getuid?.() === 0
+
+describe('the default', () => {
+  it('is chosen by the environment', () => {
+    expect(defaultRuntimeDirectory({ PRAAS_RUNTIME_DIR: '/a/b', XDG_RUNTIME_DIR: '/run/user/7' })).toBe('/a/b')
+    expect(defaultRuntimeDirectory({ XDG_RUNTIME_DIR: '/run/user/7' })).toBe('/run/user/7/praas')
+    expect(defaultRuntimeDirectory({})).toBe(`/tmp/praas-${process.getuid?.()}`)
+  })
+})
+
+describe('opening', () => {
+  it('creates the directory closed to others', () => {
+    const path = join(temporaryFolder(), 'r')
+    expect(RuntimeDirectory.find(path)).toBeUndefined()
+    RuntimeDirectory.open(path)
+    for (const folder of ['', 'agents', 'processes', 'apps'])
+      expect(statSync(join(path, folder)).mode & 0o777).toBe(0o700)
+    expect(RuntimeDirectory.find(path)?.path).toBe(path)
+  })
+
+  it('refuses a symbolic link, whatever it points to', () => {
+    const folder = temporaryFolder()
+    mkdirSync(join(folder, 'real'), { mode: 0o700 })
+    symlinkSync(join(folder, 'real'), join(folder, 'link'))
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'link')))).toContain('is a symbolic link')
+    symlinkSync(join(folder, 'nowhere'), join(folder, 'dangling'))
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'dangling')))).toContain('is a symbolic link')
+  })
+
+  it.each([0o750, 0o701, 0o777, 0o1777])('refuses mode %o and leaves it as it is', (mode) => {
+    const path = join(temporaryFolder(), 'r')
+    mkdirSync(path)
+    chmodSync(path, mode)
+    expect(refusal(() => RuntimeDirectory.open(path))).toContain('is open to others')
+    expect(statSync(path).mode & 0o7777).toBe(mode)
+  })
+
+  it.runIf(isRoot)('refuses the directory of another user', () => {
+    const path = join(temporaryFolder(), 'r')
+    mkdirSync(path, { mode: 0o700 })
+    chownSync(path, 12_345, 12_345)
+    expect(refusal(() => RuntimeDirectory.open(path))).toContain('belongs to user 12345')
+  })
+
+  it('refuses a file, a missing parent, and a path too long for sockets', () => {
+    const folder = temporaryFolder()
+    writeFileSync(join(folder, 'file'), '')
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'file')))).toContain('is not a directory')
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'a', 'b')))).toContain('its parent does not exist')
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'x'.repeat(80))))).toContain('choose a shorter one')
+  })
+
+  it('checks the folders in it, too', () => {
+    const folder = temporaryFolder()
+    RuntimeDirectory.open(join(folder, 'r'))
+    rmSync(join(folder, 'r', 'agents'), { recursive: true })
+    symlinkSync('/tmp', join(folder, 'r', 'agents'))
+    expect(refusal(() => RuntimeDirectory.open(join(folder, 'r')))).toContain('agents is a symbolic link')
+  })
+})
+
+describe('the token', () => {
+  it('is made once, long, and readable by its owner only', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const token = directory.token()
+    expect(token).toMatch(/^[\w-]{43}$/)
+    expect(directory.token()).toBe(token)
+    expect(RuntimeDirectory.open(directory.path).token()).toBe(token)
+    expect(statSync(join(directory.path, 'token')).mode & 0o777).toBe(0o600)
+  })
+
+  it('is refused when others can read it or it is a link', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const path = join(directory.path, 'token')
+    directory.token()
+    chmodSync(path, 0o644)
+    expect(refusal(() => directory.token())).toContain('is open to others')
+    rmSync(path)
+    symlinkSync('/etc/hostname', path)
+    expect(refusal(() => directory.token())).toContain('is a symbolic link')
+  })
+
+  it('gives each process one of its own', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    expect(directory.processToken('a')).toBe(directory.processToken('a'))
+    expect(directory.processToken('a')).not.toBe(directory.processToken('b'))
+    expect(directory.processToken('a')).not.toBe(directory.token())
+  })
+})
+
+describe('names of a process', () => {
+  it('depend on id and directory, and fit POSIX names', () => {
+    const one = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const other = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const paths = one.processPaths('grid/../7 ü')
+    expect(paths.segment).toMatch(new RegExp(`^/praas-${process.getuid?.()}-[0-9a-f]{24}$`))
+    expect(paths.folder.startsWith(join(one.path, 'processes'))).toBe(true)
+    expect(one.processPaths('grid/../7 ü')).toEqual(paths)
+    expect(one.processPaths('other').segment).not.toBe(paths.segment)
+    expect(other.processPaths('grid/../7 ü').segment).not.toBe(paths.segment)
+  })
+})
+
+describe('agents', () => {
+  it('are found while they live, and swept when they do not', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const startTime = native().processStartTime(process.pid) ?? ''
+    directory.announce('mine', { pid: process.pid, startTime, url: 'praas+unix:/x' })
+    // The pid lives, but it is another OS process now.
+    directory.announce('reused', { pid: process.pid, startTime: '1', url: 'praas+unix:/y' })
+    writeFileSync(join(directory.path, 'agents', 'torn.json'), '{"pid":', { mode: 0o600 })
+    expect(directory.agents()).toEqual([{ pid: process.pid, startTime, url: 'praas+unix:/x' }])
+    expect(directory.sweepAgents()).toHaveLength(2)
+    expect(existsSync(join(directory.path, 'agents', 'reused.json'))).toBe(false)
+    directory.withdraw('mine')
+    expect(directory.agents()).toEqual([])
+  })
+
+  it('that others could have written are refused', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const path = join(directory.path, 'agents', 'planted.json')
+    writeFileSync(path, '{"pid":1,"startTime":"1","url":"http://evil"}')
+    chmodSync(path, 0o666)
+    expect(refusal(() => directory.agents())).toContain('planted.json is open to others')
+    expect(readFileSync(path, 'utf8')).toContain('evil')
+  })
+})
