@@ -43,8 +43,8 @@ class ClientWindow {
   [[nodiscard]] static Result<std::unique_ptr<ClientWindow>> Map(Handover handover);
 
   // --- payload memory ---
-  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kSystem: the machine
-  /// has no memory for it.
+  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kStateMemory: the
+  /// machine has no memory for it.
   [[nodiscard]] Result<uint64_t> Allocate(uint64_t bytes);
   [[nodiscard]] PayloadAllocator& allocator() noexcept { return allocator_; }
   /// Offset of memory that lies in the payload area as a whole; nullopt for any other memory.
