@@ -210,13 +210,19 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
 // -------------------------------------------------------------------------------------------------------------------
 // sleeping
 
-bool Intake::HasWork(bool capacity) noexcept {
+bool Intake::HasWork(bool capacity) {
   if (pending_ || inbox_.fresh()) return true;
-  if (windows_.HasSubmissions()) return true;
+  if (windows_.HasSubmissions(false)) return true;
   if (!capacity || inbox_.draining()) return false;
   if (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle) return true;
-  // Every so often a full turn through Next, which steals, keeps house and adopts.
-  return core_.dispatcher->HasQueued() || (core_.attach.hot_ns != 0 && ++idle_polls_ % kStealEvery == kStealEvery - 1);
+  if (core_.dispatcher->HasQueued()) return true;
+  if (core_.attach.hot_ns == 0) return false;
+  if (++idle_polls_ % kHousekeepEvery == 0) {
+    windows_.RequestUnpolled();
+    windows_.Adopt();
+  }
+  if (idle_polls_ % kStealEvery == 0) everywhere_ = windows_.HasSubmissions(true);
+  return everywhere_;
 }
 
 bool Intake::PrepareToSleep(bool capacity) {

@@ -42,7 +42,7 @@ class Intake {
 
   [[nodiscard]] std::optional<Invocation> Next(bool capacity);
   /// Whether Next might find something: what a polling loop looks at between two calls of it.
-  [[nodiscard]] bool HasWork(bool capacity) noexcept;
+  [[nodiscard]] bool HasWork(bool capacity);
   /// Withdraws credit and windows, announces sleep, then looks everywhere once more. true: the owner may block.
   [[nodiscard]] bool PrepareToSleep(bool capacity);
   void Awake() noexcept;

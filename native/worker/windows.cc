@@ -113,10 +113,11 @@ void Windows::Leave(MappedWindow& window) {
   std::erase_if(retired_, [&](const auto& retired) { return retired.get() == &window; });
 }
 
-bool Windows::HasSubmissions() const noexcept {
-  if (adopted_ == 0) return false;
-  return std::any_of(mapped_.begin(), mapped_.end(),
-                     [](const MappedWindow* mapped) { return mapped->adopted && mapped->window->HasSubmissions(); });
+bool Windows::HasSubmissions(bool everywhere) const noexcept {
+  if (adopted_ == 0 && !everywhere) return false;
+  return std::any_of(mapped_.begin(), mapped_.end(), [&](const MappedWindow* mapped) {
+    return (mapped->adopted || everywhere) && mapped->window->HasSubmissions();
+  });
 }
 
 void Windows::Adopt() {

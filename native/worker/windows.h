@@ -45,7 +45,8 @@ class Windows {
   /// a call claimed by this worker; what else lies in that ring is posted, for it must not wait behind a running
   /// function.
   [[nodiscard]] std::optional<Taken> Poll(bool capacity, bool everywhere);
-  [[nodiscard]] bool HasSubmissions() const noexcept;  // in an adopted ring
+  /// In an adopted ring, or in any mapped one with `everywhere`.
+  [[nodiscard]] bool HasSubmissions(bool everywhere) const noexcept;
 
   /// While hot and idle: polls every mapped window that nobody polls.
   void Adopt();
