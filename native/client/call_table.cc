@@ -6,7 +6,9 @@ namespace praas::client {
 
 Call& CallTable::Add(CallKind kind, uint64_t deadline_ns) {
   if (free_.empty()) {
-    slots_.emplace_back().id = slots_.size();  // slot + 1: ids are never 0
+    // Two statements: of an assignment the right side is evaluated first, and the slot would not be counted yet.
+    Call& fresh = slots_.emplace_back();
+    fresh.id = slots_.size();  // slot + 1: ids are never 0
     free_.push_back(static_cast<uint32_t>(slots_.size() - 1));
   }
   Call& call = slots_[free_.back()];
