@@ -1,5 +1,7 @@
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
+import type {
+  WorkerError} from '../src/errors.js';
 import {
   ArgumentError,
   codeOf,
@@ -8,8 +10,7 @@ import {
   FunctionError,
   PraasError,
   StateError,
-  SystemError,
-  WorkerError,
+  SystemError
 } from '../src/errors.js'
 import { readFileSync } from 'node:fs'
 import { fromNative, translated } from '../src/native/errors.js'

@@ -15,7 +15,7 @@ import type {
 import { appName, bundleApp, type Bundle } from '../deploy/bundle.js'
 import { DeployError, ProcessError } from '../errors.js'
 import { checkName } from '../limits.js'
-import { native } from '../native/binding.js'
+import { segmentInUse } from './named_objects.js'
 import { HostPool } from './host_pool.js'
 import { readLog } from './log_reader.js'
 import { ManagedProcess } from './managed_process.js'
@@ -132,7 +132,7 @@ export class Agent implements ControlPlane {
     signal?.throwIfAborted()
     this.#throwIfClosed()
     const paths = directory.createProcessFolder(id)
-    if (native().segmentLocked(paths.segment)) {
+    if (segmentInUse(paths.segment)) {
       throw new ProcessError(
         'ERR_PROCESS_BUSY',
         `process ${id} is served by a live host of another cluster in ${directory.path}; call that one, or stop it first`,

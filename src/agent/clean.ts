@@ -1,8 +1,7 @@
 /** Removes what dead clusters left behind. Never touches anything of a host or agent that is alive. */
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { native } from '../native/binding.js'
-import { hostIsAlive, readRegistry, removeObject, type NamedObject } from './named_objects.js'
+import { hostIsAlive, readRegistry, removeObject, segmentInUse, type NamedObject } from './named_objects.js'
 import type { RuntimeDirectory } from './runtime_directory.js'
 
 export interface Cleaned {
@@ -21,7 +20,7 @@ export function cleanRuntimeDirectory(
   for (const folder of directory.processFolders()) {
     const registry = readRegistry(join(folder, 'objects'))
     // The lock of the segment is the last word: a host that is just starting has not noted itself yet.
-    const locked = registry.objects.some(({ kind, name }) => kind === 'shm' && native().segmentLocked(name))
+    const locked = registry.objects.some(({ kind, name }) => kind === 'shm' && segmentInUse(name))
     if (locked || hostIsAlive(registry)) {
       alive++
       continue

@@ -36,6 +36,16 @@ export function hostIsAlive({ host }: ObjectsRegistry): boolean {
   return host !== undefined && isAlive(host)
 }
 
+/** Whether a live host serves the segment; false when there is none. */
+export function segmentInUse(name: string): boolean {
+  try {
+    return native().segmentLocked(name)
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return false
+    throw error
+  }
+}
+
 /** Removes an object. @returns whether there was one. */
 export function removeObject({ kind, name }: NamedObject): boolean {
   switch (kind) {

@@ -13,7 +13,7 @@ const upper = defineFunction({ stream: true }, async function* (chunks) {
   for await (const chunk of chunks) yield chunk
 })
 const plain = (input: Uint8Array, _ctx: Context): Uint8Array => input
-const nothing = (): void => undefined
+const _nothing = (): void => undefined
 
 describe('defineFunction', () => {
   it('declares what the worker registers', () => {
@@ -60,7 +60,7 @@ describe('the functions of a module', () => {
       parse: typeof parse
       upper: typeof upper
       plain: typeof plain
-      nothing: typeof nothing
+      nothing: typeof _nothing
       version: number
     }>
     expectTypeOf<Remote>().toHaveProperty('add')
