@@ -16,6 +16,10 @@ Call& CallTable::Add(CallKind kind, uint64_t deadline_ns) {
   call.kind = kind;
   call.state = CallState::kWaiting;
   call.refused = false;
+  call.type = {};
+  call.op = 0;
+  call.function = 0;
+  call.flags = 0;
   call.deadline_ns = deadline_ns;
   earliest_ns_ = open_ == 0 ? deadline_ns : std::min(earliest_ns_, deadline_ns);
   ++open_;

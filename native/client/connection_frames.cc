@@ -50,6 +50,7 @@ Result<Placement> Connection::OnHeader(const Frame& frame) {
       if (Status status = call->stream->OnChunk(frame); !status.ok()) return status;
       return Placement::Scratch();
     case FrameType::kCredit:
+    case FrameType::kReject:
     case FrameType::kGoodbye:
     case FrameType::kPing:
     case FrameType::kPong: return Placement::Scratch();
@@ -71,6 +72,12 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       if (Status status = call->stream->OnCredit(frame.aux); !status.ok()) return status;
       room_news_.push_back(frame.call);
       return Status::Ok();
+    case FrameType::kReject: {  // the host found our bytes wrong, and closes
+      Result<protocol::Reject> reject = protocol::DecodeReject(payload);
+      if (!reject.ok()) return reject.status();
+      return Status(reject->code == Code::kOk ? Code::kProtocolInvalid : reject->code,
+                    "the process host refused the connection: " + reject->message);
+    }
     case FrameType::kGoodbye: {
       Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
       if (!goodbye.ok()) return goodbye.status();
