@@ -1,0 +1,52 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "base/clock.h"
+#include "dispatch/call_entry.h"
+#include "window/server_window.h"
+
+/// How a submission becomes a call entry: the same for every consumer of a submission ring, host or worker.
+namespace praas::window {
+
+[[nodiscard]] constexpr uint64_t OriginCall(uint32_t call, uint32_t sequence) noexcept {
+  return static_cast<uint64_t>(sequence) << 32 | call;
+}
+[[nodiscard]] constexpr uint32_t OriginCallIndex(uint64_t origin_call) noexcept { return static_cast<uint32_t>(origin_call); }
+[[nodiscard]] constexpr uint32_t OriginSequence(uint64_t origin_call) noexcept {
+  return static_cast<uint32_t>(origin_call >> 32);
+}
+
+/// Fills an entry the caller has reserved. `input` names the request in the client's window; until a worker completes the
+/// call, `output` names the room the client offered for the result.
+inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, uint32_t window) noexcept {
+  using dispatch::Place;
+  const bool empty = submission.input_bytes == 0;
+  entry.function = submission.function;
+  entry.origin_index = static_cast<uint16_t>(window);
+  entry.origin = dispatch::Origin::kWindow;
+  entry.kind = dispatch::CallKind::kInvoke;
+  entry.origin_call = OriginCall(submission.call, submission.sequence);
+  entry.deadline_ns = submission.deadline_ns;
+  entry.input = {submission.input_offset, submission.input_bytes, 0, empty ? Place::kNone : Place::kWindow, {}};
+  entry.output = {submission.output_offset, submission.output_capacity, 0, Place::kWindow, {}};
+  entry.flags = static_cast<uint16_t>(submission.flags);
+  entry.depth = 0;
+  entry.cancel.store(0, std::memory_order_relaxed);
+  entry.status = 0;
+  entry.connection_index = 0;
+  entry.claimed_ns = 0;
+  entry.queued_ns = NowNs();
+  entry.stream = 0;
+}
+
+/// For a submission with `room_given`, after Dispatcher::Unpark took the parked entry: makes it a delivery. `output` stays
+/// the pool block with the result, `input` becomes the room the client now offers.
+inline void FillDelivery(dispatch::CallEntry& entry, const Submission& submission) noexcept {
+  entry.kind = dispatch::CallKind::kDeliver;
+  entry.input = {submission.output_offset, submission.output_capacity, 0, dispatch::Place::kWindow, {}};
+  entry.queued_ns = NowNs();
+}
+
+}  // namespace praas::window
