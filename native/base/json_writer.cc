@@ -12,7 +12,9 @@ constexpr std::string_view kReplacement = "\xef\xbf\xbd";  // U+FFFD
 /// Bytes of the well-formed UTF-8 sequence (RFC 3629, section 4) `text` begins with; 0 = none.
 size_t SequenceBytes(std::string_view text) noexcept {
   const auto byte = [&](size_t i) { return i < text.size() ? static_cast<uint8_t>(text[i]) : uint8_t{0}; };
-  const auto continues = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) { return byte(i) >= low && byte(i) <= high; };
+  const auto continues = [&](size_t i, uint8_t low = 0x80, uint8_t high = 0xbf) {
+    return byte(i) >= low && byte(i) <= high;
+  };
   const uint8_t first = byte(0);
   if (first < 0x80) return 1;
   if (first >= 0xc2 && first <= 0xdf) return continues(1) ? 2 : 0;

@@ -7,8 +7,9 @@
 
 namespace praas {
 
-/// Writes JSON text. Text that is not UTF-8 comes out with U+FFFD in place of each bad byte, so the result is always valid.
-/// `key` is empty inside arrays and for the outermost value. Integers beyond 2^53 lose digits in JavaScript: write such as text.
+/// Writes JSON text. Text that is not UTF-8 comes out with U+FFFD in place of each bad byte, so the result is always
+/// valid. `key` is empty inside arrays and for the outermost value. Integers beyond 2^53 lose digits in JavaScript:
+/// write such as text.
 class JsonWriter {
  public:
   void BeginObject(std::string_view key = {}) { Open(key, '{'); }

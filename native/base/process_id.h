@@ -7,8 +7,8 @@
 
 namespace praas {
 
-/// Names one OS process for good: pids are reused, a pid with its start time (/proc/PID/stat field 22, clock ticks since
-/// boot) is not.
+/// Names one OS process for good: pids are reused, a pid with its start time (/proc/PID/stat field 22, clock ticks
+/// since boot) is not.
 struct ProcessId {
   pid_t pid = 0;
   uint64_t start_time = 0;

@@ -27,15 +27,15 @@ struct alignas(8) BlockOwner {
 };
 static_assert(sizeof(BlockOwner) == 8);
 
-/// Descriptor of one run of bytes, used or free. Lies in the meta part, so nothing JavaScript can reach describes memory.
-/// 64 bytes; `value_*` belong to the state store and are written before the block is published.
+/// Descriptor of one run of bytes, used or free. Lies in the meta part, so nothing JavaScript can reach describes
+/// memory. 64 bytes; `value_*` belong to the state store and are written before the block is published.
 ///
 /// `owner` decides what the others mean and changes by one atomic store. While it names somebody, offset and bytes are
 /// immutable and true; while it is kFree, everything else is derived and may be half-written.
 struct Block {
-  uint64_t offset;         // within the object
-  uint64_t bytes;          // capacity, a multiple of kGranule; 0 = the descriptor is unused
-  uint32_t previous;       // physical neighbours, 0 = none (block indices are 1-based)
+  uint64_t offset;    // within the object
+  uint64_t bytes;     // capacity, a multiple of kGranule; 0 = the descriptor is unused
+  uint32_t previous;  // physical neighbours, 0 = none (block indices are 1-based)
   uint32_t next;
   uint32_t free_previous;  // free list links
   uint32_t free_next;
@@ -46,8 +46,8 @@ struct Block {
 };
 static_assert(sizeof(Block) == 64);
 
-/// A two-level segregated fit (TLSF; Masmano et al., ECRTS'04) allocator over a range of bytes: allocation and release in
-/// constant time, neighbours merged at once, so fragmentation stays bounded and the cost does not grow with age.
+/// A two-level segregated fit (TLSF; Masmano et al., ECRTS'04) allocator over a range of bytes: allocation and release
+/// in constant time, neighbours merged at once, so fragmentation stays bounded and the cost does not grow with age.
 /// Descriptors are out of band.
 ///
 /// One robust mutex per arena guards it. When its owner died inside, the next locker rebuilds all lists and neighbour
@@ -57,10 +57,10 @@ class Arena {
  public:
   static constexpr uint64_t kGranule = 64;
 
-  /// Binds arena `which` (0 segment data, 1 pool inputs, 2 pool outputs) of `segment`, whose mapping must outlive it (the
-  /// Segment object itself may be moved meanwhile).
-  /// `backing_fd` is what growth commits: the segment for 0, the pool memfd for 1 and 2. `base_offset`: where the arena's
-  /// bytes begin within that object. `self` is noted while the mutex is held, so that a stopped owner can be told.
+  /// Binds arena `which` (0 segment data, 1 pool inputs, 2 pool outputs) of `segment`, whose mapping must outlive it
+  /// (the Segment object itself may be moved meanwhile). `backing_fd` is what growth commits: the segment for 0, the
+  /// pool memfd for 1 and 2. `base_offset`: where the arena's bytes begin within that object. `self` is noted while the
+  /// mutex is held, so that a stopped owner can be told.
   Arena(const Segment& segment, uint32_t which, int backing_fd, uint64_t base_offset, uint64_t limit_bytes,
         uint16_t self = kUnknownParticipant);
 
@@ -70,8 +70,8 @@ class Arena {
   /// Formats an empty arena (host only, at creation or, for the pool, at attach).
   [[nodiscard]] Status Format();
 
-  /// Host, after attaching to a dead host's segment and before any worker starts: believes nothing but owned descriptors,
-  /// checks each of them and rebuilds the rest. kSegmentInvalid when they contradict each other.
+  /// Host, after attaching to a dead host's segment and before any worker starts: believes nothing but owned
+  /// descriptors, checks each of them and rebuilds the rest. kSegmentInvalid when they contradict each other.
   [[nodiscard]] Status Recover();
 
   struct Allocation {
@@ -79,10 +79,11 @@ class Arena {
     uint64_t offset;  // within the object: base_offset is included
     uint64_t bytes;   // capacity ≥ what was asked
   };
-  /// At least `bytes` (≥ 1) bytes, 64-byte aligned, contents undefined. kStateMemory when the limit or the host's memory is
-  /// reached, kSegmentStuck when the mutex was not had until `deadline_ns`.
+  /// At least `bytes` (≥ 1) bytes, 64-byte aligned, contents undefined. kStateMemory when the limit or the host's
+  /// memory is reached, kSegmentStuck when the mutex was not had until `deadline_ns`.
   [[nodiscard]] Result<Allocation> Allocate(uint64_t bytes, BlockOwner owner, uint64_t deadline_ns);
-  /// For an I/O thread: nullopt when the mutex is taken right now or memory would first have to be committed more than once.
+  /// For an I/O thread: nullopt when the mutex is taken right now or memory would first have to be committed more than
+  /// once.
   [[nodiscard]] std::optional<Result<Allocation>> TryAllocate(uint64_t bytes, BlockOwner owner);
 
   /// kArgumentInvalid when `block` names no used block (freed twice).
@@ -113,8 +114,8 @@ class Arena {
     uint64_t limit_bytes, committed_bytes, used_bytes;
     uint64_t largest_free_bytes;  // of committed memory, rounded down to a size class (at most 1/32 too small)
     uint32_t used_blocks, free_blocks;
-    uint32_t rebuilds;   // after a death inside
-    uint64_t list_steps; // list links followed so far: the measure of constant time
+    uint32_t rebuilds;    // after a death inside
+    uint64_t list_steps;  // list links followed so far: the measure of constant time
   };
   /// Without the mutex: the numbers may belong to different moments.
   [[nodiscard]] Usage usage() const noexcept;

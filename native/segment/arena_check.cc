@@ -21,8 +21,14 @@ constexpr size_t kMaxFindings = 100;
 
 class Checker {
  public:
-  Checker(const char* name, const ArenaHead& head, const Block* blocks, uint64_t base, uint64_t limit, uint32_t descriptors)
-      : name_(name), head_(head), blocks_(blocks), base_(base), limit_(limit), descriptors_(descriptors),
+  Checker(const char* name, const ArenaHead& head, const Block* blocks, uint64_t base, uint64_t limit,
+          uint32_t descriptors)
+      : name_(name),
+        head_(head),
+        blocks_(blocks),
+        base_(base),
+        limit_(limit),
+        descriptors_(descriptors),
         seen_(descriptors + size_t{1}, false) {}
 
   std::vector<std::string> Run() {
@@ -61,12 +67,14 @@ class Checker {
     uint64_t end = base_ + head_.managed;
     uint32_t right = 0;
     for (uint32_t index = head_.last; index != 0; index = At(index).previous) {
-      if (!Exists(index) || seen_[index]) return Find("neighbour links lead to block " + std::to_string(index) + " wrongly");
+      if (!Exists(index) || seen_[index])
+        return Find("neighbour links lead to block " + std::to_string(index) + " wrongly");
       seen_[index] = true;
       const Block& block = At(index);
       if (block.next != right) Find(index, "names a wrong right neighbour");
       if (block.bytes == 0 || block.bytes % Arena::kGranule != 0) return Find(index, "has no proper size");
-      if (block.bytes > end - base_ || block.offset != end - block.bytes) return Find(index, "does not meet its neighbour");
+      if (block.bytes > end - base_ || block.offset != end - block.bytes)
+        return Find(index, "does not meet its neighbour");
       if (ArenaLists::IsFree(block)) {
         ++free_blocks_;
         if (right != 0 && ArenaLists::IsFree(At(right))) Find(index, "is free like its neighbour, but not joined");
@@ -85,7 +93,8 @@ class Checker {
 
   void CheckOwned() {
     for (uint32_t index = 1; index <= descriptors_ && !Full(); ++index) {
-      if (!ArenaLists::IsFree(At(index)) && !seen_[index]) Find(index, "is owned, but lies beside the chain of neighbours");
+      if (!ArenaLists::IsFree(At(index)) && !seen_[index])
+        Find(index, "is owned, but lies beside the chain of neighbours");
     }
   }
 
@@ -143,7 +152,8 @@ class Checker {
 
 std::vector<std::string> Arena::Check() const {
   const auto run = [this] {
-    return Checker(name_, *head_, blocks_, base_offset_, limit_bytes_, region_->committed.load(std::memory_order_acquire))
+    return Checker(name_, *head_, blocks_, base_offset_, limit_bytes_,
+                   region_->committed.load(std::memory_order_acquire))
         .Run();
   };
   if (writable_) {

@@ -24,8 +24,8 @@ Status Arena::MakeRoom(const Attempt& attempt, uint64_t bytes) {
     return CommitRegion(segment_fd_, *region_, region_->committed.load(std::memory_order_acquire) + 1);
   }
   if (attempt.needed_end > limit_bytes_) {
-    return {Code::kStateMemory, std::string(name_) + ": no room for " + std::to_string(bytes) + " bytes, the limit of " +
-                                    std::to_string(limit_bytes_) + " bytes is reached (" +
+    return {Code::kStateMemory, std::string(name_) + ": no room for " + std::to_string(bytes) +
+                                    " bytes, the limit of " + std::to_string(limit_bytes_) + " bytes is reached (" +
                                     std::to_string(head_->used_bytes.load(std::memory_order_relaxed)) +
                                     " used); give the process more memory or delete what it no longer needs"};
   }
@@ -36,7 +36,8 @@ Status Arena::Grow(uint64_t end) {
   uint64_t word = head_->committed.load(std::memory_order_acquire);
   for (;;) {
     CommittedWord now = CommittedWord::Unpack(word);
-    // While memory is given back nobody grows: the hole being punched could swallow the new memory. The caller comes again.
+    // While memory is given back nobody grows: the hole being punched could swallow the new memory. The caller comes
+    // again.
     if (now.trimming || now.bytes >= end) return Status::Ok();
     uint64_t target = std::min(RoundUpTo(kGrowthStepBytes, end), limit_bytes_);
     const uint64_t least = std::min(RoundUpTo(kPageBytes, end), limit_bytes_);
@@ -47,9 +48,10 @@ Status Arena::Grow(uint64_t end) {
     }
     if (!status.ok()) return status;
     now.bytes = target;
-    // Fails when another grew (its watermark then counts) or trimmed (the generation differs, and what was just committed
-    // may be gone again) meanwhile.
-    if (head_->committed.compare_exchange_strong(word, now.Pack(), std::memory_order_acq_rel, std::memory_order_acquire)) {
+    // Fails when another grew (its watermark then counts) or trimmed (the generation differs, and what was just
+    // committed may be gone again) meanwhile.
+    if (head_->committed.compare_exchange_strong(word, now.Pack(), std::memory_order_acq_rel,
+                                                 std::memory_order_acquire)) {
       return Status::Ok();
     }
   }
@@ -73,7 +75,8 @@ Status Arena::Trim(uint64_t keep_bytes) {
     if (new_end >= head_->managed) return Status::Ok();
 
     committed = {new_end, static_cast<uint16_t>(committed.generation + 1), true};
-    if (!head_->committed.compare_exchange_strong(word, committed.Pack(), std::memory_order_acq_rel)) return Status::Ok();
+    if (!head_->committed.compare_exchange_strong(word, committed.Pack(), std::memory_order_acq_rel))
+      return Status::Ok();
     lists.Remove(last);
     if (new_end > tail_begin) {
       lists.At(last).bytes = new_end - tail_begin;

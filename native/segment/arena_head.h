@@ -10,13 +10,14 @@
 
 namespace praas::segment {
 
-inline constexpr uint32_t kFirstLevels = 44;    // powers of two up to 2^48 bytes
-inline constexpr uint32_t kSecondLevels = 32;   // classes per power of two: a block found is at most 1/32 too large
+inline constexpr uint32_t kFirstLevels = 44;   // powers of two up to 2^48 bytes
+inline constexpr uint32_t kSecondLevels = 32;  // classes per power of two: a block found is at most 1/32 too large
 
 inline constexpr uint64_t kMaxDescriptors = 1ull << 30;  // of one arena
 
-/// How much of an arena's range is backed by memory, in one word so that growing and trimming, which both happen outside
-/// the mutex, cannot undo each other: the generation changes with each trim, and nobody grows while one is going on.
+/// How much of an arena's range is backed by memory, in one word so that growing and trimming, which both happen
+/// outside the mutex, cannot undo each other: the generation changes with each trim, and nobody grows while one is
+/// going on.
 struct CommittedWord {
   uint64_t bytes = 0;
   uint16_t generation = 0;  // 15 bits
@@ -30,21 +31,22 @@ struct CommittedWord {
   }
 };
 
-/// Per arena, in the meta part. Only `committed` (and the owners in the descriptors) are truth; a rebuild makes all the rest.
+/// Per arena, in the meta part. Only `committed` (and the owners in the descriptors) are truth; a rebuild makes all the
+/// rest.
 struct ArenaHead {
   RobustMutex mutex;
   alignas(64) std::atomic<uint64_t> committed;  // CommittedWord
   uint64_t base_offset;                         // as given to Format
   uint64_t limit_bytes;
-  std::atomic<uint32_t> damaged;   // 1: owned descriptors contradict each other; nothing is allocated any more
+  std::atomic<uint32_t> damaged;  // 1: owned descriptors contradict each other; nothing is allocated any more
   std::atomic<uint32_t> rebuilds;
 
   // Derived; guarded by the mutex. Those that are atomic are read without it by usage().
-  uint64_t managed;       // bytes [0, managed) are described by blocks
-  uint32_t last;          // the block that ends at `managed`
-  uint32_t unused;        // list of unused descriptors (linked by free_next)
+  uint64_t managed;  // bytes [0, managed) are described by blocks
+  uint32_t last;     // the block that ends at `managed`
+  uint32_t unused;   // list of unused descriptors (linked by free_next)
   uint32_t unused_count;
-  uint32_t fresh;         // descriptors from this index on were never used
+  uint32_t fresh;               // descriptors from this index on were never used
   std::atomic<uint64_t> steps;  // list links followed
   std::atomic<uint64_t> used_bytes;
   std::atomic<uint32_t> used_blocks;

@@ -62,7 +62,8 @@ void ArenaLists::Insert(uint32_t index) noexcept {
   list = index;
   auto& second = head_.second_level[at.first];
   second.store(second.load(std::memory_order_relaxed) | 1u << at.second, std::memory_order_relaxed);
-  head_.first_level.store(head_.first_level.load(std::memory_order_relaxed) | 1ull << at.first, std::memory_order_relaxed);
+  head_.first_level.store(head_.first_level.load(std::memory_order_relaxed) | 1ull << at.first,
+                          std::memory_order_relaxed);
   head_.free_blocks.store(head_.free_blocks.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
   Step();
 }

@@ -17,8 +17,9 @@ struct SizeClass {
 /// Smallest size filed under `size_class`.
 [[nodiscard]] uint64_t LowestOf(SizeClass size_class) noexcept;
 
-/// The free lists, the list of unused descriptors and the neighbour links of one arena, each operation in constant time.
-/// The caller holds the mutex. Everything here is derived data: being killed in the middle costs a rebuild, no more.
+/// The free lists, the list of unused descriptors and the neighbour links of one arena, each operation in constant
+/// time. The caller holds the mutex. Everything here is derived data: being killed in the middle costs a rebuild, no
+/// more.
 class ArenaLists {
  public:
   ArenaLists(ArenaHead& head, Block* blocks) noexcept : head_(head), blocks_(blocks) {}
@@ -39,8 +40,8 @@ class ArenaLists {
   [[nodiscard]] uint32_t TakeDescriptor() noexcept;  // precondition: Spare() > 0
   void GiveDescriptor(uint32_t index) noexcept;
 
-  /// Makes a free, unfiled block of the bytes behind `head.managed` up to `end` (or lengthens the last one) and files it.
-  /// Precondition: a spare descriptor.
+  /// Makes a free, unfiled block of the bytes behind `head.managed` up to `end` (or lengthens the last one) and files
+  /// it. Precondition: a spare descriptor.
   void AppendFree(uint64_t end) noexcept;
   /// Cuts a free, unfiled block down to `bytes`; the rest becomes a free block. Precondition: a spare descriptor.
   void Split(uint32_t index, uint64_t bytes) noexcept;

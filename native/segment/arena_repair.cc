@@ -24,9 +24,9 @@ struct UsedBlock {
 /// Whether an owned descriptor describes bytes of the arena at all.
 bool IsPlausible(const Block& block, uint64_t base, uint64_t committed_bytes) noexcept {
   const uint64_t from = block.offset - base;
-  return block.offset >= base && from % Arena::kGranule == 0 && block.bytes != 0 && block.bytes % Arena::kGranule == 0 &&
-         block.bytes <= committed_bytes && from <= committed_bytes - block.bytes &&
-         block.owner.kind <= BlockOwner::Kind::kState;
+  return block.offset >= base && from % Arena::kGranule == 0 && block.bytes != 0 &&
+         block.bytes % Arena::kGranule == 0 && block.bytes <= committed_bytes &&
+         from <= committed_bytes - block.bytes && block.owner.kind <= BlockOwner::Kind::kState;
 }
 
 Status Contradiction(const char* name, uint32_t index, const char* how) {
@@ -65,13 +65,14 @@ class Layer {
 
 }  // namespace
 
-/// Reads owners, offsets and sizes of owned descriptors and the watermark, writes nothing of these: being killed in here
-/// leaves exactly what it found, and the next locker starts over.
+/// Reads owners, offsets and sizes of owned descriptors and the watermark, writes nothing of these: being killed in
+/// here leaves exactly what it found, and the next locker starts over.
 Status Arena::Rebuild() const {
   head_->rebuilds.fetch_add(1, std::memory_order_relaxed);
   const uint64_t committed_bytes = CommittedWord::Unpack(head_->committed.load(std::memory_order_acquire)).bytes;
   const uint32_t descriptors = region_->committed.load(std::memory_order_acquire);
-  if (committed_bytes > limit_bytes_) return {Code::kSegmentInvalid, std::string(name_) + ": more committed than allowed"};
+  if (committed_bytes > limit_bytes_)
+    return {Code::kSegmentInvalid, std::string(name_) + ": more committed than allowed"};
 
   ArenaLists lists(*head_, blocks_);
   std::vector<UsedBlock> used;
@@ -103,7 +104,8 @@ Status Arena::Rebuild() const {
   for (const UsedBlock& entry : used) {
     if (entry.index % kHeartbeatStep == 0) head_->mutex.Heartbeat();
     // Each gap had a descriptor before the death, so there is one for it now.
-    if (!layer.FillTo(entry.offset - base_offset_)) return Contradiction(name_, entry.index, "follows a gap without descriptor");
+    if (!layer.FillTo(entry.offset - base_offset_))
+      return Contradiction(name_, entry.index, "follows a gap without descriptor");
     layer.Place(entry.index);
   }
   // The end may be memory committed since the last allocation, for which nobody has taken a descriptor yet: the next

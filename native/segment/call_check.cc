@@ -33,8 +33,8 @@ class CallChecker {
   void CheckEntry(const CallEntry& entry, CallWord word) {
     if (word.state > CallState::kParked) return Find("is in no known state");
     if (word.state == CallState::kFree) return;
-    const bool owned = word.state == CallState::kReserved || word.state == CallState::kClaimed ||
-                       word.state == CallState::kCompleting;
+    const bool owned =
+        word.state == CallState::kReserved || word.state == CallState::kClaimed || word.state == CallState::kCompleting;
     if (owned && word.owner >= header_.participants.committed.load(std::memory_order_acquire)) {
       Find("belongs to participant " + std::to_string(word.owner) + ", which does not exist");
     }
@@ -44,15 +44,21 @@ class CallChecker {
     CheckOrigin(entry);
     CheckPayload("input", entry.input);
     if (word.state == CallState::kDone || word.state == CallState::kParked) CheckPayload("output", entry.output);
-    if (entry.stream > header_.streams.committed.load(std::memory_order_acquire)) Find("names a stream that does not exist");
+    if (entry.stream > header_.streams.committed.load(std::memory_order_acquire))
+      Find("names a stream that does not exist");
   }
 
   void CheckOrigin(const CallEntry& entry) {
     const Region* table = nullptr;
     switch (entry.origin) {
-      case Origin::kHost: return;
-      case Origin::kWorker: table = &header_.participants; break;
-      case Origin::kWindow: table = &header_.windows; break;
+      case Origin::kHost:
+        return;
+      case Origin::kWorker:
+        table = &header_.participants;
+        break;
+      case Origin::kWindow:
+        table = &header_.windows;
+        break;
     }
     if (table == nullptr || entry.origin_index >= table->committed.load(std::memory_order_acquire)) {
       Find("comes from nobody");
@@ -78,13 +84,20 @@ class CallChecker {
 
 std::string_view CallStateName(CallState state) noexcept {
   switch (state) {
-    case CallState::kFree: return "free";
-    case CallState::kReserved: return "reserved";
-    case CallState::kQueued: return "queued";
-    case CallState::kClaimed: return "claimed";
-    case CallState::kCompleting: return "completing";
-    case CallState::kDone: return "done";
-    case CallState::kParked: return "parked";
+    case CallState::kFree:
+      return "free";
+    case CallState::kReserved:
+      return "reserved";
+    case CallState::kQueued:
+      return "queued";
+    case CallState::kClaimed:
+      return "claimed";
+    case CallState::kCompleting:
+      return "completing";
+    case CallState::kDone:
+      return "done";
+    case CallState::kParked:
+      return "parked";
   }
   return "unknown";
 }

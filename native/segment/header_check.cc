@@ -35,7 +35,8 @@ Status CheckRegions(Header& header, uint64_t backed_bytes) {
   if (claimed > backed_bytes) return Invalid("the segment claims more memory than it has");
   if (header.calls.committed.load(std::memory_order_relaxed) != header.calls.capacity ||
       header.participants.committed.load(std::memory_order_relaxed) == 0 ||
-      header.function_count.load(std::memory_order_relaxed) > header.functions.committed.load(std::memory_order_relaxed)) {
+      header.function_count.load(std::memory_order_relaxed) >
+          header.functions.committed.load(std::memory_order_relaxed)) {
     return Invalid("the segment's tables are incomplete");
   }
   return Status::Ok();
@@ -44,7 +45,7 @@ Status CheckRegions(Header& header, uint64_t backed_bytes) {
 }  // namespace
 
 Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd, &info) != 0) return Status::System("fstat of a segment");
   HeaderRead read;
   read.object_bytes = static_cast<uint64_t>(info.st_size);
@@ -63,7 +64,8 @@ Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
     read.state = ObjectState::kPublished;
   } else if (magic == kMagicCreating) {
     read.state = ObjectState::kUnfinished;
-  } else if (std::any_of(std::begin(copy->bytes), std::end(copy->bytes), [](std::byte b) { return b != std::byte{0}; })) {
+  } else if (std::any_of(std::begin(copy->bytes), std::end(copy->bytes),
+                         [](std::byte b) { return b != std::byte{0}; })) {
     return Invalid("the object is no segment");
   }
   return read;
@@ -82,7 +84,8 @@ Status CheckHeader(const Header& header, const HeaderRead& read) {
   if (!SameLayout(header, plan)) return Invalid("the segment's header is damaged (offsets)");
   if (header.static_checksum != StaticChecksum(header)) return Invalid("the segment's header is damaged (checksum)");
   if (header.process_id.size == 0) return Invalid("the segment names no process");
-  if (read.object_bytes != header.segment_bytes) return Invalid("the segment's object has another size than its header says");
+  if (read.object_bytes != header.segment_bytes)
+    return Invalid("the segment's object has another size than its header says");
   return CheckRegions(const_cast<Header&>(header), read.backed_bytes);
 }
 

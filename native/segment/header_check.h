@@ -31,7 +31,8 @@ struct HeaderRead {
 /// Reads the header with pread, which cannot fault whatever the object's size. kSegmentInvalid: it is something else.
 [[nodiscard]] Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy);
 
-/// Checks every field that decides where something lies, by planning the layout anew. kSegmentInvalid says which is wrong.
+/// Checks every field that decides where something lies, by planning the layout anew. kSegmentInvalid says which is
+/// wrong.
 [[nodiscard]] Status CheckHeader(const Header& header, const HeaderRead& read);
 
 }  // namespace praas::segment

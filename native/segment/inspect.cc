@@ -4,7 +4,6 @@
 #include <iterator>
 #include <string_view>
 
-#include "base/json_writer.h"
 #include "base/process_id.h"
 #include "segment/arena.h"
 #include "segment/arena_head.h"
@@ -25,11 +24,16 @@ std::string_view TextOf(const Name& name) { return {name.bytes, name.size}; }
 
 std::string_view StateName(uint32_t state) {
   switch (static_cast<ParticipantState>(state)) {
-    case ParticipantState::kFree: return "free";
-    case ParticipantState::kStarting: return "starting";
-    case ParticipantState::kReady: return "ready";
-    case ParticipantState::kDraining: return "draining";
-    case ParticipantState::kDead: return "dead";
+    case ParticipantState::kFree:
+      return "free";
+    case ParticipantState::kStarting:
+      return "starting";
+    case ParticipantState::kReady:
+      return "ready";
+    case ParticipantState::kDraining:
+      return "draining";
+    case ParticipantState::kDead:
+      return "dead";
   }
   return "unknown";
 }
@@ -197,7 +201,7 @@ std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view
 
 }  // namespace
 
-std::string InspectJson(const Segment& segment, const ExtraCheck& extra) {
+std::string InspectJson(const Segment& segment, const ExtraCheck& extra, const ExtraSection& section) {
   JsonWriter json;
   json.BeginObject();
   WriteHeader(segment.header(), json);
@@ -212,6 +216,7 @@ std::string InspectJson(const Segment& segment, const ExtraCheck& extra) {
   json.BeginObject("arenas");
   for (size_t i = 0; i < arenas.size(); ++i) WriteArena(names[i], arenas[i], json);
   json.EndObject();
+  if (section) section(segment, json);
 
   json.BeginArray("violations");
   const auto add = [&json](const std::vector<std::string>& findings) {

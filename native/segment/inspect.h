@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "base/json_writer.h"
 #include "base/result.h"
 #include "segment/segment.h"
 
@@ -18,9 +19,13 @@ namespace praas::segment {
 /// Violations found by a module that lays something into the segment; see state/.
 using ExtraCheck = std::function<std::vector<std::string>(const Segment&)>;
 
+/// Adds members that describe what another module laid into the segment; see state/inspect.h.
+using ExtraSection = std::function<void(const Segment&, JsonWriter&)>;
+
 /// Takes no lock on a read-only segment. Numbers may belong to different moments; what `violations` says of a live
 /// process holds for a moment at which nobody was inside what was checked.
-[[nodiscard]] std::string InspectJson(const Segment& segment, const ExtraCheck& extra = {});
+[[nodiscard]] std::string InspectJson(const Segment& segment, const ExtraCheck& extra = {},
+                                      const ExtraSection& section = {});
 
 /// Maps the segment read-only. kSystem with ENOENT when there is none, kSegmentInvalid when it is damaged or none.
 [[nodiscard]] Result<std::string> InspectJson(const std::string& name);

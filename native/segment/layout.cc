@@ -65,17 +65,48 @@ uint64_t LayoutHash() noexcept {
   using dispatch::Participant;
   using dispatch::StreamRing;
   Fnv fnv;
-  for (const uint64_t value : std::initializer_list<uint64_t>{
-           kLayoutVersion, sizeof(Header), offsetof(Header, process_id), offsetof(Header, host_generation),
-           offsetof(Header, participants), offsetof(Header, arena_heads), offsetof(Header, queued), offsetof(Header, futex_queue), sizeof(Region),
-           sizeof(Function), offsetof(Function, flags), sizeof(WindowSlot), offsetof(WindowSlot, connection_id),
-           offsetof(WindowSlot, client_pid), sizeof(CallEntry), offsetof(CallEntry, input), offsetof(CallEntry, flags),
-           offsetof(CallEntry, output), offsetof(CallEntry, stream), sizeof(Participant), offsetof(Participant, credit),
-           offsetof(Participant, completions), offsetof(Participant, counters), dispatch::kMaxCalls,
-           dispatch::kMaxParticipants, sizeof(StreamRing), sizeof(ChunkRing), offsetof(ChunkRing, chunks),
-           dispatch::kStreamChunks, sizeof(Block), offsetof(Block, owner), offsetof(Block, value_bytes), sizeof(ArenaHead),
-           offsetof(ArenaHead, committed), offsetof(ArenaHead, lists), sizeof(RobustMutex), kStateBucketStride,
-           kStateKeyStride, kPinStride, kLockStride, kLockHolderStride, kStateHeadBytes}) {
+  for (const uint64_t value : std::initializer_list<uint64_t>{kLayoutVersion,
+                                                              sizeof(Header),
+                                                              offsetof(Header, process_id),
+                                                              offsetof(Header, host_generation),
+                                                              offsetof(Header, participants),
+                                                              offsetof(Header, arena_heads),
+                                                              offsetof(Header, queued),
+                                                              offsetof(Header, futex_queue),
+                                                              sizeof(Region),
+                                                              sizeof(Function),
+                                                              offsetof(Function, flags),
+                                                              sizeof(WindowSlot),
+                                                              offsetof(WindowSlot, connection_id),
+                                                              offsetof(WindowSlot, client_pid),
+                                                              sizeof(CallEntry),
+                                                              offsetof(CallEntry, input),
+                                                              offsetof(CallEntry, flags),
+                                                              offsetof(CallEntry, output),
+                                                              offsetof(CallEntry, stream),
+                                                              sizeof(Participant),
+                                                              offsetof(Participant, credit),
+                                                              offsetof(Participant, completions),
+                                                              offsetof(Participant, counters),
+                                                              dispatch::kMaxCalls,
+                                                              dispatch::kMaxParticipants,
+                                                              sizeof(StreamRing),
+                                                              sizeof(ChunkRing),
+                                                              offsetof(ChunkRing, chunks),
+                                                              dispatch::kStreamChunks,
+                                                              sizeof(Block),
+                                                              offsetof(Block, owner),
+                                                              offsetof(Block, value_bytes),
+                                                              sizeof(ArenaHead),
+                                                              offsetof(ArenaHead, committed),
+                                                              offsetof(ArenaHead, lists),
+                                                              sizeof(RobustMutex),
+                                                              kStateBucketStride,
+                                                              kStateKeyStride,
+                                                              kPinStride,
+                                                              kLockStride,
+                                                              kLockHolderStride,
+                                                              kStateHeadBytes}) {
     fnv.Add(value);
   }
   return fnv.hash();
@@ -124,7 +155,8 @@ bool SameLayout(const Header& a, const Header& b) noexcept {
   }
   return a.layout_version == b.layout_version && a.header_bytes == b.header_bytes && a.layout_hash == b.layout_hash &&
          a.segment_bytes == b.segment_bytes && a.meta_bytes == b.meta_bytes && a.memory_bytes == b.memory_bytes &&
-         a.pool_bytes == b.pool_bytes && std::equal(std::begin(a.arena_heads), std::end(a.arena_heads), b.arena_heads) &&
+         a.pool_bytes == b.pool_bytes &&
+         std::equal(std::begin(a.arena_heads), std::end(a.arena_heads), b.arena_heads) &&
          a.state_head == b.state_head && a.stats_offset == b.stats_offset && a.futex_queue == b.futex_queue;
 }
 

@@ -13,16 +13,16 @@
 ///
 ///   [ Header | participants | functions | windows | call table | state index | pins, locks | arenas | … data … ]
 ///
-/// All but `data` is the *meta* part: it is never shown to JavaScript. Everything is addressed by offsets from the start
-/// of the object, because each OS process maps it at its own address. A region is reserved when the segment is created
-/// (the object is sparse) and committed with posix_fallocate before its bytes are first touched, so that a full /dev/shm
-/// is an error of the call that needed memory and never a SIGBUS.
+/// All but `data` is the *meta* part: it is never shown to JavaScript. Everything is addressed by offsets from the
+/// start of the object, because each OS process maps it at its own address. A region is reserved when the segment is
+/// created (the object is sparse) and committed with posix_fallocate before its bytes are first touched, so that a full
+/// /dev/shm is an error of the call that needed memory and never a SIGBUS.
 namespace praas::segment {
 
-inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;  // "PRASSEG1", little-endian
+inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;          // "PRASSEG1", little-endian
 inline constexpr uint64_t kMagicCreating = 0x3047'4553'5341'5250;  // "PRASSEG0": its creator has not finished
 inline constexpr uint32_t kLayoutVersion = 1;
-inline constexpr size_t kMaxName = 255;        // bytes of a process id, function name or state key
+inline constexpr size_t kMaxName = 255;  // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
 inline constexpr uint32_t kMaxWindows = 4096;  // same-host clients connected at one time
 
@@ -74,7 +74,7 @@ static_assert(sizeof(Function) == 320);
 
 /// One connected same-host client. Written by the host, except `poller`.
 struct alignas(64) WindowSlot {
-  std::atomic<uint32_t> state;   // 0 free, 1 open, 2 closing
+  std::atomic<uint32_t> state;  // 0 free, 1 open, 2 closing
   std::atomic<uint32_t> generation;
   std::atomic<uint32_t> poller;    // participant that polls the submission ring; 0 = nobody
   std::atomic<uint32_t> consumer;  // participant + 1 that is reading the submission ring right now; 0 = nobody
@@ -109,26 +109,27 @@ struct Header {
   std::atomic<uint32_t> repairs;          // how often a dead participant was repaired
   std::atomic<uint32_t> doorbell_kind;    // DoorbellKind in use
 
-  // Hints for the hand-over of calls (dispatch/dispatcher.h). One bit per call entry or participant; a stale bit costs a look.
-  alignas(64) std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];         // may be queued
-  std::atomic<uint64_t> hot[dispatch::kMaxParticipants / 64];                 // offers credits from time to time
-  std::atomic<uint64_t> sleepers[dispatch::kMaxParticipants / 64];            // sleeps at the doorbell
+  // Hints for the hand-over of calls (dispatch/dispatcher.h). One bit per call entry or participant; a stale bit costs
+  // a look.
+  alignas(64) std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];  // may be queued
+  std::atomic<uint64_t> hot[dispatch::kMaxParticipants / 64];          // offers credits from time to time
+  std::atomic<uint64_t> sleepers[dispatch::kMaxParticipants / 64];     // sleeps at the doorbell
 
-  Region participants;  // dispatch::Participant; 0 is the host
-  Region functions;     // Function
-  Region windows;       // WindowSlot
-  Region calls;         // dispatch::CallEntry
-  Region streams;       // dispatch::StreamRing
-  Region state_buckets; // see state/
+  Region participants;   // dispatch::Participant; 0 is the host
+  Region functions;      // Function
+  Region windows;        // WindowSlot
+  Region calls;          // dispatch::CallEntry
+  Region streams;        // dispatch::StreamRing
+  Region state_buckets;  // see state/
   Region state_keys;
   Region pins;
   Region locks;
   Region lock_holders;
-  Region arena_blocks[3];  // segment data, pool inputs, pool outputs
-  uint64_t arena_heads[3]; // offsets of the three segment::ArenaHead
-  uint64_t state_head;     // offset of state::StateHead
-  uint64_t stats_offset;   // reserved for process-wide counters
-  uint64_t futex_queue;    // offset of the futex doorbell's queue, kFutexQueueBytes
+  Region arena_blocks[3];   // segment data, pool inputs, pool outputs
+  uint64_t arena_heads[3];  // offsets of the three segment::ArenaHead
+  uint64_t state_head;      // offset of state::StateHead
+  uint64_t stats_offset;    // reserved for process-wide counters
+  uint64_t futex_queue;     // offset of the futex doorbell's queue, kFutexQueueBytes
 };
 static_assert(sizeof(Header) <= kPageBytes);
 
@@ -142,8 +143,8 @@ struct LayoutSizes {
   uint32_t calls;
 };
 
-/// Fills in every offset, stride, capacity and size of `header` (nothing committed). Deterministic: an attaching process
-/// plans anew from the sizes it finds and refuses a header that differs anywhere.
+/// Fills in every offset, stride, capacity and size of `header` (nothing committed). Deterministic: an attaching
+/// process plans anew from the sizes it finds and refuses a header that differs anywhere.
 void PlanLayout(const LayoutSizes& sizes, Header* header) noexcept;
 
 /// Whether all that PlanLayout writes is the same in both.

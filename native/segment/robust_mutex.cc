@@ -81,8 +81,8 @@ LockOutcome RobustMutex::Lock(uint16_t participant, uint64_t deadline_ns) noexce
   while (outcome == LockOutcome::kTimeout) {
     const uint64_t now = NowNs();
     if (now >= deadline_ns) return outcome;
-    // pthread_mutex_timedlock knows the wall clock only (pthread_mutex_clocklock needs glibc 2.30). Short slices keep the
-    // deadline monotonic where the wall clock is set meanwhile.
+    // pthread_mutex_timedlock knows the wall clock only (pthread_mutex_clocklock needs glibc 2.30). Short slices keep
+    // the deadline monotonic where the wall clock is set meanwhile.
     const timespec until = ToTimespec(WallNs() + std::min(kSliceNs, deadline_ns - now));
     outcome = Enter(TimedLock(&mutex_, until), participant);
   }
@@ -115,7 +115,8 @@ RobustMutex::Owner RobustMutex::Observe() const noexcept {
   return owner;
 }
 
-std::optional<RobustMutex::Owner> StuckWatch::Sample(const RobustMutex& mutex, uint64_t now_ns, uint64_t limit_ns) noexcept {
+std::optional<RobustMutex::Owner> StuckWatch::Sample(const RobustMutex& mutex, uint64_t now_ns,
+                                                     uint64_t limit_ns) noexcept {
   const RobustMutex::Owner owner = mutex.Observe();
   if (!owner.held || owner.acquisitions != last_.acquisitions || owner.tid != last_.tid || !last_.held) {
     last_ = owner;

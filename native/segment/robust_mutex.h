@@ -25,11 +25,12 @@ enum class LockOutcome {
   return outcome == LockOutcome::kAcquired || outcome == LockOutcome::kOwnerDied;
 }
 
-/// Process-shared robust mutex in shared memory. Held for bounded native sections only: never across user code, growth or I/O.
+/// Process-shared robust mutex in shared memory. Held for bounded native sections only: never across user code, growth
+/// or I/O.
 ///
-/// The death of an owner hands the mutex over with kOwnerDied. An owner that is merely stopped keeps it for ever, so the
-/// host watches who holds it (StuckWatch), kills an owner that does not get on, and the next locker repairs.
-/// Not a C++ object with a constructor: it lies in mapped memory, where Init makes it.
+/// The death of an owner hands the mutex over with kOwnerDied. An owner that is merely stopped keeps it for ever, so
+/// the host watches who holds it (StuckWatch), kills an owner that does not get on, and the next locker repairs. Not a
+/// C++ object with a constructor: it lies in mapped memory, where Init makes it.
 class RobustMutex {
  public:
   /// While nobody else can use it: at creation, or by a new host before it starts workers.

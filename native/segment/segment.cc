@@ -19,10 +19,10 @@ namespace {
 constexpr uint64_t kCommitStepBytes = 64 * 1024;
 constexpr int kAttempts = 100;
 
-/// An open-file-description lock: unlike a POSIX record lock it is not dropped when this process closes another descriptor
-/// of the same object.
+/// An open-file-description lock: unlike a POSIX record lock it is not dropped when this process closes another
+/// descriptor of the same object.
 Result<bool> TryLockObject(int fd) {
-  struct flock lock{};
+  struct flock lock {};
   lock.l_type = F_WRLCK;
   lock.l_whence = SEEK_SET;
   if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return true;
@@ -55,7 +55,8 @@ Status CommitRegion(int fd, Region& region, uint32_t count) {
   uint32_t committed = region.committed.load(std::memory_order_acquire);
   if (count <= committed) return Status::Ok();
   if (count > region.capacity) {
-    return {Code::kStateMemory, "a table of the process is full (" + std::to_string(region.capacity) + " records)", ENOSPC};
+    return {Code::kStateMemory, "a table of the process is full (" + std::to_string(region.capacity) + " records)",
+            ENOSPC};
   }
   const uint64_t capacity_bytes = static_cast<uint64_t>(region.capacity) * region.stride;
   const uint64_t wanted = static_cast<uint64_t>(count) * region.stride;
@@ -64,8 +65,8 @@ Status CommitRegion(int fd, Region& region, uint32_t count) {
   const uint64_t begin = static_cast<uint64_t>(committed) * region.stride;
   if (Status status = shm::Commit(fd, region.offset + begin, end - begin, "segment"); !status.ok()) return status;
   const auto target = static_cast<uint32_t>(end / region.stride);
-  while (committed < target &&
-         !region.committed.compare_exchange_weak(committed, target, std::memory_order_acq_rel, std::memory_order_acquire)) {
+  while (committed < target && !region.committed.compare_exchange_weak(committed, target, std::memory_order_acq_rel,
+                                                                       std::memory_order_acquire)) {
   }
   return Status::Ok();
 }
@@ -88,8 +89,8 @@ Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
     const Result<bool> locked = TryLockObject(lock->fd.get());
     if (!locked.ok()) return locked.status();
     if (!locked.value()) {
-      return Status(Code::kProcessBusy, "a live host serves process \"" + options.process_id + "\" (it holds the lock on " +
-                                            options.name + ")");
+      return Status(Code::kProcessBusy, "a live host serves process \"" + options.process_id +
+                                            "\" (it holds the lock on " + options.name + ")");
     }
     // The object may have been unlinked, and made anew by somebody else, between opening and locking. The descriptor
     // for mapping and sharing is a second one: see fd().
@@ -132,7 +133,8 @@ Result<Segment> Segment::Create(UniqueFd fd, const CreateOptions& options) {
   // Through zero: an unfinished predecessor leaves nothing behind.
   if (Status status = shm::Resize(fd.get(), 0); !status.ok()) return status;
   if (Status status = shm::Resize(fd.get(), bytes); !status.ok()) return status;
-  if (Status status = shm::Commit(fd.get(), 0, plan.header().participants.offset, "segment"); !status.ok()) return status;
+  if (Status status = shm::Commit(fd.get(), 0, plan.header().participants.offset, "segment"); !status.ok())
+    return status;
   Result<shm::Mapping> mapping = shm::Mapping::Map(fd.get(), 0, bytes, shm::Access::kReadWrite);
   if (!mapping.ok()) return mapping.status();
 
@@ -171,8 +173,7 @@ Result<Segment> Segment::Map(UniqueFd fd, bool writable) {
 }
 
 Result<Segment> Segment::Open(const std::string& name, bool writable) {
-  Result<shm::SharedMemory> object =
-      shm::Open(name, writable ? shm::OpenMode::kReadWrite : shm::OpenMode::kReadOnly);
+  Result<shm::SharedMemory> object = shm::Open(name, writable ? shm::OpenMode::kReadWrite : shm::OpenMode::kReadOnly);
   if (!object.ok()) return object.status();
   Result<Segment> segment = Map(std::move(object->fd), writable);
   if (!segment.ok()) return segment.status().WithContext(name);

@@ -18,27 +18,27 @@ class Segment;
 [[nodiscard]] Status CommitRegion(int fd, Region& region, uint32_t count);
 
 struct CreateOptions {
-  std::string name;        // POSIX name, "/praas-…"
-  std::string process_id;  // 1 … 255 bytes of UTF-8
-  uint64_t memory_bytes = 1ull << 30;     // limit of state data; sparse, committed as it is used
-  uint64_t pool_bytes = 1ull << 30;       // limit of the pool window (payloads), half inputs, half outputs
+  std::string name;                          // POSIX name, "/praas-…"
+  std::string process_id;                    // 1 … 255 bytes of UTF-8
+  uint64_t memory_bytes = 1ull << 30;        // limit of state data; sparse, committed as it is used
+  uint64_t pool_bytes = 1ull << 30;          // limit of the pool window (payloads), half inputs, half outputs
   uint32_t calls = dispatch::kDefaultCalls;  // backlog
-  /// Formats what lies inside (state, …) of a new segment. Runs before the segment becomes valid: a creator that dies in
-  /// it leaves an object that the next one starts anew.
+  /// Formats what lies inside (state, …) of a new segment. Runs before the segment becomes valid: a creator that dies
+  /// in it leaves an object that the next one starts anew.
   std::function<Status(const Segment&)> format;
 };
 
 /// The mapped segment of one process. Move-only; unmaps when destroyed; the object itself stays until `Unlink`.
 ///
-/// The host calls CreateOrAttach and holds the OFD write lock on the object for as long as the Segment lives; workers and
-/// inspectors get the fd from the host (or open it by name) and call Map, which takes no lock.
-/// The whole object is one mapping of sparse memory: `base() + offset` for any offset within the object.
+/// The host calls CreateOrAttach and holds the OFD write lock on the object for as long as the Segment lives; workers
+/// and inspectors get the fd from the host (or open it by name) and call Map, which takes no lock. The whole object is
+/// one mapping of sparse memory: `base() + offset` for any offset within the object.
 class Segment {
  public:
-  /// Creates the object, or attaches to the one a dead host left; the sizes of an existing one win. Every header field of an
-  /// existing object is copied and checked before it is believed. kProcessBusy when a live host holds the lock;
-  /// kSegmentInvalid when it is no segment, of another layout or damaged. `attached()` tells which of the two happened; an
-  /// attached segment still has to be repaired (host/repair.h) before it serves calls.
+  /// Creates the object, or attaches to the one a dead host left; the sizes of an existing one win. Every header field
+  /// of an existing object is copied and checked before it is believed. kProcessBusy when a live host holds the lock;
+  /// kSegmentInvalid when it is no segment, of another layout or damaged. `attached()` tells which of the two happened;
+  /// an attached segment still has to be repaired (host/repair.h) before it serves calls.
   [[nodiscard]] static Result<Segment> CreateOrAttach(const CreateOptions& options);
 
   /// Maps a segment by fd, for workers (`writable`) and for `praas inspect` (read-only).
@@ -53,10 +53,10 @@ class Segment {
   [[nodiscard]] Header& header() const noexcept { return *reinterpret_cast<Header*>(base()); }
   [[nodiscard]] bool attached() const noexcept { return attached_; }  // true: an earlier host's segment
   [[nodiscard]] bool writable() const noexcept { return writable_; }
-  /// Of the object, without the lock: may be passed to other processes. (The lock belongs to an open file description and
-  /// would live on in whoever got that.)
+  /// Of the object, without the lock: may be passed to other processes. (The lock belongs to an open file description
+  /// and would live on in whoever got that.)
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
-  [[nodiscard]] std::byte* base() const noexcept { return mapping_.data(); }            // meta part
+  [[nodiscard]] std::byte* base() const noexcept { return mapping_.data(); }        // meta part
   [[nodiscard]] std::byte* data() const noexcept { return base() + data_offset_; }  // data part
   [[nodiscard]] uint64_t data_bytes() const noexcept { return mapping_.size() - data_offset_; }
 
@@ -71,8 +71,8 @@ class Segment {
   [[nodiscard]] Function& function(uint32_t index) const noexcept { return functions_[index]; }
 
   /// Makes records [0, count) of a region usable (zeroed when new). Idempotent, callable by any participant at any time
-  /// without a lock; must not be called while holding an internal mutex. kStateMemory with ENOSPC's meaning when /dev/shm
-  /// is full, and when `count` exceeds the region's capacity.
+  /// without a lock; must not be called while holding an internal mutex. kStateMemory with ENOSPC's meaning when
+  /// /dev/shm is full, and when `count` exceeds the region's capacity.
   [[nodiscard]] Status Commit(Region& region, uint32_t count) const { return CommitRegion(fd(), region, count); }
   /// The same for bytes [0, end) of the data part; `committed` is the arena's watermark.
   [[nodiscard]] Status CommitData(uint64_t end) const;

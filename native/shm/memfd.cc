@@ -34,7 +34,7 @@ Result<uint64_t> CheckMemfd(int fd) {
     return Status(Code::kSegmentInvalid, "the memfd received is not sealed against shrinking");
   }
   // After the seals, so that the size cannot become smaller than what is returned.
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd, &info) != 0) return Status::System("fstat of a memfd");
   return static_cast<uint64_t>(info.st_size);
 }

@@ -31,14 +31,15 @@ bool ExceedsFileSizeLimit(uint64_t bytes) noexcept {
 }
 
 Status FileSizeLimit(uint64_t bytes) {
-  return {Code::kStateMemory,
-          "an object of " + Mebibytes(bytes) + " exceeds the file size limit of this process; raise it, see `ulimit -f`",
-          EFBIG};
+  return {
+      Code::kStateMemory,
+      "an object of " + Mebibytes(bytes) + " exceeds the file size limit of this process; raise it, see `ulimit -f`",
+      EFBIG};
 }
 
 Status OutOfMemory(int fd, uint64_t bytes, const char* what, int error) {
   std::string message = std::string(what) + ": no memory for " + Mebibytes(bytes) + " more";
-  struct statfs fs{};
+  struct statfs fs {};
   if (error == ENOSPC && ::fstatfs(fd, &fs) == 0 && fs.f_blocks > 0) {
     const auto block = static_cast<uint64_t>(fs.f_bsize);
     message += ": /dev/shm is full (" + Mebibytes(fs.f_bavail * block) + " of " + Mebibytes(fs.f_blocks * block) +
@@ -60,7 +61,8 @@ bool IsValidName(const std::string& name) noexcept {
 
 Result<SharedMemory> Open(const std::string& name, OpenMode mode) {
   if (!IsValidName(name)) {
-    return Status(Code::kArgumentInvalid, '"' + name + "\" is no name of a shared memory object (\"/name\", at most 255 bytes)");
+    return Status(Code::kArgumentInvalid,
+                  '"' + name + "\" is no name of a shared memory object (\"/name\", at most 255 bytes)");
   }
   int flags = O_CLOEXEC | O_NOFOLLOW | (mode == OpenMode::kReadOnly ? O_RDONLY : O_RDWR);
   if (mode == OpenMode::kCreate) flags |= O_CREAT;
@@ -68,11 +70,12 @@ Result<SharedMemory> Open(const std::string& name, OpenMode mode) {
   UniqueFd fd(::shm_open(name.c_str(), flags, kPrivate));
   if (!fd) return Status::System(Quoted("shm_open", name));
 
-  struct stat info{};
+  struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return Status::System(Quoted("fstat", name));
   if (!S_ISREG(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    return Status(Code::kSegmentInvalid, "shared memory object \"" + name +
-                                             "\" belongs to another user or is open to others; remove it if it is yours");
+    return Status(
+        Code::kSegmentInvalid,
+        "shared memory object \"" + name + "\" belongs to another user or is open to others; remove it if it is yours");
   }
   return SharedMemory{std::move(fd), static_cast<uint64_t>(info.st_size)};
 }
@@ -85,8 +88,8 @@ Status Unlink(const std::string& name) {
 
 bool IsLinked(const std::string& name, int fd) noexcept {
   const UniqueFd linked(::shm_open(name.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW, 0));
-  struct stat mine{};
-  struct stat theirs{};
+  struct stat mine {};
+  struct stat theirs {};
   return linked && ::fstat(fd, &mine) == 0 && ::fstat(linked.get(), &theirs) == 0 && mine.st_dev == theirs.st_dev &&
          mine.st_ino == theirs.st_ino;
 }

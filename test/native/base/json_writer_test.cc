@@ -32,8 +32,7 @@ TEST(JsonWriter, NestsWithCommasInPlace) {
   json.Number("n", -5);
   json.Text("t", "x");
   json.EndObject();
-  EXPECT_EQ(json.text(),
-            R"({"empty":[],"list":[1,18446744073709551615,{},{"a":true,"b":null}],"n":-5,"t":"x"})");
+  EXPECT_EQ(json.text(), R"({"empty":[],"list":[1,18446744073709551615,{},{"a":true,"b":null}],"n":-5,"t":"x"})");
 }
 
 TEST(JsonWriter, EscapesWhatJsonForbids) {
@@ -51,7 +50,9 @@ TEST(JsonWriter, KeepsUtf8AndReplacesEverythingElse) {
     EXPECT_EQ(Quoted(good), '"' + std::string(good) + '"');
   }
   const std::string r = "\xef\xbf\xbd";
-  EXPECT_EQ(Quoted("a\xff" "b"), "\"a" + r + "b\"");
+  EXPECT_EQ(Quoted("a\xff"
+                   "b"),
+            "\"a" + r + "b\"");
   EXPECT_EQ(Quoted("\xc3"), '"' + r + '"') << "cut off";
   EXPECT_EQ(Quoted("\xe2\x82"), '"' + r + r + '"') << "cut off";
   EXPECT_EQ(Quoted("\xc0\xaf"), '"' + r + r + '"') << "overlong";

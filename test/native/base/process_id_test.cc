@@ -45,7 +45,9 @@ TEST(ProcessId, SurvivesACommandNameWithParentheses) {
 
 TEST(ProcessId, FindsTheProcessOfAThread) {
   ProcessId found;
-  std::thread([&] { found = ProcessId::OfThread(static_cast<pid_t>(::syscall(SYS_gettid))).value_or(ProcessId{}); }).join();
+  std::thread([&] {
+    found = ProcessId::OfThread(static_cast<pid_t>(::syscall(SYS_gettid))).value_or(ProcessId{});
+  }).join();
   EXPECT_EQ(found, ProcessId::Self());
   EXPECT_FALSE(ProcessId::OfThread(0));
 }

@@ -23,9 +23,7 @@ using test::TestSegment;
 
 constexpr uint64_t kMiB = 1u << 20;
 
-BlockOwner OwnedBy(uint16_t participant, uint32_t id = 0) {
-  return {BlockOwner::Kind::kParticipant, participant, id};
-}
+BlockOwner OwnedBy(uint16_t participant, uint32_t id = 0) { return {BlockOwner::Kind::kParticipant, participant, id}; }
 uint64_t Soon() { return DeadlineIn(30'000'000'000); }
 
 std::string Joined(const std::vector<std::string>& lines) {
@@ -358,7 +356,8 @@ TEST(ArenaTraffic, AMillionOperationsStaySoundAndCheap) {
       const uint64_t bytes = 1 + (random() >> (random() % 20 + 12));
       auto got = arena.Allocate(bytes, OwnedBy(1), Soon());
       // Half of the memory is free, so a request that does not fit would be fragmentation of more than that.
-      ASSERT_TRUE(got.ok()) << got.status().message() << " after " << i << " operations, " << live_bytes << " bytes live";
+      ASSERT_TRUE(got.ok()) << got.status().message() << " after " << i << " operations, " << live_bytes
+                            << " bytes live";
       live.push_back(got.value());
       live_bytes += got->bytes;
     } else {

@@ -44,7 +44,9 @@ TEST(Inspect, ShowsWhatIsInUse) {
   Header& header = segment.header();
   ASSERT_TRUE(segment.Commit(header.functions, 1).ok());
   ASSERT_TRUE(segment.Commit(header.windows, 3).ok());
-  segment.function(0).name = {5, "a\"b\xff" "c"};
+  segment.function(0).name = {5,
+                              "a\"b\xff"
+                              "c"};
   header.function_count.store(1);
   segment.window(2).state.store(1);
   segment.window(2).client_pid = 77;
@@ -62,9 +64,13 @@ TEST(Inspect, ShowsWhatIsInUse) {
   ASSERT_TRUE(inputs.Allocate(1000, {BlockOwner::Kind::kCall, 0, 5}, NowNs()).ok());
 
   const std::string text = InspectJson(segment, [](const Segment&) { return std::vector<std::string>{"state: odd"}; });
-  EXPECT_TRUE(Has(text, "\"functions\":[{\"name\":\"a\\\"b\xef\xbf\xbd" "c\",\"flags\":0}]")) << text;
+  EXPECT_TRUE(Has(text,
+                  "\"functions\":[{\"name\":\"a\\\"b\xef\xbf\xbd"
+                  "c\",\"flags\":0}]"))
+      << text;
   EXPECT_TRUE(Has(text, R"("windows":[{"index":2,"state":"open","generation":0,"clientPid":77)"));
-  EXPECT_TRUE(Has(text, R"({"index":0,"role":"host","state":"ready","pid":)" + std::to_string(::getpid()) + R"(,"alive":true)"));
+  EXPECT_TRUE(Has(
+      text, R"({"index":0,"role":"host","state":"ready","pid":)" + std::to_string(::getpid()) + R"(,"alive":true)"));
   EXPECT_TRUE(Has(text, R"("calls":12)"));
   EXPECT_TRUE(Has(text, R"("calls":[{"index":5,"state":"queued","generation":3)"));
   EXPECT_TRUE(Has(text, R"("inputBytes":99)"));
@@ -91,17 +97,27 @@ TEST(Inspect, NamesWhatIsWrong) {
   };
   EXPECT_EQ(finding([](auto&, auto&) {}), "0 findings");
   EXPECT_EQ(finding([](auto&, auto& word) { word.state = static_cast<CallState>(7); }), "call 7 is in no known state");
-  EXPECT_EQ(finding([](auto&, auto& word) { word.state = CallState::kClaimed; word.owner = 85; }),
+  EXPECT_EQ(finding([](auto&, auto& word) {
+              word.state = CallState::kClaimed;
+              word.owner = 85;
+            }),
             "call 7 belongs to participant 85, which does not exist");
   EXPECT_EQ(finding([](auto& e, auto&) { e.kind = static_cast<dispatch::CallKind>(3); }), "call 7 is of no known kind");
   EXPECT_EQ(finding([](auto& e, auto&) { e.origin = static_cast<dispatch::Origin>(3); }), "call 7 comes from nobody");
   EXPECT_EQ(finding([](auto& e, auto&) { e.origin = dispatch::Origin::kWindow; }), "call 7 comes from nobody");
   EXPECT_EQ(finding([](auto& e, auto&) { e.input.place = static_cast<dispatch::Place>(5); }),
             "call 7 has its input in no known place");
-  EXPECT_EQ(finding([](auto& e, auto&) { e.input.place = dispatch::Place::kPoolInput; e.input.block = 1; }),
+  EXPECT_EQ(finding([](auto& e, auto&) {
+              e.input.place = dispatch::Place::kPoolInput;
+              e.input.block = 1;
+            }),
             "call 7 has its input in a block that does not exist");
-  EXPECT_EQ(finding([](auto& e, auto&) { e.output.place = dispatch::Place::kPoolOutput; }), "0 findings") << "not there yet";
-  EXPECT_EQ(finding([](auto& e, auto& word) { e.output.place = dispatch::Place::kPoolOutput; word.state = CallState::kDone; }),
+  EXPECT_EQ(finding([](auto& e, auto&) { e.output.place = dispatch::Place::kPoolOutput; }), "0 findings")
+      << "not there yet";
+  EXPECT_EQ(finding([](auto& e, auto& word) {
+              e.output.place = dispatch::Place::kPoolOutput;
+              word.state = CallState::kDone;
+            }),
             "call 7 has its output in a block that does not exist");
   EXPECT_EQ(finding([](auto& e, auto&) { e.stream = 1; }), "call 7 names a stream that does not exist");
 

@@ -74,7 +74,7 @@ TEST_F(SegmentTest, AFreshOneIsSmallAndWhole) {
   EXPECT_EQ(segment.call(dispatch::kDefaultCalls - 1).word.load(), 0u);
   EXPECT_EQ(segment.participant(0).state.load(), 0u);
 
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(::fstat(segment.fd(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
   EXPECT_EQ(static_cast<uint64_t>(info.st_size), header.segment_bytes);
@@ -206,9 +206,17 @@ TEST_F(SegmentTest, LimitsOfTheOptions) {
     EXPECT_TRUE(Segment::Unlink(name_).ok());
   };
   works([](auto& o) { o.process_id = std::string(255, 'x'); });
-  works([](auto& o) { o.memory_bytes = kMinMemoryBytes; o.pool_bytes = kMinPoolBytes; o.calls = 1; });
+  works([](auto& o) {
+    o.memory_bytes = kMinMemoryBytes;
+    o.pool_bytes = kMinPoolBytes;
+    o.calls = 1;
+  });
   works([](auto& o) { o.memory_bytes = kMinMemoryBytes + 1; });
-  works([](auto& o) { o.memory_bytes = kMaxMemoryBytes; o.pool_bytes = kMaxMemoryBytes; o.calls = dispatch::kMaxCalls; });
+  works([](auto& o) {
+    o.memory_bytes = kMaxMemoryBytes;
+    o.pool_bytes = kMaxMemoryBytes;
+    o.calls = dispatch::kMaxCalls;
+  });
 }
 
 TEST_F(SegmentTest, AnotherProcessesSegmentIsRefused) {

@@ -40,7 +40,7 @@ class TestSegment {
   [[nodiscard]] segment::Segment& get() { return *segment_; }
   [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] uint64_t BackedBytes() const {
-    struct stat info{};
+    struct stat info {};
     return ::fstat(segment_->fd(), &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
   }
   /// Ends the host's hold, as its death would.

@@ -2,8 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/mman.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -30,7 +30,7 @@ class SharedMemoryTest : public ::testing::Test {
 };
 
 uint64_t AllocatedBytes(int fd) {
-  struct stat info{};
+  struct stat info {};
   return ::fstat(fd, &info) == 0 ? static_cast<uint64_t>(info.st_blocks) * 512 : 0;
 }
 
@@ -49,7 +49,7 @@ TEST_F(SharedMemoryTest, CreatesPrivateObjectsClosedOnExec) {
   ASSERT_TRUE(object.ok()) << object.status().message();
   EXPECT_EQ(object->bytes, 0u);
   EXPECT_EQ(::fcntl(object->fd.get(), F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(::fstat(object->fd.get(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0600u);
 }
@@ -131,7 +131,8 @@ TEST_F(SharedMemoryTest, AFullFileSystemIsAnErrorThatNamesTheRemedy) {
     if (!Commit(small->fd.get(), 0, 512 << 10, "state").ok()) return 2;
     const Status full = Commit(small->fd.get(), 512 << 10, 2 << 20, "state");
     if (full.code() != Code::kStateMemory || full.sys_errno() != ENOSPC) return 3;
-    if (full.message().find("/dev/shm") == std::string::npos || full.message().find("size=") == std::string::npos) return 4;
+    if (full.message().find("/dev/shm") == std::string::npos || full.message().find("size=") == std::string::npos)
+      return 4;
     if (!Commit(small->fd.get(), 0, 512 << 10, "state").ok()) return 5;
     return 0;
   });
