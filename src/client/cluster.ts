@@ -115,7 +115,7 @@ export class Cluster implements AsyncDisposable {
       this.#throwIfClosed()
       const { text, next } = await this.#control.logs(id, offset, follow ? 2_000 : 0, signal)
       if (text !== '') yield text
-      else if (!follow) return
+      else if (!follow || signal?.aborted === true) return
       offset = next
     }
   }
