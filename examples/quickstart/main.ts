@@ -30,7 +30,9 @@ for (let iteration = 1; ; iteration++) {
 // Another client sees the same state, over TCP as from another machine.
 await using remote = await connect(undefined, { transport: 'tcp', runtimeDir: cluster.runtimeDir })
 const samePoints = await remote.process('points')
-console.log(`a second client, over ${samePoints.transport}, finds ${(await samePoints.state.keys()).length} keys`)
+const keys: string[] = []
+for await (const { key } of samePoints.state.keys()) keys.push(key)
+console.log(`a second client, over ${samePoints.transport}, finds the keys ${keys.join(', ')}`)
 
 console.log('\nmicroseconds of a call      client            bytes      p50      p99')
 for (const process of [points, samePoints]) {
