@@ -45,7 +45,7 @@ class StoreTest : public ::testing::Test {
                                                                          .memory_bytes = memory_bytes,
                                                                          .pool_bytes = 1u << 20,
                                                                          .calls = 64,
-                                                                         .format = &Format});
+                                                                         .format = &state::StateStore::Format});
     if (!created.ok()) {
       ADD_FAILURE() << created.status().message();
       ::_exit(1);
@@ -53,11 +53,6 @@ class StoreTest : public ::testing::Test {
     segment_.emplace(std::move(created).value());
     (void)segment::Segment::Unlink(name_).ok();
     host_.emplace(*segment_, 0);
-  }
-
-  static Status Format(const segment::Segment& segment) {
-    if (Status status = segment::Arena::Data(segment, 0).Format(); !status.ok()) return status;
-    return state::StateStore::Format(segment);
   }
 
   ~StoreTest() override { ExpectSound(); }

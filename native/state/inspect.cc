@@ -1,0 +1,106 @@
+#include "state/inspect.h"
+
+#include <algorithm>
+#include <map>
+#include <vector>
+
+#include "segment/inspect.h"
+#include "state/records.h"
+#include "state/state_store.h"
+
+namespace praas::state {
+namespace {
+
+/// High-water mark as far as memory is there: the head is only as good as whoever wrote it.
+uint32_t High(const RecordPool& pool, const segment::Region& region) noexcept {
+  return std::min(pool.high, Records::Committed(region));
+}
+
+bool WriteKeys(const Records& records, JsonWriter& json) {
+  uint32_t written = 0;
+  bool truncated = false;
+  json.BeginArray("keys");
+  const uint32_t high = High(records.head().keys, records.header().state_keys);
+  for (uint32_t number = 1; number <= high && !truncated; ++number) {
+    const KeyEntry& entry = records.key(number);
+    const uint64_t word = entry.value.load(std::memory_order_acquire);
+    const ValueRef ref = ValueRef::Unpack(word);
+    if (word == 0 || !Records::Valid(records.header().arena_blocks[0], ref.block)) continue;
+    if (written++ == kMaxInspected) {
+      truncated = true;
+      break;
+    }
+    const segment::Block& block = records.block(ref.block);
+    json.BeginObject();
+    json.Text("key", View(entry.name));
+    json.Text("kind", ref.kind == KeyKind::kArray ? "array" : "value");
+    json.Number("elementType", ref.element_type);
+    json.Number("bytes", ValueBytes(block));
+    json.Text("version", std::to_string(block.value_version));
+    json.Number("modifiedMs", block.value_wall_ns / 1'000'000);
+    json.Number("pins", PinCount(block));
+    json.EndObject();
+  }
+  json.EndArray();
+  return truncated;
+}
+
+bool WriteLocks(const Records& records, JsonWriter& json) {
+  std::map<uint32_t, std::vector<uint32_t>> queues;
+  const uint32_t high = High(records.head().holders, records.header().lock_holders);
+  for (uint32_t number = 1; number <= high; ++number) {
+    const HolderWord word = HolderWord::Unpack(records.holder(number).word.load(std::memory_order_acquire));
+    if (word.state == HolderState::kFree || !Records::Valid(records.header().locks, word.lock)) continue;
+    queues[word.lock].push_back(number);
+  }
+  uint32_t written = 0;
+  json.BeginArray("locks");
+  for (auto& [lock, queue] : queues) {
+    if (written++ == kMaxInspected) break;
+    std::sort(queue.begin(), queue.end(),
+              [&](uint32_t a, uint32_t b) { return records.holder(a).ticket < records.holder(b).ticket; });
+    json.BeginObject();
+    json.Text("name", View(records.lock(lock).name));
+    json.BeginArray("holders");
+    for (const uint32_t number : queue) {
+      const LockHolder& holder = records.holder(number);
+      const HolderWord word = HolderWord::Unpack(holder.word.load(std::memory_order_acquire));
+      json.BeginObject();
+      json.Number("participant", word.participant);
+      json.Text("owner", std::to_string(holder.owner_id));
+      json.Text("mode", word.mode == static_cast<uint8_t>(StateStore::LockMode::kWrite) ? "write" : "read");
+      json.Bool("granted", word.state == HolderState::kGranted);
+      json.EndObject();
+    }
+    json.EndArray();
+    json.EndObject();
+  }
+  json.EndArray();
+  return queues.size() > kMaxInspected;
+}
+
+}  // namespace
+
+void WriteState(const segment::Segment& segment, JsonWriter& json) {
+  const Records records(segment);
+  const StateHead& head = records.head();
+  json.BeginObject("state");
+  json.Number("keyCount", head.keys.used.load(std::memory_order_relaxed));
+  json.Number("buckets", head.bucket_count);
+  json.Text("lastVersion", std::to_string(head.last_version.load(std::memory_order_relaxed)));
+  json.Number("pinCount", head.pins.used.load(std::memory_order_relaxed));
+  json.Number("lockCount", head.locks.used.load(std::memory_order_relaxed));
+  json.Number("repairs", head.repairs.load(std::memory_order_relaxed));
+  const bool more_keys = WriteKeys(records, json);
+  const bool more_locks = WriteLocks(records, json);
+  json.Bool("truncated", more_keys || more_locks);
+  json.EndObject();
+}
+
+Result<std::string> InspectJson(const std::string& name) {
+  Result<segment::Segment> segment = segment::Segment::Open(name, /*writable=*/false);
+  if (!segment.ok()) return segment.status();
+  return segment::InspectJson(*segment, {}, &WriteState);
+}
+
+}  // namespace praas::state

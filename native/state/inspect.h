@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/json_writer.h"
+#include "base/result.h"
+#include "segment/segment.h"
+
+namespace praas::state {
+
+/// How many keys, and how many locks, are written out one by one; `truncated` says that there are more.
+inline constexpr uint32_t kMaxInspected = 1000;
+
+/// Member "state" of a segment's description (segment/inspect.h):
+///
+/// {keyCount, buckets, lastVersion, pinCount, lockCount, repairs, truncated,
+///  keys: [{key, kind, elementType, bytes, version, modifiedMs, pins}],
+///  locks: [{name, holders: [{participant, owner, mode, granted}]}] (holders in order of arrival)}
+///
+/// Versions and owners are text, because JavaScript's numbers end at 2^53. Takes no lock and writes nothing, so it works
+/// on a read-only mapping and on what a dead host left; of a live process, entries may belong to different moments.
+void WriteState(const segment::Segment& segment, JsonWriter& json);
+
+/// Segment `name` with its state, mapped read-only; fails as segment::InspectJson does.
+[[nodiscard]] Result<std::string> InspectJson(const std::string& name);
+
+}  // namespace praas::state
