@@ -19,6 +19,11 @@ inline constexpr uint32_t kSlotOutputBytes = 4096;
 /// waits in the pool for the client to provide room.
 enum class CallState : uint8_t { kFree, kReserved, kQueued, kClaimed, kCompleting, kDone, kParked };
 
+/// Bits of CallWord::flags.
+enum CallWordFlags : uint8_t {
+  kWordTaken = 1u << 0,  // done, and its origin has taken note: after the worker's death nobody has to tell it again
+};
+
 /// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or
 /// a completion of an earlier call finds nothing to do.
 struct CallWord {

@@ -119,10 +119,12 @@ void Dispatcher::ReleaseReserved(uint32_t index) noexcept { Free(index); }
 bool Dispatcher::Cancel(uint32_t index, uint32_t generation, Code status) noexcept {
   CallEntry& entry = segment_.call(index);
   if (Advance(index, generation, CallState::kQueued, CallState::kCompleting, self_)) {
-    entry.output = PayloadRef{};
+    // A delivery keeps naming the block of the result it was to deliver: whoever frees the entry frees that, too.
+    if (entry.kind != CallKind::kDeliver) entry.output = PayloadRef{};
     entry.status = static_cast<uint32_t>(status);
     CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
     word.state = CallState::kDone;
+    word.flags |= kWordTaken;
     entry.word.store(word.Pack(), std::memory_order_release);
     return true;
   }
@@ -205,6 +207,7 @@ void Dispatcher::FinishCompletion(uint32_t index) noexcept {
   const uint16_t origin = entry.origin == Origin::kWorker ? entry.origin_index : kHostParticipant;
   word.state = CallState::kDone;
   word.owner = origin;
+  word.flags = 0;
   entry.word.store(word.Pack(), std::memory_order_release);
   segment_.participant(origin).completions[index / 64].fetch_or(Bit(index), std::memory_order_seq_cst);
   if (origin != self_) Wake(origin);
@@ -251,9 +254,12 @@ std::optional<uint32_t> Dispatcher::NextCompletion() noexcept {
       seen &= seen - 1;
       bits.fetch_and(~Bit(index), std::memory_order_acq_rel);
       if (index >= calls_) continue;
-      const CallEntry& entry = segment_.call(index);
-      const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
-      if (word.state == CallState::kDone && word.owner == self_) return index;
+      CallEntry& entry = segment_.call(index);
+      CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
+      if (word.state != CallState::kDone || word.owner != self_ || (word.flags & kWordTaken) != 0) continue;
+      word.flags |= kWordTaken;  // a done entry is its origin's alone
+      entry.word.store(word.Pack(), std::memory_order_release);
+      return index;
     }
   }
   return std::nullopt;

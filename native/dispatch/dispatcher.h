@@ -94,8 +94,9 @@ class Dispatcher {
     kDrop,  // the dead worker was its origin, or was still filling it: the caller releases its blocks and frees it
   };
   /// Takes the dead worker's credit back, re-queues what it had claimed and is idempotent, hands the rest to `orphan`,
-  /// and rings for what is queued. Entries of which it is the origin and that still run elsewhere stay; `DropFinished`
-  /// later yields them, and the participant's slot must not be reused while `IsOrigin`.
+  /// rings for what is queued, and tells origins again of what is done but was perhaps not told any more. Entries of
+  /// which it is the origin and that still run elsewhere stay; `DropFinished` later yields them, and the participant's
+  /// slot must not be reused while `IsOrigin`.
   void ReclaimParticipant(uint16_t dead, const std::function<void(uint32_t index, Orphan what)>& orphan) noexcept;
   [[nodiscard]] std::optional<uint32_t> DropFinished(uint16_t dead) noexcept;
   [[nodiscard]] bool IsOrigin(uint16_t participant) const noexcept;

@@ -48,7 +48,8 @@ void Dispatcher::ReclaimParticipant(uint16_t dead, const std::function<void(uint
         if (word.owner == dead) {
           // Claimed and idempotent: another worker may run it. Completing: the function has returned, its result is
           // lost with half-written bytes, and running it a second time is allowed for the same reason.
-          const bool again = !its_own && (entry.flags & kCallIdempotent) != 0 && entry.kind != CallKind::kStream &&
+          // A delivery cannot be repeated: its result has gone with the worker.
+          const bool again = !its_own && (entry.flags & kCallIdempotent) != 0 && entry.kind == CallKind::kInvoke &&
                              entry.cancel.load(std::memory_order_acquire) == 0 && NowNs() < entry.deadline_ns;
           if (again) {
             if (Advance(index, word.generation, word.state, CallState::kQueued, self_)) Ring(index);
@@ -63,6 +64,11 @@ void Dispatcher::ReclaimParticipant(uint16_t dead, const std::function<void(uint
       case CallState::kDone:
         if (word.owner == dead && Advance(index, word.generation, CallState::kDone, CallState::kCompleting, self_)) {
           orphan(index, Orphan::kDrop);
+        } else if ((word.flags & kWordTaken) == 0 &&
+                   word.owner < header_.participants.committed.load(std::memory_order_acquire)) {
+          // Perhaps the dead worker's last act: it may have had no time left to tell the origin.
+          segment_.participant(word.owner).completions[index / 64].fetch_or(uint64_t{1} << (index % 64));
+          if (word.owner != self_) Wake(word.owner);
         }
         break;
     }

@@ -242,6 +242,46 @@ TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
   EXPECT_FALSE(host().IsOrigin(kWorkerA));
 }
 
+TEST_P(DispatcherTest, AnAnswerWhoseWorkerDiedBeforeTellingIsToldOnce) {
+  const uint32_t untold = PostFromHost();
+  const uint32_t told = PostFromHost();
+  ASSERT_TRUE(a().Claim({told, WordOf(told).generation}));
+  ASSERT_TRUE(a().BeginCompletion(told, WordOf(told).generation));
+  a().FinishCompletion(told);
+  ASSERT_EQ(host().NextCompletion(), told);
+  ASSERT_TRUE(a().Claim({untold, WordOf(untold).generation}));
+  ASSERT_TRUE(a().BeginCompletion(untold, WordOf(untold).generation));
+  a().FinishCompletion(untold);
+  for (auto& bits : segment_->participant(kHostParticipant).completions) bits.store(0);
+
+  const auto none = [](uint32_t, Dispatcher::Orphan) { FAIL(); };
+  host().ReclaimParticipant(kWorkerA, none);
+  EXPECT_EQ(host().NextCompletion(), untold);
+  host().ReclaimParticipant(kWorkerB, none);
+  EXPECT_FALSE(host().NextCompletion().has_value());
+  host().Free(untold);
+  host().Free(told);
+}
+
+TEST_P(DispatcherTest, ADeliveryIsNotRepeatedAndKeepsItsBlockWhenCancelled) {
+  const uint32_t claimed = PostFromHost(kCallIdempotent);
+  segment_->call(claimed).kind = CallKind::kDeliver;
+  ASSERT_TRUE(a().Claim({claimed, WordOf(claimed).generation}));
+  std::set<uint32_t> failed;
+  host().ReclaimParticipant(kWorkerA, [&](uint32_t index, Dispatcher::Orphan what) {
+    EXPECT_EQ(what, Dispatcher::Orphan::kFail);
+    failed.insert(index);
+    host().Free(index);
+  });
+  EXPECT_EQ(failed, (std::set<uint32_t>{claimed}));
+
+  const uint32_t queued = PostFromHost();
+  segment_->call(queued).kind = CallKind::kDeliver;
+  segment_->call(queued).output = {.offset = 4096, .bytes = 8, .block = 3, .place = Place::kPoolOutput, .reserved = {}};
+  EXPECT_TRUE(host().Cancel(queued, WordOf(queued).generation, Code::kInvocationTimeout));
+  EXPECT_EQ(segment_->call(queued).output.block, 3u);
+}
+
 TEST_P(DispatcherTest, ResetMakesEveryEntryFreeUnderANewGeneration) {
   const uint32_t index = PostFromHost();
   const uint32_t generation = WordOf(index).generation;
