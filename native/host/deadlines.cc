@@ -28,7 +28,10 @@ uint32_t Deadlines::Tick(uint64_t now_ns) {
     ++in_use;
     const std::optional<Calls::View> view = calls_.Look(index);
     if (!view) continue;
-    const bool late = view->deadline_ns <= now_ns;
+    // A call without a deadline is a client's slip: it gets the default, and while it runs its worker sees to that.
+    const bool has_deadline = view->deadline_ns != 0;
+    const uint64_t default_ns = process_.assignment.timeout_ms * 1'000'000;
+    const bool late = has_deadline ? view->deadline_ns <= now_ns : now_ns > view->queued_ns + default_ns;
     switch (view->word.state) {
       case CallState::kQueued:
         if (late) {
@@ -39,7 +42,7 @@ uint32_t Deadlines::Tick(uint64_t now_ns) {
         break;
       case CallState::kClaimed:
       case CallState::kCompleting:
-        if (view->word.owner != dispatch::kHostParticipant && late && now_ns - view->deadline_ns > grace_ns) {
+        if (view->word.owner != dispatch::kHostParticipant && late && has_deadline && now_ns - view->deadline_ns > grace_ns) {
           kill_(view->word.owner, "a call of it is past its deadline and grace time and it does not answer");
         }
         break;

@@ -126,16 +126,13 @@ size_t EventLoop::RunTasks() {
   return tasks.size();
 }
 
-size_t EventLoop::RunTimers() {
-  if (timers_.empty()) return 0;
+void EventLoop::RunTimers() {
+  if (timers_.empty()) return;
   const uint64_t now = NowNs();
-  size_t ran = 0;
   while (!timers_.empty() && timers_.begin()->first.first <= now) {
     auto timer = timers_.extract(timers_.begin());
     timer.mapped()();
-    ++ran;
   }
-  return ran;
 }
 
 size_t EventLoop::Turn(bool block) {
@@ -157,7 +154,8 @@ size_t EventLoop::Turn(bool block) {
     (*handler)(events[i].events);
     ++ran;
   }
-  return ran + RunTimers();
+  RunTimers();
+  return ran;
 }
 
 }  // namespace praas::host

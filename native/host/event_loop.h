@@ -40,14 +40,14 @@ class EventLoop {
   void Interrupt() noexcept;
 
   /// Handles what is ready. `block` = false only looks; otherwise sleeps until an event or the next timer. Returns how
-  /// many handlers, timers and tasks ran.
+  /// many handlers and tasks ran; timers are not counted, for they are no sign of anybody being there.
   size_t Turn(bool block);
 
  private:
   struct Watched;
   EventLoop() = default;
   size_t RunTasks();
-  size_t RunTimers();
+  void RunTimers();
 
   UniqueFd epoll_;
   UniqueFd interrupt_;

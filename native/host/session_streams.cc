@@ -343,11 +343,15 @@ void SessionStreams::Cancelled(uint64_t call) {
 }
 
 void SessionStreams::Abort() {
+  // Calls that still run end their streams when they complete; of those that are done nobody would hear again.
+  std::vector<uint64_t> done;
   for (const auto& [call, stream] : streams_) {
     stream->input.Abort();
     stream->sending = false;
     Notify(*stream);
+    if (stream->done) done.push_back(call);
   }
+  for (const uint64_t call : done) Finish(call);
 }
 
 }  // namespace praas::host
