@@ -274,6 +274,10 @@ void Connection::Release(const transport::Buffer& buffer) {
   }
 }
 
+void Connection::Trim() {
+  if (shm_ && calls_.open() == 0) shm_->Trim();
+}
+
 void Connection::Close() noexcept {
   if (closed_) return;
   closed_ = true;

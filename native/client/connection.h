@@ -113,6 +113,8 @@ class Connection : private protocol::FrameSink {
 
   [[nodiscard]] Result<transport::Buffer> Allocate(uint64_t bytes);
   void Release(const transport::Buffer& buffer);
+  /// Gives memory that nothing uses back to the system; for a connection that rests.
+  void Trim();
 
   /// Why the connection ended other than by Close; ok while it lives. Allocated memory stays valid until Close.
   [[nodiscard]] const Status& lost() const noexcept { return wire_->lost(); }

@@ -17,6 +17,8 @@ constexpr size_t kSocket = 0;
 constexpr uint64_t kLongestTurnNs = 200'000;
 /// The clock (25 ns) is read once in so many fruitless polls.
 constexpr uint32_t kPollsPerClock = 8;
+/// A connection without calls for so long keeps no memory for the next ones.
+constexpr uint64_t kRestNs = 2'000'000'000;
 
 }  // namespace
 
@@ -40,7 +42,7 @@ void ConnectionWrap::BecomeIdle() {
   if (watcher_ != nullptr) {
     watcher_->KeepTurning(false);
     watcher_->EveryTurn(false, false);
-    watcher_->SetTimer(kNoDeadline);
+    watcher_->SetTimer(Lost() ? kNoDeadline : DeadlineIn(kRestNs));
   }
   Unref();
 }
@@ -208,6 +210,9 @@ void ConnectionWrap::OnReady() {
   if (watcher_ != nullptr && !busy_ && !Lost()) Rest();
 }
 
-void ConnectionWrap::OnTimer() { Work(0); }
+void ConnectionWrap::OnTimer() {
+  if (!busy_) return core_->connection->Trim();
+  Work(0);
+}
 
 }  // namespace praas::napi
