@@ -12,7 +12,7 @@ export interface ConnectOptions extends DataOptions {
   /** Default: PRAAS_TOKEN, else that of the runtime directory. */
   readonly token?: string
   /** Where to look for clusters of this machine. Default: PRAAS_RUNTIME_DIR, `$XDG_RUNTIME_DIR/praas` or `/tmp/praas-UID`. */
-  readonly runtimeDir?: string
+  readonly runtimeDir?: string | undefined
   /** For the first answer of the cluster. Default: 10 s. */
   readonly timeoutMs?: number | string
   readonly signal?: AbortSignal

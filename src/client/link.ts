@@ -61,6 +61,11 @@ export class Link {
     return this.#session?.closed === false ? this.#session : undefined
   }
 
+  /** Of the present connection, or of the last. */
+  get transport(): string {
+    return this.#session?.connection.info.transport ?? 'none'
+  }
+
   /** The open session, connecting first when there is none. All that wait at a time share one attempt. */
   async session(timeoutMs: number, signal?: AbortSignal): Promise<Session> {
     this.#throwIfClosed()
@@ -74,7 +79,6 @@ export class Link {
   close(): void {
     this.#closed = true
     this.#session?.close()
-    this.#session = undefined
   }
 
   async #open(timeoutMs: number): Promise<Session> {

@@ -1,4 +1,5 @@
 /** Many calls of one function, a bounded number at a time. */
+import { setMaxListeners } from 'node:events'
 import { ArgumentError } from '../errors.js'
 import { checkInvokeOptions, invokeOptions, type InvokeOptions } from './call.js'
 
@@ -42,10 +43,10 @@ export async function* invokeMany(
     throw new ArgumentError(`invokeMany: option inFlight: expected an integer, 1 … 65536, received ${String(inFlight)}`)
   }
   const abort = new AbortController()
-  const callOptions: InvokeOptions = {
-    ...rest,
-    signal: signal ? AbortSignal.any([signal, abort.signal]) : abort.signal,
-  }
+  const callSignal = signal ? AbortSignal.any([signal, abort.signal]) : abort.signal
+  // Every call in flight listens to it; that is no leak.
+  setMaxListeners(0, callSignal)
+  const callOptions: InvokeOptions = { ...rest, signal: callSignal }
   const iterator = iterate(inputs)
   const running = new Map<number, Running>()
   let exhausted = false

@@ -78,9 +78,9 @@ export class Process implements AsyncDisposable {
     return connectionInfo(session)
   }
 
-  /** What calls take: `shm` or `tcp`; undefined while there is no connection. */
-  get transport(): string | undefined {
-    return this.#link.current?.connection.info.transport
+  /** What calls take: `shm` or `tcp`. While there is no connection, what the last one took. */
+  get transport(): string {
+    return this.#link.transport
   }
 
   /** How the present connection came about, or undefined when there is none. */

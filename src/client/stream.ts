@@ -104,7 +104,8 @@ class StreamCall {
   async #sendChunk(bytes: Uint8Array): Promise<void> {
     let rest = bytes
     while (rest.byteLength > 0 && !this.#ended) {
-      const taken = this.#room > 0 ? this.#session.connection.sendChunk(this.#id, rest.subarray(0, this.#room), false) : 0
+      const taken =
+        this.#room > 0 ? this.#session.connection.sendChunk(this.#id, rest.subarray(0, this.#room), false) : 0
       this.#room -= taken
       rest = rest.subarray(taken)
       if (taken === 0) await new Promise<void>((resolve) => (this.#wakeSender = resolve))

@@ -166,12 +166,14 @@ export interface NativeWorker {
   nextChunk(handle: bigint): Uint8Array | null | undefined
   writeChunk(handle: bigint, bytes: Uint8Array): boolean
   findFunction(name: string): number | undefined
+  /** `parent` is the invocation that calls: while it waits, it does not count against the worker's concurrency. */
   invoke(
     fn: number,
     input: Uint8Array,
     flags: number,
     depth: number,
     timeoutMs: number,
+    parent: bigint,
   ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
   invokeSync(fn: number, input: Uint8Array, flags: number, depth: number, timeoutMs: number): Uint8Array
   cancelNested(id: bigint): void

@@ -1,4 +1,5 @@
 /** Turns what the addon throws into the public classes of src/errors.ts. */
+import { constants } from 'node:os'
 import {
   codeOf,
   errorFromCode,
@@ -21,6 +22,13 @@ export interface CallContext {
  * it did not come from a native call.
  */
 export function fromNative(error: unknown, context: CallContext = {}): unknown {
+  const translated = translate(error, context)
+  // The frames of the translation say nothing.
+  if (translated !== error && translated instanceof Error) Error.captureStackTrace(translated, fromNative)
+  return translated
+}
+
+function translate(error: unknown, context: CallContext): unknown {
   if (error instanceof PraasError) return error
   const code = codeOf(error)
   if (code === undefined) return error
@@ -83,7 +91,9 @@ function workerCrashed(detail: string, context: CallContext): WorkerError {
 
 function signalName(value: unknown): string | undefined {
   if (typeof value === 'string' && value !== '') return value
-  return typeof value === 'number' && value > 0 ? `signal ${value}` : undefined
+  if (typeof value !== 'number' || value <= 0) return undefined
+  const [name] = Object.entries(constants.signals).find(([, number]) => number === value) ?? []
+  return name ?? `signal ${value}`
 }
 
 function parseObject(text: string): Record<string, unknown> | undefined {

@@ -11,6 +11,8 @@ import type { WorkerServer } from './server.js'
 import { InvocationState } from './state.js'
 import { CheckedViews, guardShared } from './views.js'
 
+/** Client, host and worker each watch the deadline; whoever sees it first cancels. */
+const deadlineSlackMs = 5
 const idempotentFlag = 1 << 0
 const syncFlag = 1 << 4
 const knownOptions = new Set(['timeoutMs', 'signal', 'idempotent'])
@@ -87,7 +89,7 @@ export class InvocationContext implements Context {
     }
     signal?.addEventListener('abort', cancel, { once: true })
     try {
-      const call = worker.invoke(index, bytes, flags, this.depth + 1, timeoutMs)
+      const call = worker.invoke(index, bytes, flags, this.depth + 1, timeoutMs, this.handle)
       id = call.id
       nested.add(id)
       return fn.traits.output.decode(await call.promise) as Output
@@ -129,7 +131,7 @@ export class InvocationContext implements Context {
   cancel(): void {
     if (this.#cancelled) return
     this.#cancelled =
-      this.remainingMs > 0
+      this.remainingMs > deadlineSlackMs
         ? new InvocationError('ERR_INVOCATION_CANCELLED', `the caller of ${this.functionName} has given up`)
         : new InvocationError('ERR_INVOCATION_TIMEOUT', `the deadline of ${this.functionName} has passed`)
     for (const id of this.#nested ?? []) this.#server.worker.cancelNested(id)

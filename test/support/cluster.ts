@@ -6,11 +6,12 @@ import type { LocalOptions } from '../../src/agent/cluster_local.js'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
 import { Cluster } from '../../src/client/cluster.js'
 import { codeOf } from '../../src/errors.js'
+import type * as fixture from '../fixtures/app.js'
 import { native } from '../../src/native/binding.js'
 import { makeTemporaryFolder } from './temporary.js'
 
 export const fixtureApp = fileURLToPath(new URL('../fixtures/app.ts', import.meta.url))
-export type FixtureApp = typeof import('../fixtures/app.js')
+export type FixtureApp = typeof fixture
 
 export interface TestCluster {
   readonly cluster: Cluster

@@ -1,0 +1,261 @@
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
+import { compiledModule, packageVersion } from '../../src/package.js'
+import { expectNothingLeft, fixtureApp } from '../support/cluster.js'
+import { makeTemporaryFolder, temporaryFolder } from '../support/temporary.js'
+
+interface Outcome {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+const main = compiledModule('cli/main.js')
+let runtimeDir: string
+let server: ChildProcess
+let announced: { url: string; listen: string; functions: string[] }
+
+function praas(...args: string[]): Promise<Outcome> {
+  return praasWithInput(undefined, ...args)
+}
+
+function praasWithInput(input: string | undefined, ...args: string[]): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const environment = { ...process.env, PRAAS_RUNTIME_DIR: runtimeDir }
+    const child = execFile(process.execPath, [main, ...args], { env: environment }, (error, stdout, stderr) => {
+      resolve({ status: error ? Number(error.code) : 0, stdout, stderr })
+    })
+    child.stdin?.end(input ?? '')
+  })
+}
+
+beforeAll(async () => {
+  runtimeDir = makeTemporaryFolder()
+  const args = ['run', fixtureApp, '-p', 'main', '--memory', '64MiB', '--listen', '127.0.0.1:0', '--json', '--dev']
+  server = spawn(process.execPath, [main, ...args], {
+    env: { ...process.env, PRAAS_RUNTIME_DIR: runtimeDir },
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  for await (const chunk of server.stdout ?? []) {
+    text += String(chunk)
+    if (text.includes('\n}\n')) break
+  }
+  announced = JSON.parse(text) as typeof announced
+})
+afterAll(async () => {
+  server.kill('SIGTERM')
+  expect(await once(server, 'exit')).toEqual([0, null])
+  expectNothingLeft(RuntimeDirectory.open(runtimeDir), 'main')
+})
+
+describe('praas invoke', () => {
+  it('prints JSON of functions that give more than bytes', async () => {
+    expect(await praas('invoke', 'add', '{"a":1,"b":2}')).toMatchObject({ status: 0, stdout: '3\n' })
+    const { stdout } = await praas('invoke', 'who')
+    expect(stdout).toContain('  "processId": "main"')
+    expect(await praas('invoke', 'doubled', '[1.5,2]')).toMatchObject({ stdout: '[\n  3,\n  4\n]\n' })
+  })
+
+  it('prints bytes as they are', async () => {
+    expect(await praas('invoke', 'echo', 'as it is')).toMatchObject({ status: 0, stdout: 'as it is' })
+    expect(await praas('invoke', 'nothing')).toMatchObject({ status: 0, stdout: '' })
+  })
+
+  it('takes input from and writes results to files', async () => {
+    const folder = temporaryFolder()
+    const [input, output] = [join(folder, 'in'), join(folder, 'out')]
+    writeFileSync(input, Buffer.alloc(300_000, 'data'))
+    expect(await praas('invoke', 'echo', '--file', input, '--out', output)).toMatchObject({ status: 0, stdout: '' })
+    expect(Buffer.compare(readFileSync(output), readFileSync(input))).toBe(0)
+    expect(await praasWithInput('{"a":3,"b":4}', 'invoke', 'add', '--file', '-')).toMatchObject({ stdout: '7\n' })
+  })
+
+  it('streams', async () => {
+    const folder = temporaryFolder()
+    writeFileSync(join(folder, 'in'), 'a line\n'.repeat(100_000))
+    const outcome = await praas('invoke', 'upper', '-f', join(folder, 'in'), '-o', join(folder, 'out'))
+    expect(outcome).toMatchObject({ status: 0 })
+    expect(readFileSync(join(folder, 'out'), 'utf8')).toBe('A LINE\n'.repeat(100_000))
+    expect(await praas('invoke', 'upper', 'shout')).toMatchObject({ stdout: 'SHOUT' })
+  })
+
+  it('prints one JSON document for scripts', async () => {
+    const { stdout } = await praas('invoke', 'add', '{"a":1,"b":2}', '--json')
+    expect(JSON.parse(stdout)).toMatchObject({ output: 3 })
+    const failed = await praas('invoke', 'throwsError', '--json')
+    expect(JSON.parse(failed.stderr)).toMatchObject({
+      error: { code: 'ERR_FUNCTION_THREW', remote: { name: 'RangeError' } },
+    })
+  })
+
+  it('shows where a function threw', async () => {
+    const { status, stderr } = await praas('invoke', 'throwsError')
+    expect(status).toBe(1)
+    expect(stderr).toContain('RangeError: no such row')
+    expect(stderr).toContain(`${fixtureApp}:`)
+  })
+
+  it.each([
+    [['invoke', 'nowhere'], 3, 'ERR_FUNCTION_UNKNOWN'],
+    [['invoke', 'echo', '-p', 'nobody'], 3, 'ERR_PROCESS_UNKNOWN'],
+    [['invoke', 'add', 'no json'], 2, 'ERR_ARGUMENT_INVALID'],
+    [['invoke', 'sleep', '60000', '--timeout', '50ms'], 1, 'ERR_INVOCATION_TIMEOUT'],
+    [['invoke', 'sleep', '1', '--timeout', 'soon'], 2, 'ERR_ARGUMENT_INVALID'],
+    [['invoke', 'echo', 'x', '--file', 'y'], 2, 'either DATA or --file'],
+    [['invoke'], 2, '--help'],
+    [['invoke', 'echo', '--wrong'], 2, 'wrong'],
+    [['wrong'], 2, '--help'],
+    [[], 2, 'name a command'],
+    [['ps', '--url', 'http://127.0.0.1:9'], 4, 'ERR_CLUSTER_UNREACHABLE'],
+    [['ps', '--url', 'nonsense'], 2, 'ERR_ARGUMENT_INVALID'],
+  ])('%j ends with status %i', async (args, status, message) => {
+    const outcome = await praas(...args)
+    expect(outcome.stderr).toContain(message)
+    expect(outcome.status).toBe(status)
+  })
+})
+
+describe('processes', () => {
+  it('are created, listed, stopped with their state, and removed', async () => {
+    expect(await praas('create', 'extra', '--workers', '2', '--memory', '32MiB')).toMatchObject({ status: 0 })
+    const listed = await praas('ps')
+    expect(listed.stdout).toMatch(/^ID +STATE +APP/)
+    expect(listed.stdout).toMatch(/^extra +ready +app +\d+ +2 +32 MiB/m)
+    expect(await praas('invoke', 'who')).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining('--process') as string,
+    })
+    expect(await praas('state', 'set', 'k', 'v', '-p', 'extra')).toMatchObject({ status: 0 })
+    expect(await praas('stop', 'extra')).toMatchObject({ status: 0 })
+    expect(await praas('create', 'extra', '--memory', '32MiB')).toMatchObject({ status: 0 })
+    expect(await praas('state', 'get', 'k', '-p', 'extra')).toMatchObject({ stdout: 'v' })
+    expect(await praas('rm', 'extra')).toMatchObject({ status: 0 })
+    expectNothingLeft(RuntimeDirectory.open(runtimeDir), 'extra')
+    expect(await praas('rm', 'extra')).toMatchObject({ status: 3 })
+    const { stdout } = await praas('ps', '--json')
+    expect((JSON.parse(stdout) as { id: string }[]).map(({ id }) => id)).toEqual(['main'])
+  })
+
+  it('that were stopped are removed without a cluster having them', async () => {
+    await praas('create', 'stopped', '--memory', '32MiB')
+    await praas('stop', 'stopped')
+    expect(await praas('rm', 'stopped')).toMatchObject({ status: 0 })
+    expectNothingLeft(RuntimeDirectory.open(runtimeDir), 'stopped')
+  })
+
+  it('are inspected', async () => {
+    const { status, stdout } = await praas('inspect', 'main', '--json')
+    expect(status).toBe(0)
+    expect(JSON.parse(stdout)).toMatchObject({ id: 'main', state: 'ready', transport: { transport: 'shm' } })
+    expect((await praas('inspect', 'main')).stdout).toContain('segment')
+    expect(await praas('inspect', 'nobody')).toMatchObject({ status: 3 })
+  })
+
+  it('have logs', async () => {
+    await praas('invoke', 'speaks', 'into the log')
+    await expect
+      .poll(async () => (await praas('logs', 'main')).stdout, { timeout: 30_000 })
+      .toContain('said into the log')
+    expect(await praas('logs', 'nobody')).toMatchObject({ status: 3 })
+  })
+
+  it('have logs that can be followed', async () => {
+    const child = spawn(process.execPath, [main, 'logs', 'main', '-f', '--tail', '1'], {
+      env: { ...process.env, PRAAS_RUNTIME_DIR: runtimeDir },
+      stdio: ['ignore', 'pipe', 'inherit'],
+    })
+    let text = ''
+    const speaking = setInterval(() => void praas('invoke', 'speaks', 'followed'), 2_000)
+    for await (const chunk of child.stdout) {
+      text += String(chunk)
+      if (text.includes('said followed')) break
+    }
+    clearInterval(speaking)
+    child.kill()
+    await once(child, 'exit')
+  })
+})
+
+describe('praas state', () => {
+  it('sets, gets and lists', async () => {
+    expect(await praas('state', 'set', 'config', '{"steps":3}', '--codec', 'json')).toMatchObject({ status: 0 })
+    expect(await praas('state', 'get', 'config', '--codec', 'json')).toMatchObject({ stdout: '{\n  "steps": 3\n}\n' })
+    const { stdout } = await praas('state', 'get', 'config', '--json')
+    expect(Buffer.from((JSON.parse(stdout) as { value: string }).value, 'base64').toString()).toBe('{"steps":3}')
+    expect((await praas('state', 'keys', 'conf')).stdout).toMatch(/^config +value +11 B/m)
+    const out = join(temporaryFolder(), 'out')
+    await praas('state', 'get', 'config', '--out', out)
+    expect(readFileSync(out, 'utf8')).toBe('{"steps":3}')
+    expect(await praas('state', 'set', 'config', '--file', out)).toMatchObject({ status: 0 })
+  })
+
+  it('says what is missing', async () => {
+    expect(await praas('state', 'get', 'none')).toMatchObject({ status: 3 })
+    expect(await praas('state', 'set', 'none')).toMatchObject({ status: 2 })
+    expect(await praas('state')).toMatchObject({ status: 2 })
+  })
+})
+
+describe('everything else', () => {
+  it('explains itself', async () => {
+    const { status, stdout } = await praas('--help')
+    expect(status).toBe(0)
+    for (const command of [
+      'run',
+      'invoke',
+      'create',
+      'ps',
+      'stop',
+      'rm',
+      'state',
+      'logs',
+      'inspect',
+      'doctor',
+      'clean',
+      'completion',
+    ]) {
+      expect(stdout).toMatch(new RegExp(`praas ${command}\\b`))
+    }
+    expect(stdout).toContain('Exit status: 0 ok')
+    expect((await praas('invoke', '--help')).stdout).toContain('thumbnail --file big.png')
+    expect(await praas('--version')).toMatchObject({ status: 0, stdout: `${packageVersion()}\n` })
+    expect((await praas('completion')).stdout).toContain('praas')
+  })
+
+  it('examines the machine', async () => {
+    const { stdout } = await praas('doctor', '--json')
+    const findings = JSON.parse(stdout) as { what: string; state: string }[]
+    expect(findings.map(({ what }) => what)).toEqual(
+      expect.arrayContaining(['Node', 'native addon', '/dev/shm', 'message queues', 'runtime directory', 'leftovers']),
+    )
+    expect(findings.filter(({ state }) => state === 'bad')).toEqual([])
+    expect((await praas('doctor')).stdout).toContain('native addon')
+  })
+
+  it('has nothing to clean while all is well', async () => {
+    expect(await praas('clean', '--dry-run')).toMatchObject({
+      status: 0,
+      stderr: expect.stringContaining('1 processes are alive') as string,
+    })
+  })
+
+  it('announces what is served, also for other machines', async () => {
+    expect(announced.functions).toContain('echo')
+    expect(announced.listen).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/)
+    const token = RuntimeDirectory.open(runtimeDir).token()
+    const remote = { ...process.env, PRAAS_RUNTIME_DIR: temporaryFolder(), PRAAS_URL: announced.listen }
+    const ask = (environment: NodeJS.ProcessEnv): Promise<number> =>
+      new Promise((resolve) => {
+        execFile(process.execPath, [main, 'ps'], { env: environment }, (error) =>
+          resolve(error ? Number(error.code) : 0),
+        )
+      })
+    expect(await ask({ ...remote, PRAAS_TOKEN: token })).toBe(0)
+    expect(await ask({ ...remote, PRAAS_TOKEN: 'wrong' })).toBe(5)
+  })
+})

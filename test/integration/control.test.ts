@@ -1,0 +1,205 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { Agent, request } from 'undici'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connect } from '../../src/client/connect.js'
+import { native } from '../../src/native/binding.js'
+import { capabilities } from '../../src/capabilities.js'
+import { failureOf, fixtureApp, startCluster, type TestCluster } from '../support/cluster.js'
+import { temporaryFolder } from '../support/temporary.js'
+
+let started: TestCluster
+let token: string
+beforeAll(async () => {
+  started = await startCluster({ listen: '127.0.0.1:0' })
+  token = started.directory.token()
+  await started.cluster.process('one')
+})
+afterAll(() => started.close())
+
+interface Reply {
+  status: number
+  body: { error?: { code: string; message: string } } & Record<string, unknown>
+}
+
+async function ask(
+  method: 'GET' | 'PUT' | 'POST' | 'DELETE',
+  path: string,
+  body?: unknown,
+  as = token,
+): Promise<Reply> {
+  const socketPath = decodeURIComponent(new URL(started.cluster.url).pathname)
+  const dispatcher = new Agent({ connect: { socketPath } })
+  const reply = await request(`http://localhost${path}`, {
+    method,
+    dispatcher,
+    headers: { authorization: `Bearer ${as}`, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+    body: body === undefined ? null : JSON.stringify(body),
+  })
+  const answer = { status: reply.statusCode, body: (await reply.body.json()) as Reply['body'] }
+  await dispatcher.close()
+  return answer
+}
+
+describe('the control plane over HTTP', () => {
+  it('answers who has the token, and nobody else', async () => {
+    expect(await ask('GET', '/v1/health')).toMatchObject({ status: 200, body: { pid: process.pid } })
+    for (const wrong of ['', 'x', `${token}x`, token.slice(1)]) {
+      expect(await ask('GET', '/v1/health', undefined, wrong)).toMatchObject({
+        status: 401,
+        body: { error: { code: 'ERR_TOKEN_INVALID' } },
+      })
+    }
+    expect(await ask('GET', '/nowhere', undefined, 'x')).toMatchObject({ status: 401 })
+  })
+
+  it('lists, creates, drains and removes processes', async () => {
+    const created = await ask('PUT', '/v1/processes/two%2Ftwo', { workers: 1, memoryBytes: 2 ** 24 })
+    expect(created).toMatchObject({
+      status: 200,
+      body: { process: { id: 'two/two', state: 'ready', memoryBytes: 2 ** 24 }, endpoint: { host: '127.0.0.1' } },
+    })
+    // It is there already: the same one.
+    const again = await ask('PUT', '/v1/processes/two%2Ftwo', { memoryBytes: 2 ** 25 })
+    expect(again.body['endpoint']).toEqual(created.body['endpoint'])
+    const { processes } = (await ask('GET', '/v1/processes')).body as unknown as { processes: { id: string }[] }
+    expect(processes.map(({ id }) => id)).toEqual(['one', 'two/two'])
+    expect(await ask('POST', '/v1/processes/two%2Ftwo/drain', { timeoutMs: 1000 })).toMatchObject({ status: 200 })
+    expect(await ask('GET', '/v1/processes/two%2Ftwo')).toMatchObject({
+      status: 409,
+      body: { error: { code: 'ERR_PROCESS_DRAINING' } },
+    })
+    expect(await ask('DELETE', '/v1/processes/two%2Ftwo')).toMatchObject({ status: 200 })
+    expect(await ask('GET', '/v1/processes/two%2Ftwo')).toMatchObject({
+      status: 404,
+      body: { error: { code: 'ERR_PROCESS_UNKNOWN' } },
+    })
+  })
+
+  it('creates one process for all who ask at the same time', async () => {
+    const replies = await Promise.all(Array.from({ length: 5 }, () => ask('PUT', '/v1/processes/shared', {})))
+    expect(new Set(replies.map(({ body }) => JSON.stringify(body['endpoint']))).size).toBe(1)
+    await ask('DELETE', '/v1/processes/shared')
+  })
+
+  it.each([
+    ['PUT', '/v1/processes/x', { wrokers: 1 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', { workers: 0 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', [], 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', `/v1/processes/${'x'.repeat(256)}`, {}, 400, 'ERR_NAME_INVALID'],
+    ['PUT', '/v1/processes/x', { app: 'unheard-of' }, 404, 'ERR_APP_UNKNOWN'],
+    ['PUT', '/v1/processes/x', { app: '/nowhere.ts' }, 422, 'ERR_DEPLOY_FAILED'],
+    ['POST', '/v1/apps', { entry: 'relative.ts' }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/processes/none/drain', {}, 404, 'ERR_PROCESS_UNKNOWN'],
+    ['DELETE', '/v1/processes/none', undefined, 404, 'ERR_PROCESS_UNKNOWN'],
+    ['GET', '/v1/processes/one/logs?offset=x', undefined, 400, 'ERR_ARGUMENT_INVALID'],
+    ['GET', '/v1/processes?unknown', undefined, 200, undefined],
+    ['GET', '/v2', undefined, 404, 'ERR_ARGUMENT_INVALID'],
+  ] as const)('%s %s %j gives %i', async (method, path, body, status, code) => {
+    const reply = await ask(method, path, body)
+    expect(reply.status).toBe(status)
+    expect(reply.body.error?.code).toBe(code)
+  })
+
+  it('deploys by path', async () => {
+    const reply = await ask('POST', '/v1/apps', { entry: fixtureApp, name: 'again' })
+    expect(reply).toMatchObject({ status: 200, body: { name: 'again', entry: fixtureApp } })
+    expect(reply.body['exports']).toContain('echo')
+  })
+
+  it('hands out logs from any place on', async () => {
+    const process = await started.cluster.process('one')
+    await process.invoke('speaks', Buffer.from('hello'))
+    let text = ''
+    await expect
+      .poll(async () => {
+        text = (await ask('GET', '/v1/processes/one/logs')).body['text'] as string
+        return text
+      })
+      .toContain('said hello')
+    await expect.poll(async () => (await ask('GET', '/v1/processes/one/logs')).body['text']).toContain('to stderr')
+    expect(text).toContain('said hello')
+    const read: string[] = []
+    for await (const chunk of started.cluster.logs('one')) read.push(chunk)
+    expect(read.join('')).toContain('speaks#')
+    process.close()
+  })
+})
+
+describe('connecting', () => {
+  it('works over TCP with the token', async () => {
+    const url = started.cluster.listenUrl ?? ''
+    expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+$/)
+    await using cluster = await connect(url, { token })
+    const process = await cluster.process('one', { create: false })
+    expect(await process.invoke('add', { a: 1, b: 2 })).toBe(3)
+    expect(await failureOf(connect(url, { token: 'wrong' }))).toMatchObject({ code: 'ERR_TOKEN_INVALID' })
+  })
+
+  it('works with the URL of a control socket, whose folder has the token', async () => {
+    await using cluster = await connect(started.cluster.url)
+    expect((await cluster.processes()).map(({ id }) => id)).toContain('one')
+  })
+
+  it('is refused by processes without their own token', async () => {
+    const { endpoint } = (await ask('GET', '/v1/processes/one')).body as unknown as {
+      endpoint: { host: string; port: number; token: string }
+    }
+    const options = {
+      transport: 'tcp',
+      timeoutMs: 5_000,
+      windowBytes: 2 ** 24,
+      checksum: false,
+      spinUs: 0,
+      process: 'one',
+    } as const
+    const connection = await native().connect({ ...options, ...endpoint })
+    connection.close()
+    for (const wrong of [token, 'x', `${endpoint.token}x`]) {
+      expect(await failureOf(native().connect({ ...options, ...endpoint, token: wrong }))).toMatchObject({
+        code: 'ERR_TOKEN_INVALID',
+      })
+    }
+    expect(await failureOf(native().connect({ ...options, ...endpoint, process: 'other' }))).toMatchObject({
+      code: 'ERR_PROCESS_UNKNOWN',
+    })
+  })
+
+  it('says when nobody is there', async () => {
+    expect(await failureOf(connect('http://127.0.0.1:9'))).toMatchObject({ code: 'ERR_CLUSTER_UNREACHABLE' })
+    expect(await failureOf(connect('praas+unix:/nowhere/agents/x.sock'))).toMatchObject({
+      code: 'ERR_CLUSTER_UNREACHABLE',
+    })
+    expect(await failureOf(connect(undefined, { runtimeDir: temporaryFolder() }))).toMatchObject({
+      code: 'ERR_CLUSTER_UNREACHABLE',
+    })
+    expect(await failureOf(connect('ftp://x'))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
+    expect(await failureOf(connect('no url'))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
+    expect(await failureOf(connect(undefined, { tokn: 'x' } as never))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
+  })
+
+  it('ends when it is told to', async () => {
+    const cluster = await connect(started.cluster.url)
+    await cluster.close()
+    await cluster.close()
+    expect(await failureOf(cluster.processes())).toMatchObject({ code: 'ERR_CLUSTER_CLOSED' })
+    expect(await failureOf(cluster.process('one'))).toMatchObject({ code: 'ERR_CLUSTER_CLOSED' })
+    expect(await failureOf(connect(started.cluster.url, { signal: AbortSignal.abort(new Error('no')) }))).toMatchObject(
+      { message: 'no' },
+    )
+  })
+})
+
+it('applications are deployed under names of their own', async () => {
+  const folder = temporaryFolder()
+  writeFileSync(join(folder, 'other.ts'), 'export const greet = (): Uint8Array => Buffer.from("other")')
+  const app = await started.cluster.deploy(join(folder, 'other.ts'))
+  expect(app).toMatchObject({ name: 'other', exports: ['greet'] })
+  const process = await started.cluster.process('greeter', { app: 'other' })
+  expect(Buffer.from(await process.invoke('greet')).toString()).toBe('other')
+  await process.stop()
+})
+
+it('capabilities name the transports', () => {
+  expect(capabilities().transports).toEqual(expect.arrayContaining(['shm', 'tcp']))
+})

@@ -1,0 +1,46 @@
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import type { Process } from '../../src/client/process.js'
+import type { FunctionError } from '../../src/errors.js'
+import { failureOf, startCluster, type FixtureApp, type TestCluster } from '../support/cluster.js'
+
+let started: TestCluster
+let alone: Process
+beforeAll(async () => {
+  started = await startCluster()
+  alone = await started.cluster.process('alone', { workers: 1, concurrency: 1 })
+})
+afterAll(() => started.close())
+
+it('one worker serves calls ten deep', async () => {
+  expect(await alone.functions<FixtureApp>().countdown(10)).toBe(10)
+})
+
+it('several such chains do not block each other', async () => {
+  const { countdown } = alone.functions<FixtureApp>()
+  expect(await Promise.all(Array.from({ length: 8 }, () => countdown(5)))).toEqual(Array(8).fill(5))
+})
+
+it('a synchronous call that nobody can serve fails at once', async () => {
+  const failure = (await failureOf(alone.invoke('countdownSync', 1))) as FunctionError
+  expect(failure.remote?.code).toBe('ERR_INVOCATION_DEADLOCK')
+})
+
+it('a synchronous call is served by another worker', async () => {
+  const pair = await started.cluster.process('pair', { workers: 2 })
+  expect(await pair.invoke('countdownSync', 1)).toBe(1)
+  const failure = (await failureOf(pair.invoke('countdownSync', 2))) as FunctionError
+  expect(failure.remote?.message).toContain('needs a free worker')
+  await pair.stop()
+})
+
+it('failures of the called reach the caller as they are', async () => {
+  expect(await alone.invoke('callsFailing')).toEqual({ code: 'ERR_FUNCTION_THREW', cause: 'no such row' })
+  const failure = (await failureOf(alone.invoke('callsUnknown'))) as FunctionError
+  expect(failure.remote?.code).toBe('ERR_FUNCTION_UNKNOWN')
+})
+
+it('a function reaches other processes, creating them on first use', async () => {
+  const facts = await alone.functions<FixtureApp>().callsPeer('peer')
+  expect(facts).toMatchObject({ processId: 'peer', depth: 0 })
+  expect((await started.cluster.processes()).map(({ id }) => id)).toContain('peer')
+})

@@ -1,0 +1,115 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { connect } from '../../src/client/connect.js'
+import type { Cluster } from '../../src/client/cluster.js'
+import type { Process } from '../../src/client/process.js'
+import { failureOf, startCluster, type FixtureApp, type TestCluster } from '../support/cluster.js'
+
+const text = (chunks: readonly Uint8Array[]): string => Buffer.concat(chunks).toString()
+
+async function collect(stream: AsyncIterable<Uint8Array>): Promise<Uint8Array[]> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of stream) chunks.push(chunk)
+  return chunks
+}
+
+/** Bytes of a pattern, and the same sum that the fixture computes. */
+async function* pattern(byteLength: number, chunkBytes: number): AsyncGenerator<Uint8Array> {
+  for (let sent = 0; sent < byteLength; sent += chunkBytes) {
+    yield new Uint8Array(Math.min(chunkBytes, byteLength - sent)).fill(1)
+  }
+}
+
+let started: TestCluster
+beforeAll(async () => {
+  // Payload memory far below what the streams carry.
+  started = await startCluster({ pool: '16 MiB', workers: 2 })
+  await started.cluster.process('streams')
+})
+afterAll(() => started.close())
+
+describe.each(['shm', 'tcp'] as const)('streams over %s', (transport) => {
+  let cluster: Cluster
+  let process: Process
+  beforeAll(async () => {
+    cluster = await connect(undefined, { runtimeDir: started.directory.path, transport, window: '16 MiB' })
+    process = await cluster.process('streams')
+  })
+  afterAll(() => cluster.close())
+
+  it('carry chunks both ways', async () => {
+    const { upper } = process.functions<FixtureApp>()
+    async function* words(): AsyncGenerator<Uint8Array> {
+      for (const word of ['in ', 'small ', 'pieces']) yield Buffer.from(word)
+    }
+    expect(text(await collect(upper(words())))).toBe('IN SMALL PIECES')
+    expect(text(await collect(process.invokeStream('upper', [Buffer.from('once')])))).toBe('ONCE')
+    expect(text(await collect(process.invokeStream('upper')))).toBe('')
+  })
+
+  it('carry more than there is memory for', async () => {
+    const byteLength = (96 << 20) + 12_345
+    const [result] = await collect(process.invokeStream('total', pattern(byteLength, 1 << 20)))
+    expect(JSON.parse(text([result ?? Buffer.of()]))).toEqual({ byteLength, sum: byteLength % 65_521 })
+    let received = 0
+    for await (const chunk of process.invokeStream('generate', [Buffer.from(String(byteLength))])) {
+      expect(chunk[0]).toBe(3)
+      received += chunk.byteLength
+    }
+    expect(received).toBe(byteLength)
+  })
+
+  it('make a fast source wait for a slow reader', async () => {
+    let produced = 0
+    async function* source(): AsyncGenerator<Uint8Array> {
+      for (; produced < 512; produced++) yield new Uint8Array(256 * 1024)
+    }
+    const results = process.invokeStream('upper', source())
+    await results.next()
+    await delay(300)
+    // What lies between: both directions' credits and the rings of the segment.
+    expect(produced).toBeLessThan(400)
+    await results.return(undefined)
+  })
+
+  it('end with the failure of the function', async () => {
+    const results = process.invokeStream('failsMidway')
+    expect(text([(await results.next()).value ?? Buffer.of()])).toBe('first')
+    expect(await failureOf(results.next())).toMatchObject({ code: 'ERR_FUNCTION_THREW' })
+  })
+
+  it('end with the failure of their source', async () => {
+    async function* source(): AsyncGenerator<Uint8Array> {
+      yield Buffer.from('x')
+      throw new Error('the disk is gone')
+    }
+    expect((await failureOf(collect(process.invokeStream('total', source())))).message).toBe('the disk is gone')
+  })
+
+  it('stop the function when their reader leaves', async () => {
+    await process.state.delete('stopped')
+    for await (const chunk of process.invokeStream('endless')) {
+      expect(text([chunk])).toBe('more')
+      break
+    }
+    await expect.poll(() => process.state.get('stopped'), { timeout: 20_000 }).toBeDefined()
+  })
+
+  it('stop when they are aborted or their time is over', async () => {
+    const abort = new AbortController()
+    const results = process.invokeStream('endless', [], { signal: abort.signal })
+    await results.next()
+    abort.abort(new Error('enough'))
+    expect((await failureOf(collect(results))).message).toBe('enough')
+    expect(await failureOf(collect(process.invokeStream('endless', [], { timeoutMs: 200 })))).toMatchObject({
+      code: 'ERR_INVOCATION_TIMEOUT',
+    })
+  })
+
+  it('are not mistaken for calls', async () => {
+    expect(await failureOf(collect(process.invokeStream('echo')))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
+    expect(await failureOf(collect(process.invokeStream('upper', ['text'] as never)))).toMatchObject({
+      code: 'ERR_ARGUMENT_INVALID',
+    })
+  })
+})
