@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -220,6 +221,7 @@ void WindowHost::OnSubmitEvent(uint32_t index) {
   uint64_t count = 0;
   [[maybe_unused]] const ssize_t got = ::read(found->second.submit_event.get(), &count, sizeof count);
   Consume(index);
+  CancelAsked(index);
   // Its client had to signal, so nobody polls it, or whoever does is busy.
   if (process_.segment->window(index).poller.load(std::memory_order_relaxed) == 0) OfferToPoller();
 }
@@ -304,6 +306,14 @@ void WindowHost::Resume() {
   for (const uint32_t index : waiting) Consume(index);
 }
 
+void WindowHost::ConsumeAll() {
+  std::vector<uint32_t> filled;
+  for (const auto& [index, window] : windows_) {
+    if (!window.closing && window.mapped->HasSubmissions()) filled.push_back(index);
+  }
+  for (const uint32_t index : filled) Consume(index);
+}
+
 void WindowHost::Fail(uint32_t entry, const Status& why) {
   dispatch::CallEntry& failed = calls_.entry(entry);
   if (const auto found = windows_.find(failed.origin_index); found != windows_.end()) {
@@ -352,6 +362,25 @@ void WindowHost::SessionClosed(uint64_t session) {
   Tick(NowNs());
 }
 
+/// Takes back what its client has cancelled and nobody has begun, and tells the workers of the rest.
+void WindowHost::CancelAsked(uint32_t index) {
+  const auto found = windows_.find(index);
+  if (found == windows_.end() || found->second.closing) return;
+  Window& window = found->second;
+  const uint32_t cancels = window.mapped->cancels();
+  if (std::exchange(window.cancels, cancels) == cancels) return;
+  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
+    const std::optional<Calls::View> view = calls_.Look(entry);
+    if (!view || !view->running() || view->origin != dispatch::Origin::kWindow || view->origin_index != index ||
+        !window.mapped->cancelled(window::OriginCallIndex(view->origin_call))) {
+      continue;
+    }
+    if (process_.dispatcher->Cancel(entry, view->word.generation, Code::kInvocationCancelled)) {
+      Fail(entry, Status(Code::kInvocationCancelled, "cancelled before it began"));
+    }
+  }
+}
+
 /// Cancels what is queued or running, drops what is parked. true: nothing of this window is left in the call table.
 bool WindowHost::CancelCalls(uint32_t index) {
   bool none = true;
@@ -366,7 +395,6 @@ bool WindowHost::CancelCalls(uint32_t index) {
     } else if (view->running() &&
                process_.dispatcher->Cancel(entry, view->word.generation, Code::kInvocationCancelled)) {
       call.input = {};
-      call.output = {};
       calls_.Free(entry);
     } else {
       none = false;

@@ -48,6 +48,7 @@ class WindowHost {
   [[nodiscard]] Result<worker::ControlMessage> ForWorker(uint32_t index) const;
   /// There may be room in the call table again.
   void Resume();
+  void ConsumeAll();  // whatever lies in any ring
   /// Calls whose worker died or that missed their deadline: answers the client, frees the entry.
   void Fail(uint32_t entry, const Status& why);
   /// A dead worker polled or consumed.
@@ -76,6 +77,7 @@ class WindowHost {
     uint64_t session = 0;
     bool closing = false;
     bool held = false;     // closing, and the host is the consumer for good
+    uint32_t cancels = 0;  // of the client's, looked after
     bool waiting = false;  // submissions wait for room in the call table
   };
 
@@ -91,6 +93,7 @@ class WindowHost {
   [[nodiscard]] Taken TakeRoom(Window& window, uint32_t index, const window::Submission& submission);
   void Answer(Window& window, const window::Submission& submission, Code code, std::string_view message);
   void OfferToPoller();
+  void CancelAsked(uint32_t index);
   [[nodiscard]] bool CancelCalls(uint32_t index);
   void Release(uint32_t index);
 

@@ -226,7 +226,9 @@ bool ClientWindow::GiveRoom(uint32_t index, uint64_t output_offset, uint64_t out
 }
 
 void ClientWindow::Cancel(uint32_t index) {
-  if (calls_[index].open) call(index).cancel.store(1, std::memory_order_release);
+  if (!calls_[index].open || call(index).cancel.exchange(1, std::memory_order_release) != 0) return;
+  header().cancels.fetch_add(1, std::memory_order_seq_cst);
+  Signal();
 }
 
 void ClientWindow::GiveUp(uint32_t index) {
@@ -294,6 +296,10 @@ void ClientWindow::SignalUnconsumed() {
   const uint32_t head = header().submit_head.load(std::memory_order_seq_cst);
   if (head == tail_ || Before(head, signalled_tail_)) return;
   signalled_tail_ = tail_;
+  Signal();
+}
+
+void ClientWindow::Signal() {
   ++counters_.signals;
   const uint64_t one = 1;
   // EAGAIN means that the counter is full: the host has been signalled more than enough.

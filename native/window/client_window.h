@@ -61,6 +61,7 @@ class ClientWindow {
   void Submit(uint32_t call, const Request& request);
   /// After `need_room`. false: the call was answered meanwhile (its completion follows).
   bool GiveRoom(uint32_t call, uint64_t output_offset, uint64_t output_capacity);
+  /// Sets the call's flag and signals the host, which tells the worker: one that waits inside the function looks at nothing.
   void Cancel(uint32_t call);
   /// Nobody waits for the call any more. Its slot and its memory stay the server's until its completion arrives; a result that
   /// waits for room is dropped by the server and answered as cancelled.
@@ -111,6 +112,7 @@ class ClientWindow {
   [[nodiscard]] Status CommitSlots(uint32_t call);
   void Push(uint32_t call);
   void SignalUnconsumed();
+  void Signal();
   void DropParked(uint32_t call);
   [[nodiscard]] bool HasCompletions() const noexcept;
 

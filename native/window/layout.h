@@ -68,6 +68,7 @@ struct WindowHeader {
   // Client line.
   alignas(64) std::atomic<uint32_t> submit_tail;      // entries ever submitted
   std::atomic<uint32_t> client_sleeping;              // 1 = signal the completion eventfd after setting a done bit
+  std::atomic<uint32_t> cancels;                      // calls ever cancelled: the host looks for them when it is signalled
 
   // Server line.
   alignas(64) std::atomic<uint32_t> submit_head;  // entries ever consumed

@@ -228,6 +228,8 @@ bool ServerWindow::cancelled(uint32_t index) const noexcept {
   return index < kCalls && call(index).cancel.load(std::memory_order_relaxed) != 0;
 }
 
+uint32_t ServerWindow::cancels() const noexcept { return header().cancels.load(std::memory_order_seq_cst); }
+
 bool ServerWindow::Complete(uint32_t index, uint32_t sequence, uint32_t status, uint64_t result_offset,
                             uint64_t result_bytes) noexcept {
   return Answer(index, sequence, CallState::kDone, status, 0, result_offset, result_bytes);

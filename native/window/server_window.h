@@ -88,6 +88,8 @@ class ServerWindow {
   /// Empty when the range is not inside the window.
   [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
   [[nodiscard]] bool cancelled(uint32_t call) const noexcept;
+  /// Changes whenever the client has cancelled a call.
+  [[nodiscard]] uint32_t cancels() const noexcept;
 
   /// Writes the response and completes call `call` of `sequence` if it is still open; wakes the client when it sleeps.
   /// false: somebody answered before; the client is told of that answer again, because who gave it may have been killed

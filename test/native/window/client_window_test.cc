@@ -187,6 +187,19 @@ TEST_F(ClientWindowTest, ARepairTellsWhatAKilledWorkerDidNot) {
   EXPECT_EQ(completions[0].status, 0u) << "the answer that was there first stands";
 }
 
+TEST_F(ClientWindowTest, CancellingSignalsTheHostOnce) {
+  const uint32_t call = SubmitEmpty();
+  EXPECT_TRUE(Signalled());
+  const uint32_t before = server_->cancels();
+  EXPECT_FALSE(server_->cancelled(call));
+  client_->Cancel(call);
+  EXPECT_TRUE(server_->cancelled(call));
+  EXPECT_NE(server_->cancels(), before);
+  EXPECT_TRUE(Signalled()) << "its worker may wait inside the function and look at nothing";
+  client_->Cancel(call);
+  EXPECT_FALSE(Signalled());
+}
+
 TEST_F(ClientWindowTest, SignalsOncePerStretch) {
   EXPECT_FALSE(Signalled());
   SubmitEmpty();
