@@ -21,21 +21,29 @@ interface Sums {
 }
 
 /** Puts the numeric columns of a CSV file with a header line into the state of the process, where every worker sees them. */
-export const load = defineFunction({ input: 'raw', output: 'json' }, (csv: Uint8Array, ctx): Shape & { names: string[] } => {
-  const lines = new TextDecoder().decode(csv).split(/\r?\n/).filter((line) => line.trim() !== '')
-  const [header, ...body] = lines.map((line) => line.split(','))
-  if (!header || !body[0]) throw new Error('the CSV file needs a header line and at least one row')
-  const numeric = header.map((_, column) => body.every((row) => row[column]?.trim() !== '' && Number.isFinite(Number(row[column]))))
-  const names = header.filter((_, column) => numeric[column])
-  if (names.length === 0) throw new Error('no column of the CSV file is numeric throughout')
+export const load = defineFunction(
+  { input: 'raw', output: 'json' },
+  (csv: Uint8Array, ctx): Shape & { names: string[] } => {
+    const lines = new TextDecoder()
+      .decode(csv)
+      .split(/\r?\n/)
+      .filter((line) => line.trim() !== '')
+    const [header, ...body] = lines.map((line) => line.split(','))
+    if (!header || !body[0]) throw new Error('the CSV file needs a header line and at least one row')
+    const numeric = header.map((_, column) =>
+      body.every((row) => row[column]?.trim() !== '' && Number.isFinite(Number(row[column]))),
+    )
+    const names = header.filter((_, column) => numeric[column])
+    if (names.length === 0) throw new Error('no column of the CSV file is numeric throughout')
 
-  const shape = { rows: body.length, columns: names.length }
-  ctx.state.delete('points')
-  const points = ctx.state.array('points', Float64Array, shape.rows * shape.columns)
-  points.set(body.flatMap((row) => row.filter((_, column) => numeric[column]).map(Number)))
-  ctx.state.set('shape', new TextEncoder().encode(JSON.stringify(shape)))
-  return { ...shape, names }
-})
+    const shape = { rows: body.length, columns: names.length }
+    ctx.state.delete('points')
+    const points = ctx.state.array('points', Float64Array, shape.rows * shape.columns)
+    points.set(body.flatMap((row) => row.filter((_, column) => numeric[column]).map(Number)))
+    ctx.state.set('shape', new TextEncoder().encode(JSON.stringify(shape)))
+    return { ...shape, names }
+  },
+)
 
 /** Rows picked far from each other (k-means++), from a seed. */
 export const seed = defineFunction({ codec: 'json' }, ({ k, seed }: { k: number; seed: number }, ctx): number[][] => {
@@ -75,12 +83,18 @@ function pointsOf(ctx: Context): Shape & { points: Float64Array } {
   return { ...shape, points: ctx.state.array('points', Float64Array, shape.rows * shape.columns) }
 }
 
-function nearest(points: Float64Array, index: number, columns: number, centroids: number[][]): { cluster: number; distance: number } {
+function nearest(
+  points: Float64Array,
+  index: number,
+  columns: number,
+  centroids: number[][],
+): { cluster: number; distance: number } {
   let cluster = 0
   let distance = Infinity
   centroids.forEach((centroid, candidate) => {
     let squared = 0
-    for (let column = 0; column < columns; column++) squared += (points[index * columns + column]! - centroid[column]!) ** 2
+    for (let column = 0; column < columns; column++)
+      squared += (points[index * columns + column]! - centroid[column]!) ** 2
     if (squared < distance) {
       distance = squared
       cluster = candidate

@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { Cluster } from 'praas'
 
-const [file = fileURLToPath(new URL('./data/iris.csv', import.meta.url)), clusters = '3', workerCount = '2'] = process.argv.slice(2)
+const [file = fileURLToPath(new URL('./data/iris.csv', import.meta.url)), clusters = '3', workerCount = '2'] =
+  process.argv.slice(2)
 const k = Number(clusters)
 const workers = Number(workerCount)
 
@@ -28,7 +29,9 @@ for (let iteration = 1; ; iteration++) {
   const counts = centroids.map((_, cluster) => sums.reduce((sum, part) => sum + part.counts[cluster]!, 0))
   centroids = centroids.map((centroid, cluster) =>
     centroid.map((old, column) =>
-      counts[cluster] === 0 ? old : sums.reduce((sum, part) => sum + part.sums[cluster]![column]!, 0) / counts[cluster]!,
+      counts[cluster] === 0
+        ? old
+        : sums.reduce((sum, part) => sum + part.sums[cluster]![column]!, 0) / counts[cluster]!,
     ),
   )
   console.log(`iteration ${iteration}: inertia ${total.toFixed(3)}`)

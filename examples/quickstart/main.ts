@@ -21,7 +21,9 @@ for (let iteration = 1; ; iteration++) {
   const { sums, counts, inertia: now } = await assign({ from: 0, to: rows, centroids })
   centroids = centroids.map((old, k) => old.map((value, column) => (counts[k] ? sums[k]![column]! / counts[k] : value)))
   if (inertia - now < 1e-9) {
-    console.log(`k-means converged after ${iteration} iterations, inertia ${now.toFixed(3)}; cluster sizes ${counts.join(', ')}`)
+    console.log(
+      `k-means converged after ${iteration} iterations, inertia ${now.toFixed(3)}; cluster sizes ${counts.join(', ')}`,
+    )
     break
   }
   inertia = now
@@ -38,7 +40,10 @@ console.log('\nmicroseconds of a call      client            bytes      p50     
 for (const process of [points, samePoints]) {
   for (const bytes of [64, 4096]) {
     const input = new Uint8Array(bytes)
-    const calls = { invokeSync: () => process.invokeSync('echo', input), 'await invoke': () => process.invoke('echo', input) }
+    const calls = {
+      invokeSync: () => process.invokeSync('echo', input),
+      'await invoke': () => process.invoke('echo', input),
+    }
     for (const [name, call] of Object.entries(calls)) {
       const histogram = createHistogram()
       for (let round = 0; round < 3000; round++) {

@@ -13,7 +13,10 @@ export async function thumbnail(picture: Uint8Array): Promise<Uint8Array> {
 }
 
 /** What a picture is, without decoding all of it. */
-export const describe = defineFunction({ input: 'raw', output: 'json' }, async (picture: Uint8Array): Promise<Description> => {
-  const { width, height, format } = await sharp(picture).metadata()
-  return { width, height, format }
-})
+export const describe = defineFunction(
+  { input: 'raw', output: 'json' },
+  async (picture: Uint8Array): Promise<Description> => {
+    const { width, height, format } = await sharp(picture).metadata()
+    return { width, height, format }
+  },
+)

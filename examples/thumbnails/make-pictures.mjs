@@ -15,7 +15,9 @@ for (let y = 0; y < height; y++) {
   }
 }
 const at = (name) => new URL(`./pictures/${name}`, import.meta.url).pathname
-await sharp(pixels, { raw: { width, height, channels: 3 } }).png({ compressionLevel: 9, palette: true }).toFile(at('mandelbrot.png'))
+await sharp(pixels, { raw: { width, height, channels: 3 } })
+  .png({ compressionLevel: 9, palette: true })
+  .toFile(at('mandelbrot.png'))
 
 const drawing = `<svg xmlns="http://www.w3.org/2000/svg" width="800" height="600">
   <defs><linearGradient id="sky" x2="0" y2="1"><stop stop-color="#1b3a6b"/><stop offset="1" stop-color="#f4b66a"/></linearGradient></defs>
