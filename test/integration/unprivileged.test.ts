@@ -71,5 +71,9 @@ it.skipIf(why !== undefined)('works with 64 MiB of /dev/shm and the default limi
 })
 
 it.skipIf(why !== undefined)('works where no message queue is to be had', () => {
-  expect(runAsNobody('PRAAS_DOORBELL=futex')).toMatchObject({ doorbell: expect.stringMatching(/^futex/), echoed: 1 << 20, after: 1 << 20 })
+  expect(runAsNobody('PRAAS_DOORBELL=futex')).toMatchObject({
+    doorbell: expect.stringMatching(/^futex/),
+    echoed: 1 << 20,
+    after: 1 << 20,
+  })
 })
