@@ -250,6 +250,8 @@ size_t Host::ServeCompletions() {
   const uint32_t notices = service.process->dispatcher->TakeNotices();
   if ((notices & dispatch::kNoticeLock) != 0) service.state.LocksChanged();
   if ((notices & dispatch::kNoticeStream) != 0) service.sessions.PumpStreams();
+  // A worker had to leave submissions in a ring because the call table was full.
+  if ((notices & dispatch::kNoticeWindow) != 0) service.windows.ConsumeAll();
   return served + (notices != 0 ? 1 : 0);
 }
 

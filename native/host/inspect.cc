@@ -4,7 +4,9 @@
 
 #include <string_view>
 
-#include "host/json.h"
+#include "base/json_writer.h"
+#include "segment/inspect.h"
+#include "state/inspect.h"
 
 namespace praas::host {
 namespace {
@@ -90,15 +92,6 @@ void WriteStats(const Process& process, JsonWriter& json) {
   WriteArena("outputs", process.pool->outputs(), json);
 }
 
-void WriteFunctions(const Process& process, JsonWriter& json) {
-  json.BeginArray("functionNames");
-  for (uint32_t index = 0; index < process.header().function_count.load(); ++index) {
-    const segment::Name& name = process.segment->function(index).name;
-    json.Text({}, std::string_view(name.bytes, name.size));
-  }
-  json.EndArray();
-}
-
 }  // namespace
 
 std::string StatsJson(const Process& process) {
@@ -110,21 +103,8 @@ std::string StatsJson(const Process& process) {
 }
 
 std::string InspectJson(const Process& process) {
-  JsonWriter json;
-  json.BeginObject();
-  WriteStats(process, json);
-  WriteFunctions(process, json);
-  json.BeginArray("violations");
-  const auto add = [&](std::string_view where, const std::vector<std::string>& found) {
-    for (const std::string& sentence : found) json.Text({}, std::string(where) + ": " + sentence);
-  };
-  add("data arena", process.data->Check());
-  add("pool inputs", process.pool->inputs().Check());
-  add("pool outputs", process.pool->outputs().Check());
-  add("state", process.state->Check());
-  json.EndArray();
-  json.EndObject();
-  return json.Take();
+  return segment::InspectJson(*process.segment, [&](const segment::Segment&) { return process.state->Check(); },
+                              &state::WriteState);
 }
 
 }  // namespace praas::host

@@ -10,8 +10,8 @@ namespace praas::host {
 /// without locks, so the numbers may belong to different moments.
 [[nodiscard]] std::string StatsJson(const Process& process);
 
-/// The same with names of functions and keys' count, and with the outcome of every invariant check of arenas and state.
-/// Takes internal locks: not on the I/O thread.
+/// Everything in the segment, with the outcome of every invariant check (segment/inspect.h). Takes internal locks: not on
+/// the I/O thread.
 [[nodiscard]] std::string InspectJson(const Process& process);
 
 }  // namespace praas::host

@@ -12,11 +12,6 @@ namespace {
 
 constexpr uint64_t kRepairNs = 5'000'000'000;
 
-Status FormatContents(const segment::Segment& segment) {
-  if (Status status = segment::Arena::Data(segment, dispatch::kHostParticipant).Format(); !status.ok()) return status.WithContext("data arena");
-  return state::StateStore::Format(segment).WithContext("state");
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Process>> Process::Open(const Assignment& assignment, uint64_t deadline_ns) {
@@ -34,7 +29,7 @@ Status Process::OpenMemory(uint64_t deadline_ns) {
                                                                       .memory_bytes = assignment.memory_bytes,
                                                                       .pool_bytes = assignment.pool_bytes,
                                                                       .calls = assignment.calls,
-                                                                      .format = FormatContents});
+                                                                      .format = state::StateStore::Format});
   if (!opened) return opened.status();
   segment = std::make_unique<segment::Segment>(std::move(*opened));
   const bool attached = segment->attached();

@@ -9,7 +9,7 @@
 #include <cerrno>
 
 #include "base/clock.h"
-#include "host/json.h"
+#include "base/json_writer.h"
 
 namespace praas::host {
 namespace {
