@@ -19,7 +19,7 @@ static_assert(((kSlotMask << kSlotShift) & kRunningFlags) == 0);
 }  // namespace
 
 Result<std::unique_ptr<RunningTable>> RunningTable::Make(uint32_t calls) {
-  const uint32_t slots = std::min(2 * calls, kGroups * 64) / 64 * 64;
+  const uint32_t slots = std::min((2 * calls + 63) / 64, kGroups) * 64;
   const uint64_t scratch_bytes = static_cast<uint64_t>(slots) * dispatch::kSlotOutputBytes;
   auto memfd = shm::CreateMemfd("praas-scratch", scratch_bytes, shm::Sealing::kFixed);
   if (!memfd.ok()) return memfd.status();
