@@ -24,27 +24,46 @@ export const invoke: CommandModule<object, InvokeArguments> = {
   builder: (yargs) =>
     processOption(commonOptions(yargs))
       .positional('function', { type: 'string', demandOption: true, describe: 'name of the function' })
-      .positional('data', { type: 'string', describe: 'input: text, or JSON when the function takes more than bytes' })
+      .positional('data', {
+        type: 'string',
+        describe: 'input: text, or JSON when the function takes more than bytes; - is stdin',
+      })
       .option('file', { alias: 'f', type: 'string', describe: 'take the input from a file; - is stdin' })
       .option('out', { alias: 'o', type: 'string', describe: 'write the result to a file' })
       .option('timeout', { alias: 't', type: 'string', describe: 'deadline, such as 500ms or 2min' })
       .example(`$0 invoke hello '"Ada"'`, 'JSON, because hello declares that codec')
       .example('$0 invoke thumbnail --file big.png --out small.jpg', 'bytes from and to files'),
   handler: async (args) => {
-    if (args.data !== undefined && args.file !== undefined)
-      throw new ArgumentError('give either DATA or --file, not both')
+    const input = inputFrom(args)
     await withProcess(args, async (process) => {
       const signature = await process.signature(args.function)
-      if (signature.stream) await invokeStreaming(process, args)
-      else await invokeOnce(process, args, signature)
+      if (signature.stream) await invokeStreaming(process, args, input)
+      else await invokeOnce(process, args, input, signature)
     })
   },
 }
 
-async function invokeOnce(process: Process, args: InvokeArguments, signature: FunctionSignature): Promise<void> {
-  const input = await readInput(args, signature)
+/** Where the input comes from: nowhere, the command line, stdin, or a file. */
+type Input = { readonly text?: string; readonly stdin?: true; readonly file?: string }
+
+function inputFrom({ data, file }: InvokeArguments): Input {
+  // For yargs a lone `-` is no value of an option but an argument, so `--file -` arrives as data.
+  if (data === '-' && (file === undefined || file === '')) return { stdin: true }
+  if (data !== undefined && file !== undefined) throw new ArgumentError('give either DATA or --file, not both')
+  if (file === '-') return { stdin: true }
+  if (file !== undefined) return { file }
+  return data === undefined ? {} : { text: data }
+}
+
+async function invokeOnce(
+  process: Process,
+  args: InvokeArguments,
+  input: Input,
+  signature: FunctionSignature,
+): Promise<void> {
+  const value = await readInput(input, signature)
   const started = performance.now()
-  const output = await process.invoke<unknown>(args.function, input, timeoutFrom(args.timeout))
+  const output = await process.invoke<unknown>(args.function, value, timeoutFrom(args.timeout))
   const durationMs = performance.now() - started
   if (args.out !== undefined) {
     await writeFile(args.out, output instanceof Uint8Array ? output : JSON.stringify(output))
@@ -56,10 +75,11 @@ async function invokeOnce(process: Process, args: InvokeArguments, signature: Fu
   }
 }
 
-async function readInput(args: InvokeArguments, { input }: FunctionSignature): Promise<unknown> {
-  if (args.file === undefined) return args.data === undefined ? undefined : valueFromText(args.data, input)
-  const bytes = args.file === '-' ? await readStdin() : await readFile(args.file)
-  return input === 'raw' ? bytes : valueFromText(bytes.toString('utf8'), input)
+async function readInput({ text, stdin, file }: Input, { input: codec }: FunctionSignature): Promise<unknown> {
+  if (text !== undefined) return valueFromText(text, codec)
+  if (stdin === undefined && file === undefined) return undefined
+  const bytes = file === undefined ? await readStdin() : await readFile(file)
+  return codec === 'raw' ? bytes : valueFromText(bytes.toString('utf8'), codec)
 }
 
 async function readStdin(): Promise<Buffer> {
@@ -68,12 +88,12 @@ async function readStdin(): Promise<Buffer> {
   return Buffer.concat(chunks)
 }
 
-async function invokeStreaming(process: Process, args: InvokeArguments): Promise<void> {
-  const bytes = args.file === undefined || args.file === '-' ? undefined : (await stat(args.file)).size
+async function invokeStreaming(process: Process, args: InvokeArguments, input: Input): Promise<void> {
+  const bytes = input.file === undefined ? undefined : (await stat(input.file)).size
   const progress = progressBar(args.function, bytes)
   const out: Writable = args.out === undefined ? globalThis.process.stdout : createWriteStream(args.out)
   try {
-    const source = counted(streamInput(args), (count) => progress.add(count))
+    const source = counted(streamInput(input), (count) => progress.add(count))
     for await (const chunk of process.invokeStream(args.function, source, timeoutFrom(args.timeout))) {
       if (!out.write(chunk)) await once(out, 'drain')
     }
@@ -86,10 +106,10 @@ async function invokeStreaming(process: Process, args: InvokeArguments): Promise
   }
 }
 
-function streamInput({ data, file }: InvokeArguments): AsyncIterable<Uint8Array> | Iterable<Uint8Array> {
-  if (file === '-') return process.stdin as AsyncIterable<Uint8Array>
+function streamInput({ text, stdin, file }: Input): AsyncIterable<Uint8Array> | Iterable<Uint8Array> {
+  if (stdin) return process.stdin as AsyncIterable<Uint8Array>
   if (file !== undefined) return createReadStream(file, { highWaterMark: 256 * 1024 })
-  return data === undefined ? [] : [Buffer.from(data)]
+  return text === undefined ? [] : [Buffer.from(text)]
 }
 
 async function* counted(

@@ -41,11 +41,10 @@ beforeAll(async () => {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let text = ''
-  for await (const chunk of server.stdout ?? []) {
-    text += String(chunk)
-    if (text.includes('\n}\n')) break
-  }
-  announced = JSON.parse(text) as typeof announced
+  // Read to the end of its life: a reader that leaves ends it.
+  server.stdout?.on('data', (chunk) => (text += String(chunk)))
+  await expect.poll(() => text, { timeout: 50_000 }).toContain('\n}\n')
+  announced = JSON.parse(text.slice(0, text.indexOf('\n}\n') + 2)) as typeof announced
 })
 afterAll(async () => {
   server.kill('SIGTERM')
@@ -73,6 +72,7 @@ describe('praas invoke', () => {
     expect(await praas('invoke', 'echo', '--file', input, '--out', output)).toMatchObject({ status: 0, stdout: '' })
     expect(Buffer.compare(readFileSync(output), readFileSync(input))).toBe(0)
     expect(await praasWithInput('{"a":3,"b":4}', 'invoke', 'add', '--file', '-')).toMatchObject({ stdout: '7\n' })
+    expect(await praasWithInput('{"a":3,"b":5}', 'invoke', 'add', '-')).toMatchObject({ stdout: '8\n' })
   })
 
   it('streams', async () => {
