@@ -131,7 +131,7 @@ class HostRun {
       workers_.push_back(std::make_unique<Worker>());
       Worker& added = *workers_.back();
       added.thread = std::thread([control = std::move(pair->second), ended = &added.ended]() mutable {
-        (void)TestWorker::Run(std::move(control), ended);
+        EXPECT_EQ(TestWorker::Run(std::move(control), ended), 0);
       });
       host_->AddExternalWorker(std::move(pair->first), ::getpid());
     }

@@ -31,7 +31,10 @@ class TestWorker {
     worker::WorkerRuntime::Options options;
     if (ended != nullptr) options.on_exit = [ended] { ended->store(true); };
     auto runtime = worker::WorkerRuntime::Attach(std::move(control), std::move(options), DeadlineIn(kLongNs));
-    if (!runtime.ok()) return 2;
+    if (!runtime.ok()) {
+      std::fprintf(stderr, "%s\n", runtime.status().message().c_str());
+      return 2;
+    }
     auto load = (*runtime)->WaitForLoad(DeadlineIn(kLongNs));
     if (!load.ok()) return 3;
     if (load->starts_with("fail:")) {
