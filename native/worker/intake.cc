@@ -22,6 +22,8 @@ constexpr uint32_t kStealEvery = 64;
 /// Idle polls between two looks at what is stale at worst: bells left over in the doorbell (a system call), windows
 /// that nobody polls.
 constexpr uint32_t kHousekeepEvery = 1024;
+/// Every so many calls the table comes before the rings, so that busy same-host clients cannot starve the others.
+constexpr uint32_t kTableFirstEvery = 4;
 
 }  // namespace
 
@@ -72,12 +74,11 @@ std::optional<uint32_t> Intake::FindClaimed(bool capacity) {
   ++idle_polls_;
   const bool everywhere = std::exchange(everywhere_, false) || idle_polls_ % kStealEvery == 0;
   const bool housekeep = idle_polls_ % kHousekeepEvery == 0;
+  const bool table_first = ++turns_ % kTableFirstEvery == 0;
   std::optional<uint32_t> found;
-  if (auto taken = windows_.Poll(true, everywhere)) {
-    found = taken->entry;
-  } else if (core_.dispatcher->HasQueued()) {
-    found = core_.dispatcher->ClaimAny();
-  }
+  if (table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
+  if (!found) found = windows_.Poll(true, everywhere);
+  if (!found && !table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
   if (!found && (woken_ || housekeep)) {
     woken_ = false;
     found = ClaimByBell();

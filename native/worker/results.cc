@@ -99,10 +99,12 @@ Result<std::span<std::byte>> Results::Allocate(Running& record, uint64_t bytes) 
 // completing
 
 Status Results::Complete(Running& record, std::span<const std::byte> result) {
-  if (record.stream != 0) {
-    if (!result.empty()) return Status(Code::kArgumentInvalid, "a streaming function returns its bytes as chunks");
-    streams_.Finish(record, dispatch::StreamEnd::kEnded);
+  if (record.stream != 0 && !result.empty()) {
+    const Status status(Code::kFunctionResult, "a streaming function gives its bytes as chunks and returns none");
+    const Status failed = Fail(record, status.code(), status.message());
+    return failed.ok() ? status : failed;
   }
+  if (record.stream != 0) streams_.Finish(record, dispatch::StreamEnd::kEnded);
   if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
 
   Status status;

@@ -44,9 +44,10 @@ struct WorkerRuntime::Parts {
         intake({*core, inbox, *running, windows, results, watchdog, bridge}) {}
 
   /// Moves notices from shared memory to where TakeNotices finds them. true: there are new ones.
-  bool PullNotices() noexcept {
+  bool PullNotices() {
     const uint32_t fresh = core->dispatcher->TakeNotices();
     notices |= fresh;
+    if ((fresh & dispatch::kNoticeWindow) != 0 && core->attach.hot_ns != 0) windows.RequestUnpolled();
     return fresh != 0;
   }
   void DrainEvent() const noexcept {
@@ -166,9 +167,10 @@ void WorkerRuntime::Sleep(bool capacity, uint64_t deadline_ns) {
   Parts& parts = *parts_;
   const auto has_work = [&] {
     return parts.intake.HasWork(capacity) || parts.nested.HasFinished() || parts.watchdog.fresh() ||
-           parts.core->me.notices.load(std::memory_order_relaxed) != 0;
+           parts.core->me.notices.load(std::memory_order_relaxed) != 0 || draining();
   };
-  if (parts.core->attach.hot_ns != 0) {
+  // A draining worker has nothing to be quick for, and its owner may have missed the news.
+  if (parts.core->attach.hot_ns != 0 && !draining()) {
     const auto hot_ns = parts.core->attach.hot_ns < 0 ? kNoDeadline : static_cast<uint64_t>(parts.core->attach.hot_ns);
     const uint64_t until_ns = std::min(DeadlineIn(hot_ns), deadline_ns);
     for (SpinYield spin; spin.steps() % 64 != 63 || NowNs() < until_ns; spin.Step()) {
@@ -278,7 +280,7 @@ Result<NestedReply> WorkerRuntime::WaitNested(uint64_t call, uint64_t deadline_n
 state::StateStore& WorkerRuntime::state() noexcept { return parts_->state; }
 const segment::Segment& WorkerRuntime::segment() const noexcept { return parts_->core->segment; }
 
-uint32_t WorkerRuntime::TakeNotices() noexcept {
+uint32_t WorkerRuntime::TakeNotices() {
   parts_->PullNotices();
   return std::exchange(parts_->notices, 0);
 }

@@ -91,8 +91,8 @@ class WorkerRuntime {
   [[nodiscard]] Result<Output> AllocateOutput(uint64_t handle, uint64_t bytes);
   /// Completes with: the allocated output (or a part of it that starts at its begin), the input as it stands, or other
   /// bytes (copied once into place). Whoever completes second (deadline, cancellation) finds kInvocationTimeout here;
-  /// that is fine. Any other error is what the caller got instead of the result (no memory, too large). The invocation
-  /// is over either way, except with kArgumentInvalid: unknown handle, or bytes from a streaming function.
+  /// that is fine. Any other error is what the caller got instead of the result (no memory, too large, bytes from a
+  /// streaming function). The invocation is over either way; kArgumentInvalid: there was none of this handle.
   [[nodiscard]] Status Complete(uint64_t handle, std::span<const std::byte> result);
   [[nodiscard]] Status Fail(uint64_t handle, Code code, std::string_view message);
   [[nodiscard]] bool Cancelled(uint64_t handle) const noexcept;  // cancelled, timed out, or its origin is gone
@@ -124,7 +124,7 @@ class WorkerRuntime {
   [[nodiscard]] state::StateStore& state() noexcept;
   [[nodiscard]] const segment::Segment& segment() const noexcept;
   /// Notices since the last call (dispatch::ParticipantNotice bits).
-  [[nodiscard]] uint32_t TakeNotices() noexcept;
+  [[nodiscard]] uint32_t TakeNotices();
 
   /// The stable mapping that inputs and outputs around `address` lie in, for views that share one buffer object: the
   /// pool, a client's window, or this worker's memory for small results. Empty when `address` is in none.

@@ -147,7 +147,7 @@ bool Windows::AbandonAll() {
   return submissions;
 }
 
-std::optional<Windows::Taken> Windows::Poll(bool capacity, bool everywhere) {
+std::optional<uint32_t> Windows::Poll(bool capacity, bool everywhere) {
   if (adopted_ == 0 && !everywhere) return std::nullopt;
   const auto count = static_cast<uint32_t>(mapped_.size());
   for (uint32_t step = 0; step < count; ++step) {
@@ -161,8 +161,8 @@ std::optional<Windows::Taken> Windows::Poll(bool capacity, bool everywhere) {
   return std::nullopt;
 }
 
-std::optional<Windows::Taken> Windows::Consume(MappedWindow& mapped, bool capacity) {
-  std::optional<Taken> taken;
+std::optional<uint32_t> Windows::Consume(MappedWindow& mapped, bool capacity) {
+  std::optional<uint32_t> taken;
   window::ServerWindow& window = *mapped.window;
   bool full = false;
   do {
@@ -183,7 +183,7 @@ std::optional<Windows::Taken> Windows::Consume(MappedWindow& mapped, bool capaci
 }
 
 Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& submission, bool claim,
-                            std::optional<Taken>* taken) {
+                            std::optional<uint32_t>* taken) {
   const uint32_t index = mapped.window->index();
   if (submission.entry >= 0 && submission.entry < core_.calls) {
     // A consumer before us was killed between making the entry and saying so. Only the call table is believed.
@@ -204,7 +204,7 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
   core_.segment.window(index).calls.fetch_add(1, std::memory_order_relaxed);
   if (claim) {
     core_.dispatcher->ClaimReserved(*reserved);
-    *taken = Taken{*reserved, false};
+    *taken = *reserved;
     Core::Count(core_.me.counters.window_calls, 1);
   } else {
     core_.dispatcher->Post(*reserved);
@@ -213,7 +213,7 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
 }
 
 Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
-                                    std::optional<Taken>* taken) {
+                                    std::optional<uint32_t>* taken) {
   const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
   if (!core_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(mapped.window->index()), origin_call)) {
     static constexpr std::string_view kMessage = "room was given for a result that is not waiting for any";
@@ -234,7 +234,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
   mapped.window->Note(submission.call, submission.parked);
   if (claim) {
     core_.dispatcher->ClaimReserved(submission.parked);
-    *taken = Taken{submission.parked, true};
+    *taken = submission.parked;
   } else {
     core_.dispatcher->Post(submission.parked);
   }

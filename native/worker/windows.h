@@ -37,14 +37,10 @@ class Windows {
   /// A running invocation that came from `window` has been settled.
   void Leave(MappedWindow& window);
 
-  struct Taken {
-    uint32_t entry;  // claimed by this worker
-    bool delivery;
-  };
-  /// Looks at the adopted rings, all mapped rings with `everywhere`. With `capacity` the first submission found becomes
-  /// a call claimed by this worker; what else lies in that ring is posted, for it must not wait behind a running
-  /// function.
-  [[nodiscard]] std::optional<Taken> Poll(bool capacity, bool everywhere);
+  /// Looks at the adopted rings, all mapped rings with `everywhere`; returns a call entry claimed by this worker. With
+  /// `capacity` the first submission found becomes a call claimed by this worker; what else lies in that ring is
+  /// posted, for it must not wait behind a running function.
+  [[nodiscard]] std::optional<uint32_t> Poll(bool capacity, bool everywhere);
   /// In an adopted ring, or in any mapped one with `everywhere`.
   [[nodiscard]] bool HasSubmissions(bool everywhere) const noexcept;
 
@@ -65,12 +61,12 @@ class Windows {
   /// Rings one worker polls: more would make each poll slower than the wake-up it saves.
   static constexpr uint32_t kMaxAdopted = 64;
 
-  [[nodiscard]] std::optional<Taken> Consume(MappedWindow& mapped, bool capacity);
+  [[nodiscard]] std::optional<uint32_t> Consume(MappedWindow& mapped, bool capacity);
   enum class Made { kMade, kSkipped, kFull };
   [[nodiscard]] Made Make(MappedWindow& mapped, const window::Submission& submission, bool claim,
-                          std::optional<Taken>* taken);
+                          std::optional<uint32_t>* taken);
   [[nodiscard]] Made MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
-                                  std::optional<Taken>* taken);
+                                  std::optional<uint32_t>* taken);
   void Request(uint32_t index, uint32_t generation);
   void Retire(uint32_t index);
   void Unmap(MappedWindow& mapped);

@@ -182,6 +182,19 @@ TEST(Intake, ADrainingWorkerFinishesWhatItHas) {
   EXPECT_TRUE(host.AwaitDrained(1));
 }
 
+TEST(Intake, NewsOfDrainingThatTryNextSawFirstStillEndTheNextSleep) {
+  for (const int64_t hot_ns : {int64_t{0}, int64_t{-1}}) {
+    MiniHost host({.hot_ns = hot_ns});
+    auto runtime = AttachWorker(host.AddWorker(1));
+    host.Drain(1);
+    EXPECT_TRUE(Eventually([&] { return runtime->draining(); }));
+    EXPECT_FALSE(runtime->TryNext(true).has_value());
+    const uint64_t deadline_ns = DeadlineIn(kWatchdogNs);
+    runtime->Sleep(true, deadline_ns);
+    EXPECT_LT(NowNs(), deadline_ns);
+  }
+}
+
 TEST(Intake, AGrantedLockIsNoticed) {
   MiniHost host({});
   auto first = AttachWorker(host.AddWorker(1));

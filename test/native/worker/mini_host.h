@@ -406,13 +406,13 @@ class MiniHost {
         ControlMessage reply{.type = ControlType::kWindow, .index = message.index, .generation = message.generation};
         reply.fds.push_back(Duplicate(found->second.created.memfd.get()));
         reply.fds.push_back(Duplicate(found->second.created.complete_event.get()));
-        Check(link.Send(reply));
+        Answer(link, reply);
         break;
       }
       case ControlType::kWantPeer: {
         ControlMessage reply{.type = ControlType::kPeer, .index = message.index, .generation = message.generation};
         reply.fds.push_back(Duplicate(events_.at(message.index).get()));
-        Check(link.Send(reply));
+        Answer(link, reply);
         break;
       }
       case ControlType::kRelay:
@@ -425,6 +425,12 @@ class MiniHost {
       default:
         ADD_FAILURE() << "unexpected control message " << static_cast<uint32_t>(message.type);
     }
+  }
+
+  /// The worker may be gone by now.
+  static void Answer(ControlSocket& link, const ControlMessage& reply) {
+    const Status sent = link.Send(reply);
+    if (sent.code() != Code::kConnectionLost) Check(sent);
   }
 
   void SetFunctions(const std::vector<FunctionInfo>& functions) {
