@@ -17,6 +17,12 @@ using Mode = state::StateStore::LockMode;
 /// the segment must be sound, and every key hold its value from before or after.
 class InstructionTest : public StoreTest {
  protected:
+  void SetUp() override {
+#if defined(__SANITIZE_THREAD__)
+    GTEST_SKIP() << "most instructions would be ThreadSanitizer's, and a child of one thread has no races";
+#endif
+  }
+
   static constexpr uint16_t kVictim = 1;
   // Instructions to step through per test, at 10 to 50 µs each. A kill is a fork and some thousand steps, so the instructions
   // are sampled; every run samples others.
