@@ -21,8 +21,9 @@ Result<Pinned> StateStore::Array(std::string_view name, uint32_t element_type, u
     return Status(Code::kArgumentInvalid, "element type " + std::to_string(element_type) + " is not known");
   }
   if (bytes == 0 || bytes % element_bytes != 0 || bytes > kValueBytesMask) {
-    return Status(Code::kArgumentInvalid, "an array of " + std::to_string(bytes) + " bytes cannot be made of elements of " +
-                                              std::to_string(element_bytes) + " bytes");
+    return Status(Code::kArgumentInvalid, "an array of " + std::to_string(bytes) +
+                                              " bytes cannot be made of elements of " + std::to_string(element_bytes) +
+                                              " bytes");
   }
 
   Impl::Draft draft(*impl_);

@@ -6,8 +6,8 @@
 
 namespace praas::state {
 
-/// Keyed 64-bit hash of a name: 8 bytes per step, each folded by a 64 × 64 → 128 bit multiplication (the step of wyhash).
-/// The key is random per segment, so that names cannot be chosen to fall into one bucket.
+/// Keyed 64-bit hash of a name: 8 bytes per step, each folded by a 64 × 64 → 128 bit multiplication (the step of
+/// wyhash). The key is random per segment, so that names cannot be chosen to fall into one bucket.
 [[nodiscard]] inline uint64_t HashName(std::string_view name, uint64_t seed) noexcept {
   const auto mix = [](uint64_t a, uint64_t b) noexcept {
     __extension__ using Wide = unsigned __int128;

@@ -18,8 +18,9 @@ inline constexpr uint32_t kMaxInspected = 1000;
 ///  keys: [{key, kind, elementType, bytes, version, modifiedMs, pins}],
 ///  locks: [{name, holders: [{participant, owner, mode, granted}]}] (holders in order of arrival)}
 ///
-/// Versions and owners are text, because JavaScript's numbers end at 2^53. Takes no lock and writes nothing, so it works
-/// on a read-only mapping and on what a dead host left; of a live process, entries may belong to different moments.
+/// Versions and owners are text, because JavaScript's numbers end at 2^53. Takes no lock and writes nothing, so it
+/// works on a read-only mapping and on what a dead host left; of a live process, entries may belong to different
+/// moments.
 void WriteState(const segment::Segment& segment, JsonWriter& json);
 
 /// Segment `name` with its state, mapped read-only; fails as segment::InspectJson does.

@@ -201,10 +201,12 @@ void KeyIndex::Check(std::vector<std::string>* violations) const {
         say("state bucket " + std::to_string(i) + " has a chain that does not end or leaves the table");
         return;
       }
-      if (BucketOf(records_.key(number).hash) != i) say("state key " + std::to_string(number) + " is in a wrong bucket");
+      if (BucketOf(records_.key(number).hash) != i)
+        say("state key " + std::to_string(number) + " is in a wrong bucket");
     }
   }
-  if (linked != live) say("state index: " + std::to_string(linked) + " keys linked, " + std::to_string(live) + " published");
+  if (linked != live)
+    say("state index: " + std::to_string(linked) + " keys linked, " + std::to_string(live) + " published");
   uint32_t unused = 0;
   for (uint32_t number = head.keys.free; number != kNone; number = records_.key(number).next) {
     if (number > head.keys.high || ++unused > head.keys.high) {

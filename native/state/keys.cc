@@ -2,8 +2,8 @@
 
 #include "state/store_impl.h"
 
-/// Listing keys. A key keeps its record for as long as it exists, so going through the records once meets every key that
-/// is there all the time exactly once, however much others insert, delete and split meanwhile.
+/// Listing keys. A key keeps its record for as long as it exists, so going through the records once meets every key
+/// that is there all the time exactly once, however much others insert, delete and split meanwhile.
 namespace praas::state {
 namespace {
 
@@ -14,11 +14,11 @@ bool Before(const KeyInfo& a, const KeyInfo& b) noexcept { return a.key < b.key;
 /// Sorts and keeps the first `limit`. A key that was deleted and made anew meanwhile may have been met twice, in two
 /// records: the younger one is it.
 void Trim(std::vector<KeyInfo>* keys, size_t limit) {
-  std::sort(keys->begin(), keys->end(), [](const KeyInfo& a, const KeyInfo& b) {
-    return a.key != b.key ? Before(a, b) : a.version > b.version;
-  });
-  keys->erase(std::unique(keys->begin(), keys->end(), [](const KeyInfo& a, const KeyInfo& b) { return a.key == b.key; }),
-              keys->end());
+  std::sort(keys->begin(), keys->end(),
+            [](const KeyInfo& a, const KeyInfo& b) { return a.key != b.key ? Before(a, b) : a.version > b.version; });
+  keys->erase(
+      std::unique(keys->begin(), keys->end(), [](const KeyInfo& a, const KeyInfo& b) { return a.key == b.key; }),
+      keys->end());
   if (keys->size() > limit) keys->resize(limit);
 }
 

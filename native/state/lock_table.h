@@ -10,11 +10,11 @@
 
 namespace praas::state {
 
-/// Reader/writer locks with a queue each, in order of arrival: whoever waits is granted by whoever releases, so a stream
-/// of readers cannot starve a writer nor the reverse. A record exists while somebody holds or waits.
+/// Reader/writer locks with a queue each, in order of arrival: whoever waits is granted by whoever releases, so a
+/// stream of readers cannot starve a writer nor the reverse. A record exists while somebody holds or waits.
 ///
-/// All methods in a section (the caller holds StateHead::mutex) unless they say otherwise. Participants that were granted
-/// a lock are gathered in `granted()`, for the caller to tell them after the section.
+/// All methods in a section (the caller holds StateHead::mutex) unless they say otherwise. Participants that were
+/// granted a lock are gathered in `granted()`, for the caller to tell them after the section.
 class LockTable {
  public:
   using Mode = StateStore::LockMode;

@@ -33,7 +33,8 @@ Status StateStore::Unlock(uint32_t holder, uint64_t deadline_ns) {
   Result<Impl::Section> section = impl_->Enter(deadline_ns);
   if (!section.ok()) return section.status();
   if (impl_->locks.Remove(holder)) return Status::Ok();
-  return Status(Code::kStateLockLost, "the lock is not held any more: it was released, or its owner was taken for dead");
+  return Status(Code::kStateLockLost,
+                "the lock is not held any more: it was released, or its owner was taken for dead");
 }
 
 Status StateStore::UnlockAll(LockOwner owner, uint64_t deadline_ns) {

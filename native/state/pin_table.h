@@ -14,9 +14,9 @@ namespace praas::state {
 
 /// Which blocks this process, and which blocks any process, wants to keep.
 ///
-/// The segment has one record per participant and block; how often this process pins a block is counted here, in its own
-/// memory. A pin that nobody in the process uses any more becomes *idle*: it leaves the segment with the next section that
-/// any thread enters, so that Unpin never has to wait.
+/// The segment has one record per participant and block; how often this process pins a block is counted here, in its
+/// own memory. A pin that nobody in the process uses any more becomes *idle*: it leaves the segment with the next
+/// section that any thread enters, so that Unpin never has to wait.
 ///
 /// "Section": the caller holds StateHead::mutex. The process-local part has a lock of its own, taken inside sections.
 class PinTable {
@@ -35,7 +35,8 @@ class PinTable {
   [[nodiscard]] bool Pins(uint32_t pin, uint32_t block) const noexcept;
 
   /// Section. Releases the pins of `participant` among records [first, first + count); `unpinned` as above.
-  void Reclaim(uint16_t participant, uint32_t first, uint32_t count, const std::function<void(uint32_t block)>& unpinned);
+  void Reclaim(uint16_t participant, uint32_t first, uint32_t count,
+               const std::function<void(uint32_t block)>& unpinned);
   [[nodiscard]] uint32_t high() const noexcept { return records_.head().pins.high; }
 
   [[nodiscard]] Status Grow() const { return records_.Grow(records_.header().pins, "pins"); }  // outside a section

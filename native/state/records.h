@@ -9,8 +9,8 @@
 namespace praas::state {
 
 /// Typed access to the store's records in a segment, and the life of a record: taken from its pool under the mutex,
-/// published by its owner, given back under the mutex. Numbers are 1-based; the caller has checked numbers that were read
-/// from records it does not trust with `Valid…`.
+/// published by its owner, given back under the mutex. Numbers are 1-based; the caller has checked numbers that were
+/// read from records it does not trust with `Valid…`.
 class Records {
  public:
   explicit Records(const segment::Segment& segment) noexcept
@@ -25,7 +25,9 @@ class Records {
   [[nodiscard]] KeyEntry& key(uint32_t number) const noexcept { return At<KeyEntry>(header_->state_keys, number); }
   [[nodiscard]] PinRecord& pin(uint32_t number) const noexcept { return At<PinRecord>(header_->pins, number); }
   [[nodiscard]] LockRecord& lock(uint32_t number) const noexcept { return At<LockRecord>(header_->locks, number); }
-  [[nodiscard]] LockHolder& holder(uint32_t number) const noexcept { return At<LockHolder>(header_->lock_holders, number); }
+  [[nodiscard]] LockHolder& holder(uint32_t number) const noexcept {
+    return At<LockHolder>(header_->lock_holders, number);
+  }
   [[nodiscard]] segment::Block& block(uint32_t number) const noexcept {
     return At<segment::Block>(header_->arena_blocks[0], number);
   }
@@ -40,13 +42,15 @@ class Records {
   [[nodiscard]] static bool Valid(const segment::Region& region, uint32_t number) noexcept {
     return number != kNone && number <= Committed(region);
   }
-  /// Number and descriptor of a block that carries a value: in bounds, owned by the state, and not smaller than the value.
+  /// Number and descriptor of a block that carries a value: in bounds, owned by the state, and not smaller than the
+  /// value.
   [[nodiscard]] bool ValidValueBlock(uint32_t number) const noexcept {
     if (!Valid(header_->arena_blocks[0], number)) return false;
     const segment::Block& candidate = block(number);
     const uint64_t end = header_->meta_bytes + segment_->data_bytes();
     return candidate.owner.kind == segment::BlockOwner::Kind::kState && candidate.offset >= header_->meta_bytes &&
-           candidate.offset <= end && candidate.bytes <= end - candidate.offset && ValueBytes(candidate) <= candidate.bytes;
+           candidate.offset <= end && candidate.bytes <= end - candidate.offset &&
+           ValueBytes(candidate) <= candidate.bytes;
   }
   [[nodiscard]] std::byte* bytes(const segment::Block& of) const noexcept { return segment_->base() + of.offset; }
 

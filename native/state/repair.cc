@@ -9,7 +9,8 @@ namespace praas::state {
 
 using segment::BlockOwner;
 
-/// Everything derived, made anew. Changes no truth but to drop what cannot be right, so it may be interrupted and repeated.
+/// Everything derived, made anew. Changes no truth but to drop what cannot be right, so it may be interrupted and
+/// repeated.
 void StateStore::Impl::Repair() {
   segment::RobustMutex& mutex = head().mutex;
   keys.Rebuild();
@@ -65,8 +66,8 @@ Status StateStore::ReclaimParticipant(uint16_t participant, uint64_t deadline_ns
   status = in_batches([this] { return impl_->pins.high(); },
                       [&](uint32_t first) { impl_->pins.Reclaim(participant, first, kBatch, unpinned); });
   if (!status.ok()) return status;
-  // What it had not published. Blocks become the state's before they are published, inside a section; should it have died
-  // in one, the section above has made that whole.
+  // What it had not published. Blocks become the state's before they are published, inside a section; should it have
+  // died in one, the section above has made that whole.
   Result<uint32_t> freed = impl_->arena.ReclaimIf(
       [participant](uint32_t, const segment::Block& block) {
         return block.owner.kind == BlockOwner::Kind::kParticipant && block.owner.participant == participant;
@@ -81,7 +82,8 @@ Status StateStore::RepairAfterHost(uint64_t deadline_ns) {
   // A host that died while it made the segment may not have got as far as this.
   for (segment::Region* region :
        {&header.state_buckets, &header.state_keys, &header.pins, &header.locks, &header.lock_holders}) {
-    if (Status status = impl_->segment.Commit(*region, std::min(region->capacity, segment::kPageBytes / region->stride));
+    if (Status status =
+            impl_->segment.Commit(*region, std::min(region->capacity, segment::kPageBytes / region->stride));
         !status.ok()) {
       return status;
     }

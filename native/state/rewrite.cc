@@ -19,15 +19,16 @@ namespace {
 /// How long an append waits for one that has reserved the room, before it moves the value elsewhere instead.
 constexpr uint64_t kReservedLimitNs = 100'000'000;
 
-/// Room for a value that grew by appending: doubling up to 64 MiB, then a quarter more, so that the copies cost a constant
-/// per byte appended and large values do not take twice their memory.
+/// Room for a value that grew by appending: doubling up to 64 MiB, then a quarter more, so that the copies cost a
+/// constant per byte appended and large values do not take twice their memory.
 uint64_t RoomFor(uint64_t total) noexcept {
   constexpr uint64_t kLarge = 64ull << 20;
   return total <= kLarge ? total * 2 : total + total / 4;
 }
 
 /// Old value and change, laid over each other.
-void Combine(std::byte* to, const std::byte* old, uint64_t old_bytes, std::span<const std::byte> change, uint64_t offset) {
+void Combine(std::byte* to, const std::byte* old, uint64_t old_bytes, std::span<const std::byte> change,
+             uint64_t offset) {
   const uint64_t before = std::min(old_bytes, offset);
   if (before > 0) std::memcpy(to, old, before);
   if (!change.empty()) std::memcpy(to + offset, change.data(), change.size());
@@ -99,7 +100,8 @@ Result<uint64_t> StateStore::Impl::Rewriting::Run() {
       case Next::kAllocate: {
         // A value has exactly its size at first: many are never appended to. The first append gives it room.
         const uint64_t generous = append() && found_ ? RoomFor(total_) : 0;
-        if (Status status = draft_.Allocate(std::max<uint64_t>(1, total_), generous, change_.deadline_ns); !status.ok()) {
+        if (Status status = draft_.Allocate(std::max<uint64_t>(1, total_), generous, change_.deadline_ns);
+            !status.ok()) {
           return status;
         }
         if (allocations++ == 0) continue;
@@ -137,7 +139,8 @@ Result<StateStore::Impl::Rewriting::Next> StateStore::Impl::Rewriting::Look() {
   offset_ = change_.offset.value_or(bytes_);
   if (offset_ > bytes_ || change_.bytes.size() > kValueBytesMask - offset_) {
     return Status(Code::kStateRange, "offset " + std::to_string(offset_) + " is beyond the " + std::to_string(bytes_) +
-                                         " bytes of state key \"" + std::string(key_.name) + "\"; values have no holes");
+                                         " bytes of state key \"" + std::string(key_.name) +
+                                         "\"; values have no holes");
   }
   total_ = std::max(bytes_, offset_ + change_.bytes.size());
 
@@ -209,7 +212,8 @@ Result<bool> StateStore::Impl::Rewriting::FillRoom() {
 }
 
 Result<bool> StateStore::Impl::Rewriting::FillDraft() {
-  Combine(draft_.data(), found_ ? impl_.segment.base() + found_.block->offset : nullptr, bytes_, change_.bytes, offset_);
+  Combine(draft_.data(), found_ ? impl_.segment.base() + found_.block->offset : nullptr, bytes_, change_.bytes,
+          offset_);
   Found now;
   Result<Section> section = impl_.EnterToWrite(key_, &now, change_.deadline_ns);
   if (!section.ok()) return section.status();

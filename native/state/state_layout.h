@@ -11,7 +11,8 @@
 
 /// What the state store keeps in a segment.
 ///
-/// *Truth*, from which everything else can be rebuilt after a death at any instruction; each changes by one atomic store:
+/// *Truth*, from which everything else can be rebuilt after a death at any instruction; each changes by one atomic
+/// store:
 ///   KeyEntry::value     the key exists, and this block is its value
 ///   PinRecord::word     this participant pins this block
 ///   LockRecord::used    this lock name is known
@@ -51,7 +52,8 @@ struct alignas(64) KeyEntry {
   uint64_t hash;
   uint32_t next;  // in its bucket's chain, or in the free list
   // A large append in place copies behind the value outside the mutex. Meanwhile the room behind it is reserved:
-  // by `append_token` (unique, 0 = nobody), for as long as `append_block` is the key's value and pinned by `append_pin`.
+  // by `append_token` (unique, 0 = nobody), for as long as `append_block` is the key's value and pinned by
+  // `append_pin`.
   uint32_t append_pin;
   uint64_t append_token;
   uint32_t append_block;
@@ -117,13 +119,13 @@ struct HolderWord {
 };
 
 struct alignas(64) LockHolder {
-  std::atomic<uint64_t> word;         // HolderWord; truth; 0 = unused
-  std::atomic<uint32_t> generation;   // part of the handle, so that a stale handle finds nothing
-  uint32_t owner_next;                // chain of its owner's bucket
-  uint64_t owner_id;                  // written, with `ticket`, before the word
-  uint64_t ticket;                    // order of arrival
-  uint32_t previous;                  // in the lock's queue
-  uint32_t next;                      // in the lock's queue, or in the free list
+  std::atomic<uint64_t> word;        // HolderWord; truth; 0 = unused
+  std::atomic<uint32_t> generation;  // part of the handle, so that a stale handle finds nothing
+  uint32_t owner_next;               // chain of its owner's bucket
+  uint64_t owner_id;                 // written, with `ticket`, before the word
+  uint64_t ticket;                   // order of arrival
+  uint32_t previous;                 // in the lock's queue
+  uint32_t next;                     // in the lock's queue, or in the free list
   uint32_t reserved[4];
 };
 static_assert(sizeof(LockHolder) == segment::kLockHolderStride);

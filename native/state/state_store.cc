@@ -16,7 +16,8 @@ namespace {
 uint64_t RandomSeed() noexcept {
   uint64_t seed = 0;
   // Never blocks for so few bytes once the system is up; were it to fail, time is unpredictable enough for a hash.
-  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof seed)) seed = NowNs() ^ WallNs() << 20;
+  if (getrandom(&seed, sizeof seed, GRND_NONBLOCK) != static_cast<ssize_t>(sizeof seed))
+    seed = NowNs() ^ WallNs() << 20;
   return seed;
 }
 
@@ -78,11 +79,13 @@ Result<std::vector<std::byte>> StateStore::Get(std::string_view name, uint64_t d
     const std::byte* from = impl_->segment.data() + pinned->pinned.offset;
     return std::vector<std::byte>(from, from + pinned->pinned.bytes);
   } catch (const std::bad_alloc&) {
-    return Status(Code::kSystem, "no memory in this OS process for a copy of state key \"" + std::string(name) + "\"", ENOMEM);
+    return Status(Code::kSystem, "no memory in this OS process for a copy of state key \"" + std::string(name) + "\"",
+                  ENOMEM);
   }
 }
 
-Result<uint64_t> StateStore::Read(std::string_view name, uint64_t offset, std::span<std::byte> out, uint64_t deadline_ns) {
+Result<uint64_t> StateStore::Read(std::string_view name, uint64_t offset, std::span<std::byte> out,
+                                  uint64_t deadline_ns) {
   Result<Impl::Key> key = impl_->MakeKey(name);
   if (!key.ok()) return key.status();
   const auto part = [&](uint64_t bytes) -> Result<uint64_t> {
@@ -157,7 +160,8 @@ Result<uint64_t> StateStore::Set(std::string_view name, std::span<const std::byt
 Result<uint64_t> StateStore::Append(std::string_view name, std::span<const std::byte> value, uint64_t deadline_ns) {
   Result<Impl::Key> key = impl_->MakeKey(name);
   if (!key.ok()) return key.status();
-  return impl_->Rewrite(*key, {.bytes = value, .offset = std::nullopt, .if_version = std::nullopt, .deadline_ns = deadline_ns});
+  return impl_->Rewrite(
+      *key, {.bytes = value, .offset = std::nullopt, .if_version = std::nullopt, .deadline_ns = deadline_ns});
 }
 
 Result<bool> StateStore::Delete(std::string_view name, std::optional<uint64_t> if_version, uint64_t deadline_ns) {

@@ -24,12 +24,14 @@ Result<StateStore::Impl::Section> StateStore::Impl::Enter(uint64_t deadline_ns) 
     case segment::LockOutcome::kAcquired:
       break;
     case segment::LockOutcome::kOwnerDied:
-      // Noted before the mutex forgets: should this process die in the middle of the repair, the next one does it again.
+      // Noted before the mutex forgets: should this process die in the middle of the repair, the next one does it
+      // again.
       head().dirty.store(1, std::memory_order_release);
       mutex.MakeConsistent();
       break;
     case segment::LockOutcome::kTimeout:
-      return Status(Code::kSegmentStuck, "the state of the process was locked by another participant until the deadline");
+      return Status(Code::kSegmentStuck,
+                    "the state of the process was locked by another participant until the deadline");
     case segment::LockOutcome::kBroken:
       return Status(Code::kSegmentInvalid, "the state's mutex is unusable; restart the process host, which repairs it");
   }
@@ -168,9 +170,10 @@ Status StateStore::Impl::CheckVersion(std::optional<uint64_t> wanted, const Foun
   if (!wanted || *wanted == found.version()) return Status::Ok();
   const std::string name = "state key \"" + std::string(key.name) + "\"";
   if (*wanted == 0) return Status(Code::kStateVersion, name + " exists, in version " + std::to_string(found.version()));
-  if (!found) return Status(Code::kStateVersion, name + " does not exist; version " + std::to_string(*wanted) + " was expected");
-  return Status(Code::kStateVersion, name + " has version " + std::to_string(found.version()) + ", not " +
-                                         std::to_string(*wanted));
+  if (!found)
+    return Status(Code::kStateVersion, name + " does not exist; version " + std::to_string(*wanted) + " was expected");
+  return Status(Code::kStateVersion,
+                name + " has version " + std::to_string(found.version()) + ", not " + std::to_string(*wanted));
 }
 
 Status StateStore::Impl::CheckIsValue(const Found& found, const Key& key) {
@@ -180,8 +183,8 @@ Status StateStore::Impl::CheckIsValue(const Found& found, const Key& key) {
 }
 
 KeyInfo StateStore::Impl::Info(const Found& found, std::string_view name) const {
-  return {std::string(name),  found.ref.kind,    found.ref.element_type,
-          found.bytes(), found.version(), found.block->value_wall_ns};
+  return {std::string(name), found.ref.kind,  found.ref.element_type,
+          found.bytes(),     found.version(), found.block->value_wall_ns};
 }
 
 Pinned StateStore::Impl::Describe(uint32_t pin, const Found& found) const noexcept {

@@ -115,8 +115,8 @@ struct StateStore::Impl {
                                          uint64_t deadline_ns);
   void AfterInsertion();  // outside the section: more buckets when they are wanted
   [[nodiscard]] uint64_t NextVersion() noexcept;
-  void Retire(uint32_t block);          // in a section: no key's value any more; freed unless pinned
-  void FreeIfRetired(uint32_t block);   // in a section: nobody pins it any more
+  void Retire(uint32_t block);         // in a section: no key's value any more; freed unless pinned
+  void FreeIfRetired(uint32_t block);  // in a section: nobody pins it any more
   void Unpin(uint32_t pin);
   /// kStateVersion unless `wanted` is the key's version; 0 wants it to be absent.
   [[nodiscard]] static Status CheckVersion(std::optional<uint64_t> wanted, const Found& found, const Key& key);
@@ -136,7 +136,7 @@ struct StateStore::Impl {
   [[nodiscard]] Result<uint64_t> Rewrite(const Key& key, const Change& change);
 
   // repair.cc
-  void Repair();                   // in a section
+  void Repair();                                                       // in a section
   [[nodiscard]] Status Sweep(bool values_only, uint64_t deadline_ns);  // in a section
   [[nodiscard]] std::vector<std::string> Check();
 

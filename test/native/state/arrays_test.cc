@@ -56,9 +56,10 @@ TEST_F(ArrayTest, RefusesOtherKindsAndSizes) {
 
 TEST_F(ArrayTest, EveryElementTypeHasItsSize) {
   const std::pair<ElementType, uint64_t> sizes[] = {
-      {ElementType::kInt8, 1},    {ElementType::kUint8, 1},     {ElementType::kUint8Clamped, 1}, {ElementType::kInt16, 2},
-      {ElementType::kUint16, 2},  {ElementType::kInt32, 4},     {ElementType::kUint32, 4},       {ElementType::kFloat32, 4},
-      {ElementType::kFloat64, 8}, {ElementType::kBigInt64, 8}, {ElementType::kBigUint64, 8}};
+      {ElementType::kInt8, 1},     {ElementType::kUint8, 1},    {ElementType::kUint8Clamped, 1},
+      {ElementType::kInt16, 2},    {ElementType::kUint16, 2},   {ElementType::kInt32, 4},
+      {ElementType::kUint32, 4},   {ElementType::kFloat32, 4},  {ElementType::kFloat64, 8},
+      {ElementType::kBigInt64, 8}, {ElementType::kBigUint64, 8}};
   for (const auto& [type, bytes] : sizes) {
     const auto code = static_cast<uint32_t>(type);
     const std::string name = "array" + std::to_string(code);

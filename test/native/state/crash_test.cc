@@ -13,8 +13,8 @@ namespace {
 
 using Mode = state::StateStore::LockMode;
 
-/// Single-steps a child through one operation, kills it after a chosen number of instructions, and looks at what it left:
-/// the segment must be sound, and every key hold its value from before or after.
+/// Single-steps a child through one operation, kills it after a chosen number of instructions, and looks at what it
+/// left: the segment must be sound, and every key hold its value from before or after.
 class InstructionTest : public StoreTest {
  protected:
   void SetUp() override {
@@ -24,8 +24,8 @@ class InstructionTest : public StoreTest {
   }
 
   static constexpr uint16_t kVictim = 1;
-  // Instructions to step through per test, at 10 to 50 µs each. A kill is a fork and some thousand steps, so the instructions
-  // are sampled; every run samples others.
+  // Instructions to step through per test, at 10 to 50 µs each. A kill is a fork and some thousand steps, so the
+  // instructions are sampled; every run samples others.
   static constexpr uint64_t kStepBudget = 30'000;
 
   /// Instructions executed before the operation was over or `limit` was reached; the child is gone in any case. nullopt
@@ -95,30 +95,40 @@ class InstructionTest : public StoreTest {
 
 TEST_F(InstructionTest, Insert) {
   Set("bystander", "untouched");
-  KillEverywhere([&] { Remove("key"); }, Nothing,
-                 [](Participant& worker) { (void)worker.store.Set("key", AsBytes("new"), {.deadline_ns = Soon()}).ok(); },
-                 [&] { ExpectOneOf("key", {std::nullopt, "new"}); });
+  KillEverywhere(
+      [&] { Remove("key"); }, Nothing,
+      [](Participant& worker) { (void)worker.store.Set("key", AsBytes("new"), {.deadline_ns = Soon()}).ok(); },
+      [&] {
+        ExpectOneOf("key", {std::nullopt, "new"});
+      });
 }
 
 TEST_F(InstructionTest, Replace) {
   Set("bystander", "untouched");
-  KillEverywhere([&] { Set("key", "old"); }, Nothing,
-                 [](Participant& worker) { (void)worker.store.Set("key", AsBytes("new"), {.deadline_ns = Soon()}).ok(); },
-                 [&] { ExpectOneOf("key", {"old", "new"}); });
+  KillEverywhere(
+      [&] { Set("key", "old"); }, Nothing,
+      [](Participant& worker) { (void)worker.store.Set("key", AsBytes("new"), {.deadline_ns = Soon()}).ok(); },
+      [&] {
+        ExpectOneOf("key", {"old", "new"});
+      });
 }
 
 TEST_F(InstructionTest, DeleteKey) {
   Set("bystander", "untouched");
   KillEverywhere([&] { Set("key", "old"); }, Nothing,
                  [](Participant& worker) { (void)worker.store.Delete("key", std::nullopt, Soon()).ok(); },
-                 [&] { ExpectOneOf("key", {"old", std::nullopt}); });
+                 [&] {
+                   ExpectOneOf("key", {"old", std::nullopt});
+                 });
 }
 
 TEST_F(InstructionTest, AppendInPlace) {
   Set("bystander", "untouched");
   KillEverywhere([&] { Remove("key"), Append("key", "old"), Append("key", "+"); }, Nothing,
                  [](Participant& worker) { (void)worker.store.Append("key", AsBytes("new"), Soon()).ok(); },
-                 [&] { ExpectOneOf("key", {"old+", "old+new"}); });
+                 [&] {
+                   ExpectOneOf("key", {"old+", "old+new"});
+                 });
 }
 
 TEST_F(InstructionTest, LargeAppendInPlace) {
@@ -140,14 +150,18 @@ TEST_F(InstructionTest, AppendToANewBlock) {
   const std::string more(200, 'n');
   KillEverywhere([&] { Set("key", old); }, Nothing,
                  [&](Participant& worker) { (void)worker.store.Append("key", AsBytes(more), Soon()).ok(); },
-                 [&] { ExpectOneOf("key", {old, old + more}); });
+                 [&] {
+                   ExpectOneOf("key", {old, old + more});
+                 });
 }
 
 TEST_F(InstructionTest, MakeAnArray) {
   Set("bystander", "untouched");
   KillEverywhere([&] { Remove("key"); }, Nothing,
                  [](Participant& worker) { (void)worker.store.Array("key", 2, 300, Soon()).ok(); },
-                 [&] { ExpectOneOf("key", {std::nullopt, std::string(300, '\0')}); });
+                 [&] {
+                   ExpectOneOf("key", {std::nullopt, std::string(300, '\0')});
+                 });
 }
 
 TEST_F(InstructionTest, UnpinADeletedValue) {
@@ -159,8 +173,7 @@ TEST_F(InstructionTest, UnpinADeletedValue) {
                    if (!pinned.ok() || !worker.store.Delete("key", std::nullopt, Soon()).ok()) ::_exit(8);
                    pin = pinned->pin;
                  },
-                 [&](Participant& worker) { worker.store.Unpin(pin); },
-                 [&] { ExpectOneOf("key", {std::nullopt}); });
+                 [&](Participant& worker) { worker.store.Unpin(pin); }, [&] { ExpectOneOf("key", {std::nullopt}); });
 }
 
 TEST_F(InstructionTest, PinAndRead) {
@@ -174,25 +187,26 @@ TEST_F(InstructionTest, PinAndRead) {
 TEST_F(InstructionTest, LockAndUnlock) {
   bool told = false;
   store().OnGrant([&](uint16_t participant) { told |= participant == 0; });
-  KillEverywhere([&] {
-                   ASSERT_TRUE(store().UnlockAll({0, 1}, Soon()).ok());
-                   told = false;
-                 },
-                 [&](Participant& worker) {
-                   if (!worker.store.Lock("lock", Mode::kWrite, {kVictim, 1}, Soon()).ok()) ::_exit(8);
-                   // Another participant waits behind it; its process is this test's.
-                   if (!worker.store.Lock("lock", Mode::kRead, {0, 1}, Soon()).ok()) ::_exit(8);
-                 },
-                 [](Participant& worker) {
-                   (void)worker.store.UnlockAll({kVictim, 1}, Soon()).ok();
-                   (void)worker.store.Lock("lock", Mode::kWrite, {kVictim, 2}, Soon()).ok();
-                   (void)worker.store.Lock("another", Mode::kWrite, {kVictim, 2}, Soon()).ok();
-                 },
-                 [&] {
-                   EXPECT_EQ(records().head().locks.used.load(), 1u);
-                   EXPECT_EQ(records().head().holders.used.load(), 1u);
-                   EXPECT_TRUE(told);
-                 });
+  KillEverywhere(
+      [&] {
+        ASSERT_TRUE(store().UnlockAll({0, 1}, Soon()).ok());
+        told = false;
+      },
+      [&](Participant& worker) {
+        if (!worker.store.Lock("lock", Mode::kWrite, {kVictim, 1}, Soon()).ok()) ::_exit(8);
+        // Another participant waits behind it; its process is this test's.
+        if (!worker.store.Lock("lock", Mode::kRead, {0, 1}, Soon()).ok()) ::_exit(8);
+      },
+      [](Participant& worker) {
+        (void)worker.store.UnlockAll({kVictim, 1}, Soon()).ok();
+        (void)worker.store.Lock("lock", Mode::kWrite, {kVictim, 2}, Soon()).ok();
+        (void)worker.store.Lock("another", Mode::kWrite, {kVictim, 2}, Soon()).ok();
+      },
+      [&] {
+        EXPECT_EQ(records().head().locks.used.load(), 1u);
+        EXPECT_EQ(records().head().holders.used.load(), 1u);
+        EXPECT_TRUE(told);
+      });
 }
 
 }  // namespace

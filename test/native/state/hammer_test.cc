@@ -102,8 +102,8 @@ class HammerTest : public StoreTest {
         if (round == 0 || round % 4 == 0) return !value.has_value();
         return value.has_value() && *value == MakeValue(writer, key, round);
       };
-      EXPECT_TRUE(is(done) || is(begun)) << KeyName(writer, key) << ": acknowledged round " << done << ", begun " << begun
-                                         << ", found " << (value ? RoundOf(*value) : 0);
+      EXPECT_TRUE(is(done) || is(begun)) << KeyName(writer, key) << ": acknowledged round " << done << ", begun "
+                                         << begun << ", found " << (value ? RoundOf(*value) : 0);
       // The next life goes on from what is there.
       if (is(begun)) {
         ledger_->done[writer][key].store(begun);

@@ -37,8 +37,9 @@ TEST_F(InspectTest, KeysAndLocks) {
   ExpectHas(text, R"({"key":"a \"quoted\" key","kind":"value","elementType":0,"bytes":5,"version":"1","modifiedMs":)");
   ExpectHas(text, R"({"key":"grid","kind":"array","elementType":9,"bytes":80,"version":"2","modifiedMs":)");
   ExpectHas(text, R"("pins":1)");
-  ExpectHas(text, R"({"name":"l","holders":[{"participant":0,"owner":"18446744073709551615","mode":"read","granted":true},)"
-                  R"({"participant":3,"owner":"8","mode":"write","granted":false}]})");
+  ExpectHas(text,
+            R"({"name":"l","holders":[{"participant":0,"owner":"18446744073709551615","mode":"read","granted":true},)"
+            R"({"participant":3,"owner":"8","mode":"write","granted":false}]})");
 }
 
 TEST_F(InspectTest, StopsSomewhere) {

@@ -223,7 +223,8 @@ TEST_F(LockTest, RebuildKeepsOrderAndGrantsWhatIsFree) {
 }
 
 TEST_F(LockTest, ExcludesAmongThreads) {
-  // A counter that only its lock protects; waiters poll LockGranted. Without fairness somebody would run out of rounds late.
+  // A counter that only its lock protects; waiters poll LockGranted. Without fairness somebody would run out of rounds
+  // late.
   store().OnGrant([](uint16_t) {});
   constexpr int kThreads = 3;
   constexpr int kRounds = 200;

@@ -80,7 +80,8 @@ TEST_F(RepairTest, KeepsPinnedBlocksOfTheLiving) {
   Set("a", "new");
   DieInside([&](Participant&) {
     // In the middle of an unpin: the count went down too early.
-    records().block(state::PinWord::Unpack(records().pin(pinned->pin).word).block).value_bytes &= state::kValueBytesMask;
+    records().block(state::PinWord::Unpack(records().pin(pinned->pin).word).block).value_bytes &=
+        state::kValueBytesMask;
   });
   EXPECT_EQ(Get("a"), "new");
   EXPECT_EQ(PinnedText(*pinned), "old");
@@ -145,12 +146,12 @@ TEST_F(RepairTest, ADamagedSegmentLosesOnlyWhatIsDamaged) {
   const auto publish = [&](uint32_t number, uint32_t block, uint32_t kind) {
     all.key(number).value = static_cast<uint64_t>(block) << 32 | kind << 8;
   };
-  publish(1, 0x7fff'ffff, 1);                                                      // a block that does not exist
-  publish(2, state::ValueRef::Unpack(all.key(3).value.load()).block, 1);           // another key's block
-  publish(4, state::ValueRef::Unpack(all.key(4).value.load()).block, 9);           // no such kind
-  all.key(5).name.size = 0;                                                        // no name
+  publish(1, 0x7fff'ffff, 1);                                             // a block that does not exist
+  publish(2, state::ValueRef::Unpack(all.key(3).value.load()).block, 1);  // another key's block
+  publish(4, state::ValueRef::Unpack(all.key(4).value.load()).block, 9);  // no such kind
+  all.key(5).name.size = 0;                                               // no name
   all.block(state::ValueRef::Unpack(all.key(6).value.load()).block).value_bytes = 1ull << 40;  // larger than its block
-  all.key(7).name = all.key(8).name;                                               // a name twice
+  all.key(7).name = all.key(8).name;                                                           // a name twice
   all.pin(3).word = state::PinWord{0x7fff'ffff, 2}.Pack();
   all.holder(3).word = ~0ull;
   all.head().last_version = 0;

@@ -171,15 +171,18 @@ TEST_F(RewriteTest, NothingIsLostAmongThreads) {
         Result<std::vector<std::byte>> value = store().Get(own, Soon());
         EXPECT_TRUE(value.ok() && AsText(*value) == mark);
         const auto offset = static_cast<uint64_t>(t * 5'000 + i);
-        EXPECT_TRUE(store().Set("patched", AsBytes(std::string(1, static_cast<char>('a' + t))),
-                                {.offset = offset, .deadline_ns = Soon()}).ok());
+        EXPECT_TRUE(store()
+                        .Set("patched", AsBytes(std::string(1, static_cast<char>('a' + t))),
+                             {.offset = offset, .deadline_ns = Soon()})
+                        .ok());
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(store().Stat("log", Soon())->bytes, appended.load());
   std::string expected(20'000, '.');
-  for (int t = 0; t < kThreads; ++t) expected.replace(static_cast<size_t>(t) * 5'000, kRounds, std::string(kRounds, static_cast<char>('a' + t)));
+  for (int t = 0; t < kThreads; ++t)
+    expected.replace(static_cast<size_t>(t) * 5'000, kRounds, std::string(kRounds, static_cast<char>('a' + t)));
   EXPECT_EQ(Get("patched"), expected);
   ExpectSound();
   ExpectBlocks(2 + kThreads);

@@ -65,8 +65,8 @@ TEST_F(ValueTest, RefusesBadNames) {
   const std::string longest(255, 'k');
   Set(longest, "fits");
   EXPECT_EQ(Get(longest), "fits");
-  for (const std::string& name : {std::string(), std::string(256, 'k'), std::string("\xff\xfe"), std::string("\xc3"),
-                                  std::string("a\0b", 3)}) {
+  for (const std::string& name :
+       {std::string(), std::string(256, 'k'), std::string("\xff\xfe"), std::string("\xc3"), std::string("a\0b", 3)}) {
     EXPECT_EQ(CodeOf(store().Set(name, AsBytes("x"), {.deadline_ns = Soon()})), Code::kNameInvalid);
     EXPECT_EQ(CodeOf(store().Get(name, Soon())), Code::kNameInvalid);
     EXPECT_EQ(CodeOf(store().Append(name, AsBytes("x"), Soon())), Code::kNameInvalid);
@@ -108,7 +108,8 @@ TEST_F(ValueTest, NeverReusesVersions) {
   EXPECT_EQ(store().key_count(), 0u);
   const uint64_t second = Set("key", "a");
   EXPECT_GT(second, first);
-  EXPECT_EQ(CodeOf(store().Set("key", AsBytes("b"), {.if_version = first, .deadline_ns = Soon()})), Code::kStateVersion);
+  EXPECT_EQ(CodeOf(store().Set("key", AsBytes("b"), {.if_version = first, .deadline_ns = Soon()})),
+            Code::kStateVersion);
 }
 
 TEST_F(ValueTest, ReadsParts) {
@@ -153,7 +154,8 @@ TEST_F(ValueTest, MemoryLimitIsAnErrorThatPasses) {
   EXPECT_EQ(Get("array"), std::nullopt);
   Delete("m0");
   Set("again", megabyte);
-  EXPECT_EQ(CodeOf(store().Set("whole", AsBytes(std::string(65 << 20, 'w')), {.deadline_ns = Soon()})), Code::kStateMemory);
+  EXPECT_EQ(CodeOf(store().Set("whole", AsBytes(std::string(65 << 20, 'w')), {.deadline_ns = Soon()})),
+            Code::kStateMemory);
   for (int i = 1; i < stored; ++i) Delete("m" + std::to_string(i));
   Delete("again");
   ExpectBlocks(0);
