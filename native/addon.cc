@@ -13,8 +13,8 @@
 #include "napi/system.h"
 #include "napi/worker_wrap.h"
 
-/// Entry point of the addon. Everything it keeps hangs off the environment's Instance, so it may be loaded in any number of
-/// worker threads.
+/// Entry point of the addon. Everything it keeps hangs off the environment's Instance, so it may be loaded in any
+/// number of worker threads.
 namespace praas::napi {
 
 namespace {
@@ -35,11 +35,12 @@ Napi::Value Connect(const Napi::CallbackInfo& info) {
   options.checksum = ReadFlag(env, given.Get("checksum"), "checksum");
   const uint64_t spin_ns = ReadInteger(env, given.Get("spinUs"), "spinUs", 0, kMaxSpinUs) * 1000;
   using Made = std::unique_ptr<client::Connection>;
-  return {env, RunInPool<Made>(
-                   env, "praas.connect", [options = std::move(options)] { return client::Connection::Connect(options); },
-                   [spin_ns](napi_env js, Made connection) -> Result<napi_value> {
-                     return static_cast<napi_value>(ConnectionWrap::Wrap(js, std::move(connection), spin_ns));
-                   })};
+  return {env,
+          RunInPool<Made>(
+              env, "praas.connect", [options = std::move(options)] { return client::Connection::Connect(options); },
+              [spin_ns](napi_env js, Made connection) -> Result<napi_value> {
+                return static_cast<napi_value>(ConnectionWrap::Wrap(js, std::move(connection), spin_ns));
+              })};
 }
 
 Napi::Value AttachWorker(const Napi::CallbackInfo& info) {

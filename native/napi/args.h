@@ -25,7 +25,8 @@ inline constexpr double kMaxWaitMs = 1e12;
 }
 
 /// An integer in [low, high]; `high` up to 2^53.
-[[nodiscard]] inline uint64_t ReadInteger(napi_env env, napi_value value, const char* name, uint64_t low, uint64_t high) {
+[[nodiscard]] inline uint64_t ReadInteger(napi_env env, napi_value value, const char* name, uint64_t low,
+                                          uint64_t high) {
   const double number = ReadNumber(env, value, name);
   if (!(number >= static_cast<double>(low) && number <= static_cast<double>(high)) || std::floor(number) != number) {
     throw OutOfRange(env, name, "an integer from " + std::to_string(low) + " to " + std::to_string(high));

@@ -9,7 +9,8 @@
 namespace praas::napi {
 
 /// Work for a thread of libuv's pool whose outcome settles a promise. Only for what may block: set-up, never a call.
-/// A queued piece of work is cancelled when its environment ends; a running one is waited for, so it must end by itself.
+/// A queued piece of work is cancelled when its environment ends; a running one is waited for, so it must end by
+/// itself.
 class PoolWork {
  public:
   virtual ~PoolWork() = default;

@@ -44,7 +44,8 @@ napi_value ViewOf(napi_env env, napi_value array_buffer, size_t offset, size_t b
 
 Result<napi_value> ExternalBuffer(napi_env env, std::span<std::byte> memory, std::function<void()> dropped) {
   if (memory.size() > kLargestBuffer) {
-    return Status(Code::kPayloadTooLarge, "Node has no buffers above 4 GiB; asked for " + std::to_string(memory.size()) + " bytes");
+    return Status(Code::kPayloadTooLarge,
+                  "Node has no buffers above 4 GiB; asked for " + std::to_string(memory.size()) + " bytes");
   }
   auto hold = std::make_unique<std::function<void()>>(std::move(dropped));
   napi_value buffer = nullptr;
@@ -65,7 +66,8 @@ Result<napi_value> ExternalBuffer(napi_env env, std::span<std::byte> memory, std
 
 void Detach(napi_env env, napi_ref array_buffer) noexcept {
   napi_value buffer = nullptr;
-  if (array_buffer == nullptr || napi_get_reference_value(env, array_buffer, &buffer) != napi_ok || buffer == nullptr) return;
+  if (array_buffer == nullptr || napi_get_reference_value(env, array_buffer, &buffer) != napi_ok || buffer == nullptr)
+    return;
   static_cast<void>(napi_detach_arraybuffer(env, buffer));
 }
 

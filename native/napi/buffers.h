@@ -21,19 +21,20 @@ namespace praas::napi {
 /// A Uint8Array over [offset, offset + bytes) of an ArrayBuffer.
 [[nodiscard]] napi_value ViewOf(napi_env env, napi_value array_buffer, size_t offset, size_t bytes) noexcept;
 
-/// An ArrayBuffer that *is* `memory`. It cannot be transferred to another thread (Node sees to that); whoever unmaps the
-/// memory detaches it first. `dropped` runs on the JS thread, outside garbage collection, after the last JavaScript
+/// An ArrayBuffer that *is* `memory`. It cannot be transferred to another thread (Node sees to that); whoever unmaps
+/// the memory detaches it first. `dropped` runs on the JS thread, outside garbage collection, after the last JavaScript
 /// reference is gone or the buffer was detached. A runtime that forbids external buffers is kUnsupported: a silent copy
 /// would break sharing.
-[[nodiscard]] Result<napi_value> ExternalBuffer(napi_env env, std::span<std::byte> memory, std::function<void()> dropped);
+[[nodiscard]] Result<napi_value> ExternalBuffer(napi_env env, std::span<std::byte> memory,
+                                                std::function<void()> dropped);
 
 /// Makes an ArrayBuffer and all views on it empty. A reference to one that is gone already is fine.
 void Detach(napi_env env, napi_ref array_buffer) noexcept;
 
-/// Views on mapped memory for payloads that come and go by the million: ArrayBuffers over aligned tiles of a mapping are made
-/// once and kept, so that a payload costs one typed array (45 ns) instead of an external ArrayBuffer (1.4 µs and pressure
-/// on the garbage collector). Tiles and not one buffer per mapping, so that a function that clones `input.buffer` copies
-/// kilobytes and not a window of a gigabyte. JS thread only.
+/// Views on mapped memory for payloads that come and go by the million: ArrayBuffers over aligned tiles of a mapping
+/// are made once and kept, so that a payload costs one typed array (45 ns) instead of an external ArrayBuffer (1.4 µs
+/// and pressure on the garbage collector). Tiles and not one buffer per mapping, so that a function that clones
+/// `input.buffer` copies kilobytes and not a window of a gigabyte. JS thread only.
 class MappedViews {
  public:
   explicit MappedViews(napi_env env) noexcept : env_(env) {}

@@ -23,9 +23,9 @@ Result<napi_value> ClientBuffers::Allocate(uint64_t bytes) {
   if (!buffer.ok()) return buffer.status();
   auto allocated = std::make_shared<Allocated>(Allocated{.buffer = *buffer});
   // Views on memory that is still mapped are all that a dropped buffer leaves behind: the memory goes back from here.
-  Result<napi_value> array_buffer =
-      ExternalBuffer(env_, {buffer->data, static_cast<size_t>(bytes)},
-                     [env = env_, core = core_, buffers = buffers_, allocated] { GiveBack(env, *core, *buffers, *allocated); });
+  Result<napi_value> array_buffer = ExternalBuffer(
+      env_, {buffer->data, static_cast<size_t>(bytes)},
+      [env = env_, core = core_, buffers = buffers_, allocated] { GiveBack(env, *core, *buffers, *allocated); });
   if (!array_buffer.ok()) {
     core_->connection->Release(*buffer);
     return array_buffer.status();
@@ -40,7 +40,8 @@ Result<napi_value> ClientBuffers::Allocate(uint64_t bytes) {
 
 Status ClientBuffers::Release(const std::byte* begin) {
   const auto found = buffers_->find(begin);
-  if (found == buffers_->end()) return {Code::kArgumentInvalid, "buffer is not the start of one that allocate() returned"};
+  if (found == buffers_->end())
+    return {Code::kArgumentInvalid, "buffer is not the start of one that allocate() returned"};
   const std::shared_ptr<Allocated> allocated = found->second;
   if (allocated->in_use > 0) {
     return {Code::kArgumentInvalid, "buffer is used by " + std::to_string(allocated->in_use) + " call(s) in flight"};

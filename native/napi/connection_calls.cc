@@ -10,7 +10,8 @@
 
 namespace praas::napi {
 
-void ConnectionWrap::Pin(Pending& pending, napi_value input, std::span<const std::byte> bytes, napi_value output) const {
+void ConnectionWrap::Pin(Pending& pending, napi_value input, std::span<const std::byte> bytes,
+                         napi_value output) const {
   if (input != nullptr && !bytes.empty()) {
     if (napi_create_reference(env_, input, 1, &pending.input) != napi_ok) pending.input = nullptr;
     pending.input_buffer = buffers_.Find(bytes);
@@ -42,7 +43,8 @@ napi_value ConnectionWrap::Await(uint64_t call, Pending pending) {
   // What is pinned stays so until the core has answered, whether or not somebody waits.
   pending_.emplace(call, std::move(pending));
   BecomeBusy();
-  if (promise == nullptr) throw ToJsError(env_, Status(Code::kInternal, "the JavaScript engine could not make a promise"));
+  if (promise == nullptr)
+    throw ToJsError(env_, Status(Code::kInternal, "the JavaScript engine could not make a promise"));
   return promise;
 }
 
@@ -126,9 +128,8 @@ Napi::Value ConnectionWrap::Invoke(const Napi::CallbackInfo& info) {
 Napi::Value ConnectionWrap::InvokeSync(const Napi::CallbackInfo& info) {
   client::Connection& connection = Open();
   InvokeArguments arguments = ReadInvoke(info);
-  const uint64_t call =
-      OrThrow(env_, connection.Invoke(arguments.function, arguments.input, arguments.output,
-                                      arguments.flags | protocol::kSync, arguments.deadline_ns));
+  const uint64_t call = OrThrow(env_, connection.Invoke(arguments.function, arguments.input, arguments.output,
+                                                        arguments.flags | protocol::kSync, arguments.deadline_ns));
   Pending pending;
   pending.shape = Shape::kBytes;
   // The arguments cannot be collected while this frame waits, so only the memory's use is noted.

@@ -65,7 +65,8 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
   Result<protocol::StateReply> state = client::DecodeStateReply(pending.op, reply);
   if (!state.ok()) return state.status();
   const bool needs_info = pending.shape == Shape::kValue || pending.shape == Shape::kInfo;
-  if (needs_info && state->infos.empty()) return Status(Code::kProtocolInvalid, "state reply without the key's description");
+  if (needs_info && state->infos.empty())
+    return Status(Code::kProtocolInvalid, "state reply without the key's description");
   switch (pending.shape) {
     case Shape::kValue: {
       napi_value data = CopyBytes(env_, state->data);
@@ -82,7 +83,8 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
       return made(CopyBytes(env_, state->data));
     case Shape::kInfos: {
       Napi::Array infos = Napi::Array::New(env, state->infos.size());
-      for (uint32_t index = 0; index < state->infos.size(); ++index) infos.Set(index, InfoObject(env, state->infos[index]));
+      for (uint32_t index = 0; index < state->infos.size(); ++index)
+        infos.Set(index, InfoObject(env, state->infos[index]));
       return made(infos);
     }
     case Shape::kLock:

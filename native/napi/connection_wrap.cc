@@ -54,8 +54,8 @@ Napi::Object ConnectionWrap::Wrap(Napi::Env env, std::unique_ptr<client::Connect
 ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<ConnectionWrap>(info),
       env_(info.Env()),
-      core_(std::make_shared<ConnectionCore>(
-          std::move(Constructing<Construction>(info.Env(), "Connection").connection))),
+      core_(
+          std::make_shared<ConnectionCore>(std::move(Constructing<Construction>(info.Env(), "Connection").connection))),
       buffers_(env_, core_),
       spin_ns_(Constructing<Construction>(info.Env(), "Connection").spin_ns),
       reply_sink_([this](const transport::Reply& reply) { OnReply(reply); }),

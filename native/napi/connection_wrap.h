@@ -18,12 +18,13 @@ namespace praas::napi {
 
 /// `NativeConnection` of src/native/binding.ts.
 ///
-/// The core's sinks never run JavaScript: they make values and note what to settle, and promises and stream callbacks follow
-/// when Connection::Poll has returned. So no call from JavaScript finds the core in the middle of something.
+/// The core's sinks never run JavaScript: they make values and note what to settle, and promises and stream callbacks
+/// follow when Connection::Poll has returned. So no call from JavaScript finds the core in the middle of something.
 class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private LoopClient {
  public:
   [[nodiscard]] static Napi::Function Define(Napi::Env env);
-  [[nodiscard]] static Napi::Object Wrap(Napi::Env env, std::unique_ptr<client::Connection> connection, uint64_t spin_ns);
+  [[nodiscard]] static Napi::Object Wrap(Napi::Env env, std::unique_ptr<client::Connection> connection,
+                                         uint64_t spin_ns);
 
   struct Construction {
     std::unique_ptr<client::Connection> connection;
@@ -127,8 +128,8 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   [[nodiscard]] napi_value Await(uint64_t call, Pending pending);
   [[nodiscard]] napi_value StateCall(const protocol::StateRequest& request, Shape shape, uint64_t deadline_ns,
                                      napi_value data = nullptr);
-  /// Blocks until `call` is answered; its value, or throws its error. `pending` says how to read the reply and keeps what
-  /// is pinned should the core still use it afterwards.
+  /// Blocks until `call` is answered; its value, or throws its error. `pending` says how to read the reply and keeps
+  /// what is pinned should the core still use it afterwards.
   [[nodiscard]] napi_value WaitSync(uint64_t call, Pending pending);
 
   void OnReply(const transport::Reply& reply);

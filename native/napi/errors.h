@@ -10,8 +10,8 @@
 /// The one place where a Status becomes a JavaScript error.
 namespace praas::napi {
 
-/// An `Error` with `code` (ours, or the OS name of an OS failure), and for OS failures `errno` (negative, as Node has it) and
-/// `syscall`. Throws nothing itself; an environment that is ending yields whatever value it still can give.
+/// An `Error` with `code` (ours, or the OS name of an OS failure), and for OS failures `errno` (negative, as Node has
+/// it) and `syscall`. Throws nothing itself; an environment that is ending yields whatever value it still can give.
 [[nodiscard]] napi_value JsError(napi_env env, const Status& status) noexcept;
 
 /// The same to be thrown: `throw ToJsError(env, status)`.

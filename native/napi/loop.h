@@ -9,11 +9,12 @@
 #include "base/result.h"
 #include "napi/setup.h"
 
-/// The environment's libuv loop, as much of it as connections and workers need. loop.cc is the only file that knows libuv.
+/// The environment's libuv loop, as much of it as connections and workers need. loop.cc is the only file that knows
+/// libuv.
 namespace praas::napi {
 
-/// What a LoopWatcher tells its owner. Called on the JS thread with no JavaScript below; the owner may destroy the watcher
-/// inside any of these.
+/// What a LoopWatcher tells its owner. Called on the JS thread with no JavaScript below; the owner may destroy the
+/// watcher inside any of these.
 class LoopClient {
  public:
   virtual void OnReady() = 0;       // one of the watched fds has an event
@@ -27,20 +28,21 @@ class LoopClient {
 
 class LoopRegistry;
 
-/// Handles of one owner in the loop. Destroying it (also from a finalizer) closes them; the memory libuv still needs until
-/// its close callbacks ran is kept aside. When the environment ends first, everything is closed then and the watcher is
-/// inert from there on.
+/// Handles of one owner in the loop. Destroying it (also from a finalizer) closes them; the memory libuv still needs
+/// until its close callbacks ran is kept aside. When the environment ends first, everything is closed then and the
+/// watcher is inert from there on.
 class LoopWatcher {
  public:
   static constexpr size_t kSlots = 2;
 
-  [[nodiscard]] static Result<std::unique_ptr<LoopWatcher>> Create(std::shared_ptr<LoopRegistry> registry, LoopClient& client);
+  [[nodiscard]] static Result<std::unique_ptr<LoopWatcher>> Create(std::shared_ptr<LoopRegistry> registry,
+                                                                   LoopClient& client);
   ~LoopWatcher();
   LoopWatcher(const LoopWatcher&) = delete;
   LoopWatcher& operator=(const LoopWatcher&) = delete;
 
-  /// Watches a duplicate of `fd`, so that its owner may close it at any time: the number cannot come to mean another file
-  /// while libuv still has it in its tables.
+  /// Watches a duplicate of `fd`, so that its owner may close it at any time: the number cannot come to mean another
+  /// file while libuv still has it in its tables.
   [[nodiscard]] Status Watch(size_t slot, int fd);
   /// Which events of the slot count; neither: none, at no cost. A no-op when nothing changes.
   void Listen(size_t slot, bool read, bool write) noexcept;
@@ -72,8 +74,8 @@ class LoopWatcher {
   bool keep_turning_ = false;
 };
 
-/// All watchers of one environment; closes them before it ends and keeps it from ending until libuv has let go of the last
-/// handle (Node aborts on handles left in the loop of a worker thread).
+/// All watchers of one environment; closes them before it ends and keeps it from ending until libuv has let go of the
+/// last handle (Node aborts on handles left in the loop of a worker thread).
 class LoopRegistry : public std::enable_shared_from_this<LoopRegistry> {
  public:
   [[nodiscard]] static Result<std::shared_ptr<LoopRegistry>> Create(napi_env env);

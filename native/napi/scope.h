@@ -22,8 +22,8 @@ class HandleScope {
   napi_handle_scope scope_ = nullptr;
 };
 
-/// Surrounds calls into JavaScript from code that libuv calls. Its end runs nextTick callbacks and microtasks, and reports
-/// what they throw. Nothing but a HandleScope may lie below it on the stack.
+/// Surrounds calls into JavaScript from code that libuv calls. Its end runs nextTick callbacks and microtasks, and
+/// reports what they throw. Nothing but a HandleScope may lie below it on the stack.
 class CallbackScope {
  public:
   CallbackScope(napi_env env, napi_async_context context) noexcept : env_(env) {

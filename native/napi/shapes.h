@@ -10,8 +10,9 @@
 namespace praas::napi {
 
 /// NativeKeyInfo.
-[[nodiscard]] inline Napi::Object KeyInfoObject(Napi::Env env, const std::string& key, uint32_t kind, uint32_t element_type,
-                                                uint64_t bytes, uint64_t version, uint64_t modified_wall_ns) {
+[[nodiscard]] inline Napi::Object KeyInfoObject(Napi::Env env, const std::string& key, uint32_t kind,
+                                                uint32_t element_type, uint64_t bytes, uint64_t version,
+                                                uint64_t modified_wall_ns) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("key", key);
   object.Set("kind", kind == 2 ? "array" : "value");

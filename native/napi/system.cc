@@ -1,7 +1,6 @@
 #include "napi/system.h"
 
 #include <fcntl.h>
-#include <node_version.h>
 #include <sys/resource.h>
 
 #include <cerrno>
@@ -12,9 +11,7 @@
 #include "mqueue/message_queue.h"
 #include "napi/args.h"
 #include "napi/errors.h"
-#if __has_include("segment/inspect.h")
 #include "segment/inspect.h"
-#endif
 #include "shm/shared_memory.h"
 
 namespace praas::napi {
@@ -38,11 +35,7 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 
 Napi::Value InspectSegment(const Napi::CallbackInfo& info) {
   const std::string name = ReadText(info.Env(), info[0], "name");
-#if __has_include("segment/inspect.h")
   return Napi::String::New(info.Env(), OrThrow(info.Env(), segment::InspectJson(name)));
-#else
-  throw ToJsError(info.Env(), Status(Code::kUnsupported, "this build cannot inspect " + name));
-#endif
 }
 
 /// true: it was there.
@@ -62,7 +55,10 @@ Napi::Value UnlinkSharedMemory(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value UnlinkMessageQueue(const Napi::CallbackInfo& info) {
-  return Removed(info.Env(), mqueue::MessageQueue::Unlink(ReadText(info.Env(), info[0], "name")));
+  const std::string name = ReadText(info.Env(), info[0], "name");
+  const Result<mqueue::MessageQueue> queue = mqueue::MessageQueue::Open(name);
+  if (!queue.ok()) return Removed(info.Env(), queue.status());
+  return Removed(info.Env(), mqueue::MessageQueue::Unlink(name));
 }
 
 /// Whether a live host holds the segment: hosts keep an open-file-description lock on it.

@@ -12,7 +12,7 @@ Napi::Value WorkerWrap::Complete(const Napi::CallbackInfo& info) {
   std::span<const std::byte> result;
   if (!IsUndefined(env_, info[1])) result = ReadBytes(env_, info[1], "result");
   RequireRunning(handle);
-  const bool accepted = CompleteWith(handle, result);
+  const bool accepted = runtime().Complete(handle, result).ok();
   Ended(handle);
   return Napi::Boolean::New(env_, accepted);
 }
@@ -67,6 +67,8 @@ Result<uint64_t> WorkerWrap::PostNested(const Napi::CallbackInfo& info, uint64_t
 }
 
 Napi::Value WorkerWrap::Invoke(const Napi::CallbackInfo& info) {
+  const uint64_t parent = ReadId(env_, info[5], "parent");
+  RequireRunning(parent);
   const uint64_t call = OrThrow(env_, PostNested(info, ReadDeadline(env_, info[4], "timeoutMs")));
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
@@ -74,7 +76,8 @@ Napi::Value WorkerWrap::Invoke(const Napi::CallbackInfo& info) {
     runtime().FreeNested(call);
     throw ToJsError(env_, Status(Code::kInternal, "the JavaScript engine could not make a promise"));
   }
-  nested_.emplace(call, deferred);
+  nested_.emplace(call, Nested{deferred, parent});
+  ++waiting_[parent];
   return CallObject(env_, call, promise);
 }
 
@@ -93,8 +96,6 @@ Napi::Value WorkerWrap::InvokeSync(const Napi::CallbackInfo& info) {
   return {env_, bytes};
 }
 
-void WorkerWrap::CancelNested(const Napi::CallbackInfo& info) {
-  runtime().CancelNested(ReadId(env_, info[0], "id"));
-}
+void WorkerWrap::CancelNested(const Napi::CallbackInfo& info) { runtime().CancelNested(ReadId(env_, info[0], "id")); }
 
 }  // namespace praas::napi

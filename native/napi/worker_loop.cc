@@ -98,9 +98,10 @@ napi_value WorkerWrap::Describe(const worker::Invocation& invocation, double rem
   return made ? object : nullptr;
 }
 
+/// A result that cannot be stored is the caller's error by then, and the invocation is over.
 void WorkerWrap::Finish(uint64_t handle, napi_value returned) {
   if (const auto bytes = TryReadBytes(env_, returned)) {
-    CompleteWith(handle, *bytes);
+    static_cast<void>(runtime().Complete(handle, *bytes));
     return Ended(handle);
   }
   double number = 0;
@@ -109,20 +110,11 @@ void WorkerWrap::Finish(uint64_t handle, napi_value returned) {
     return;
   }
   if (IsUndefined(env_, returned)) {
-    CompleteWith(handle, {});
+    static_cast<void>(runtime().Complete(handle, {}));
   } else {
     static_cast<void>(runtime().Fail(handle, Code::kFunctionResult, "the result must be a Uint8Array or undefined"));
   }
   Ended(handle);
-}
-
-bool WorkerWrap::CompleteWith(uint64_t handle, std::span<const std::byte> result) {
-  const Status status = runtime().Complete(handle, result);
-  if (status.ok()) return true;
-  if (status.code() != Code::kInvocationTimeout && status.code() != Code::kInvocationCancelled) {
-    static_cast<void>(runtime().Fail(handle, status.code(), status.message()));
-  }
-  return false;
 }
 
 void WorkerWrap::Ended(uint64_t handle) {
@@ -131,13 +123,16 @@ void WorkerWrap::Ended(uint64_t handle) {
   } else {
     running_.erase(handle);
   }
+  waiting_.erase(handle);
   ReleaseHeld(handle);
 }
 
 void WorkerWrap::SettleNested(const worker::NestedReply& reply) {
   const auto found = nested_.find(reply.call);
   if (found != nested_.end()) {
-    napi_deferred const deferred = found->second;
+    napi_deferred const deferred = found->second.deferred;
+    const auto parent = waiting_.find(found->second.parent);
+    if (parent != waiting_.end() && --parent->second == 0) waiting_.erase(parent);
     nested_.erase(found);
     if (reply.status.ok()) {
       napi_value bytes = CopyBytes(env_, reply.payload);

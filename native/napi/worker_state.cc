@@ -21,7 +21,8 @@ Napi::Object InfoObject(Napi::Env env, const state::KeyInfo& info) {
 }
 
 napi_value Checked(napi_env env, napi_value value) {
-  if (value == nullptr) throw ToJsError(env, Status(Code::kInternal, "the JavaScript engine could not make the result"));
+  if (value == nullptr)
+    throw ToJsError(env, Status(Code::kInternal, "the JavaScript engine could not make the result"));
   return value;
 }
 
@@ -150,14 +151,15 @@ Napi::Value WorkerWrap::StateKeys(const Napi::CallbackInfo& info) {
 Napi::Value WorkerWrap::Lock(const Napi::CallbackInfo& info) {
   const uint64_t handle = ReadId(env_, info[0], "handle");
   const std::string name = ReadText(env_, info[1], "name");
-  const auto mode = ReadLockMode(env_, info[2], "mode") ? state::StateStore::LockMode::kWrite
-                                                        : state::StateStore::LockMode::kRead;
+  const auto mode =
+      ReadLockMode(env_, info[2], "mode") ? state::StateStore::LockMode::kWrite : state::StateStore::LockMode::kRead;
   const uint64_t deadline_ns = ReadDeadline(env_, info[3], "timeoutMs");
   RequireRunning(handle);
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   const state::StateStore::LockTicket ticket = OrThrow(
-      env_, runtime().state().Lock(name, mode, {.participant = runtime().attach().participant, .id = handle}, deadline_ns));
+      env_,
+      runtime().state().Lock(name, mode, {.participant = runtime().attach().participant, .id = handle}, deadline_ns));
   const uint64_t id = next_lock_++;
   locks_.emplace(id, LockEntry{handle, ticket.holder, deadline_ns, nullptr});
   static_cast<void>(Checked(env_, napi_create_promise(env_, &deferred, &promise) == napi_ok ? promise : nullptr));
@@ -172,13 +174,15 @@ Napi::Value WorkerWrap::Lock(const Napi::CallbackInfo& info) {
 void WorkerWrap::RejectLock(LockEntry& lock, const Status& why) noexcept {
   napi_deferred const deferred = std::exchange(lock.deferred, nullptr);
   if (deferred == nullptr) return;
-  if (napi_value error = JsError(env_, why); error != nullptr) static_cast<void>(napi_reject_deferred(env_, deferred, error));
+  if (napi_value error = JsError(env_, why); error != nullptr)
+    static_cast<void>(napi_reject_deferred(env_, deferred, error));
 }
 
 void WorkerWrap::Unlock(const Napi::CallbackInfo& info) {
   const auto found = locks_.find(ReadId(env_, info[0], "lock"));
   if (found == locks_.end()) {
-    throw ToJsError(env_, Status(Code::kStateLockLost, "the lock is not held any more: it was released, or its invocation ended"));
+    throw ToJsError(
+        env_, Status(Code::kStateLockLost, "the lock is not held any more: it was released, or its invocation ended"));
   }
   LockEntry lock = found->second;
   locks_.erase(found);

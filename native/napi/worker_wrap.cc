@@ -18,7 +18,8 @@ constexpr size_t kDoorbell = 1;
 /// When this clock starts the packet that attaches a worker is there; mapping and opening take milliseconds.
 constexpr uint64_t kAttachNs = 10'000'000'000;
 
-/// Waits for the host in the loop and not in a thread: a pre-warmed worker may wait for hours. Lives in Instance::attaching.
+/// Waits for the host in the loop and not in a thread: a pre-warmed worker may wait for hours. Lives in
+/// Instance::attaching.
 class Attaching final : private LoopClient {
  public:
   Attaching(Napi::Env env, UniqueFd fd) : env_(env), fd_(std::move(fd)) {

@@ -16,10 +16,11 @@
 
 namespace praas::napi {
 
-/// `NativeWorker` of src/native/binding.ts: a worker runtime whose functions are JavaScript, served from the libuv loop.
+/// `NativeWorker` of src/native/binding.ts: a worker runtime whose functions are JavaScript, served from the libuv
+/// loop.
 ///
-/// Each turn of the loop takes calls for a bounded time (longer while nothing of the application waits), then lets timers
-/// and I/O run; after the hot time it announces sleep and lets the loop block on doorbell and eventfd.
+/// Each turn of the loop takes calls for a bounded time (longer while nothing of the application waits), then lets
+/// timers and I/O run; after the hot time it announces sleep and lets the loop block on doorbell and eventfd.
 class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient {
  public:
   [[nodiscard]] static Napi::Function Define(Napi::Env env);
@@ -99,7 +100,10 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   void OnBeforeWait() override;
   void OnAfterWait() override;
 
-  [[nodiscard]] bool capacity() const noexcept { return !drain_told_ && running_.size() < concurrency_; }
+  /// A handler that waits for a nested call does not count, so that one worker can serve the calls it waits for.
+  [[nodiscard]] bool capacity() const noexcept {
+    return !drain_told_ && running_.size() < concurrency_ + waiting_.size();
+  }
   /// Whatever there is to do right now; false: nothing.
   bool Step(bool look_at_nested);
   /// The same for what comes with notices, cancellations and control messages.
@@ -108,8 +112,6 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   [[nodiscard]] napi_value Describe(const worker::Invocation& invocation, double remaining_ms);
   void CloseCurrent() noexcept;
   void Finish(uint64_t handle, napi_value returned);
-  /// Completes with `result`; a result that cannot be stored fails the invocation with the reason.
-  bool CompleteWith(uint64_t handle, std::span<const std::byte> result);
   void Ended(uint64_t handle);
   void Hook(napi_ref hook, napi_value argument);
   void SettleNested(const worker::NestedReply& reply);
@@ -135,10 +137,15 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   napi_deferred load_ = nullptr;
 
   Current current_;
-  std::unordered_set<uint64_t> running_;  // asynchronous invocations
-  std::unordered_map<uint64_t, std::vector<uint32_t>> pins_;           // by invocation
-  std::map<uint64_t, LockEntry> locks_;                                // by id, which rises
-  std::unordered_map<uint64_t, napi_deferred> nested_;                 // by call
+  std::unordered_set<uint64_t> running_;                      // asynchronous invocations
+  std::unordered_map<uint64_t, std::vector<uint32_t>> pins_;  // by invocation
+  std::map<uint64_t, LockEntry> locks_;                       // by id, which rises
+  struct Nested {
+    napi_deferred deferred;
+    uint64_t parent;  // handle of the invocation that calls
+  };
+  std::unordered_map<uint64_t, Nested> nested_;     // by call
+  std::unordered_map<uint64_t, uint32_t> waiting_;  // running invocations with nested calls in flight, and how many
   struct ArrayEntry {
     uint64_t version;
     napi_ref buffer;  // weak
