@@ -14,10 +14,10 @@ import {
 } from '../client/process_options.js'
 import type { ControlPlane } from '../control.js'
 import { ArgumentError } from '../errors.js'
-import { native } from '../native/binding.js'
 import { integer, parseOptions } from '../options.js'
 import { Agent } from './agent.js'
 import { buildControlServer } from './control_server.js'
+import { startTimeOf } from './os_process.js'
 import { RuntimeDirectory } from './runtime_directory.js'
 
 /** Options of a local cluster; those of processes are defaults for all of its processes. */
@@ -137,7 +137,7 @@ class LocalControl implements ControlPlane {
     }
     this.#directory.announce(this.#name, {
       pid: process.pid,
-      startTime: native().processStartTime(process.pid) ?? '',
+      startTime: startTimeOf(process.pid) ?? '',
       url: this.#agent.url,
       ...(this.#listenUrl === undefined ? {} : { listen: this.#listenUrl }),
     })

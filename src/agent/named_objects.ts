@@ -5,7 +5,7 @@
 import { readFileSync, rmSync } from 'node:fs'
 import { codeOf } from '../errors.js'
 import { native } from '../native/binding.js'
-import { isAlive } from './runtime_directory.js'
+import { isAlive, type OsProcess } from './os_process.js'
 
 export interface NamedObject {
   readonly kind: 'shm' | 'mq' | 'socket'
@@ -15,13 +15,13 @@ export interface NamedObject {
 export interface ObjectsRegistry {
   readonly objects: readonly NamedObject[]
   /** The last host that wrote here. */
-  readonly host?: { readonly pid: number; readonly startTime: string }
+  readonly host?: OsProcess
 }
 
 /** What a registry file says; nothing when there is none. A last line cut short by a crash is ignored. */
 export function readRegistry(path: string): ObjectsRegistry {
   const objects = new Map<string, NamedObject>()
-  let host: { pid: number; startTime: string } | undefined
+  let host: OsProcess | undefined
   for (const line of textOf(path).split('\n').slice(0, -1)) {
     const [kind = '', first = '', second = ''] = line.split(' ')
     const name = line.slice(kind.length + 1)

@@ -24,16 +24,13 @@ import {
 import { userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { codeOf, messageOf, PraasError } from '../errors.js'
-import { native } from '../native/binding.js'
+import { isAlive, type OsProcess } from './os_process.js'
 
 /** sun_path of a UNIX socket address, less the terminating NUL. */
 const maxSocketPathBytes = 107
 
 /** One agent that serves this runtime directory. */
-export interface AgentRecord {
-  readonly pid: number
-  /** With the pid it names one OS process for good. */
-  readonly startTime: string
+export interface AgentRecord extends OsProcess {
   /** Control URL, `praas+unix:PATH`. */
   readonly url: string
   /** Control URL for other machines. */
@@ -199,11 +196,6 @@ export class RuntimeDirectory {
       throw error
     }
   }
-}
-
-/** Whether the very OS process that wrote a record still runs. */
-export function isAlive({ pid, startTime }: { readonly pid: number; readonly startTime: string }): boolean {
-  return native().processStartTime(pid) === startTime
 }
 
 function createPrivate(path: string): void {

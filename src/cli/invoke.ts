@@ -47,10 +47,9 @@ export const invoke: CommandModule<object, InvokeArguments> = {
 type Input = { readonly text?: string; readonly stdin?: true; readonly file?: string }
 
 function inputFrom({ data, file }: InvokeArguments): Input {
-  // For yargs a lone `-` is no value of an option but an argument, so `--file -` arrives as data.
-  if (data === '-' && (file === undefined || file === '')) return { stdin: true }
+  // Whether as DATA or after --file, yargs makes an empty text of a lone `-`.
+  if (process.argv.includes('-')) return { stdin: true }
   if (data !== undefined && file !== undefined) throw new ArgumentError('give either DATA or --file, not both')
-  if (file === '-') return { stdin: true }
   if (file !== undefined) return { file }
   return data === undefined ? {} : { text: data }
 }

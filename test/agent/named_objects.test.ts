@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import { hostIsAlive, readRegistry } from '../../src/agent/named_objects.js'
-import { native } from '../../src/native/binding.js'
+import { startTimeOf } from '../../src/agent/os_process.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 it('reads what hosts note, once each, and ignores a line cut short', () => {
@@ -23,7 +23,7 @@ it('reads what hosts note, once each, and ignores a line cut short', () => {
 })
 
 it('tells a live host from one whose pid was given to another', () => {
-  const startTime = native().processStartTime(process.pid) ?? ''
+  const startTime = startTimeOf(process.pid) ?? ''
   expect(hostIsAlive({ objects: [], host: { pid: process.pid, startTime } })).toBe(true)
   expect(hostIsAlive({ objects: [], host: { pid: process.pid, startTime: '1' } })).toBe(false)
   expect(hostIsAlive({ objects: [] })).toBe(false)

@@ -13,7 +13,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { defaultRuntimeDirectory, RuntimeDirectory } from '../../src/agent/runtime_directory.js'
 import { PraasError } from '../../src/errors.js'
-import { native } from '../../src/native/binding.js'
+import { startTimeOf } from '../../src/agent/os_process.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 function refusal(open: () => unknown): string {
@@ -133,7 +133,7 @@ describe('names of a process', () => {
 describe('agents', () => {
   it('are found while they live, and swept when they do not', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
-    const startTime = native().processStartTime(process.pid) ?? ''
+    const startTime = startTimeOf(process.pid) ?? ''
     directory.announce('mine', { pid: process.pid, startTime, url: 'praas+unix:/x' })
     // The pid lives, but it is another OS process now.
     directory.announce('reused', { pid: process.pid, startTime: '1', url: 'praas+unix:/y' })

@@ -2,7 +2,7 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
 import { compiledModule, packageVersion } from '../../src/package.js'
 import { expectNothingLeft, fixtureApp } from '../support/cluster.js'
@@ -43,7 +43,7 @@ beforeAll(async () => {
   let text = ''
   // Read to the end of its life: a reader that leaves ends it.
   server.stdout?.on('data', (chunk) => (text += String(chunk)))
-  await expect.poll(() => text, { timeout: 50_000 }).toContain('\n}\n')
+  await vi.waitUntil(() => text.includes('\n}\n'), { timeout: 50_000 })
   announced = JSON.parse(text.slice(0, text.indexOf('\n}\n') + 2)) as typeof announced
 })
 afterAll(async () => {

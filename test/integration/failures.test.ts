@@ -1,5 +1,6 @@
 import { inspect } from 'node:util'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
 import { FunctionError, WorkerError } from '../../src/errors.js'
 import {
@@ -44,6 +45,26 @@ describe('a function that fails', () => {
     expect((await failureOf(process.invoke('throwsLater'))).message).toContain('TypeError: later')
     expect((await failureOf(process.invoke('throwsText'))).message).toContain('only text')
     expect(() => process.invokeSync('throwsError')).toThrow(/RangeError: no such row/)
+  })
+
+  it.each(['shm', 'tcp'] as const)('gets all of a long error to its caller over %s', async (transport) => {
+    const remote = await connect(undefined, { runtimeDir: started.directory.path, transport })
+    onTestFinished(() => remote.close())
+    const caller = await remote.process('throwing', { create: false })
+    const fromFailure = (failure: unknown): void => {
+      expect(failure).toBeInstanceOf(FunctionError)
+      const { remote: told } = failure as FunctionError
+      expect(told).toMatchObject({ name: 'RangeError', message: `${'x'.repeat(8192)}…` })
+      expect(told?.stack?.match(/descend/g)?.length).toBeGreaterThan(100)
+    }
+    fromFailure(await failureOf(caller.invoke('throwsLong', Buffer.from('20000'))))
+    try {
+      caller.invokeSync('throwsLong', Buffer.from('20000'))
+      expect.unreachable()
+    } catch (error) {
+      fromFailure(error)
+    }
+    expect(caller.transport).toBe(transport)
   })
 
   it('is told when its result is no bytes', async () => {

@@ -27,6 +27,7 @@ it('a synchronous call that nobody can serve fails at once', async () => {
 
 it('a synchronous call is served by another worker', async () => {
   const pair = await started.cluster.process('pair', { workers: 2 })
+  await expect.poll(async () => (await pair.describe()).workers.map(({ state }) => state)).toEqual(['ready', 'ready'])
   expect(await pair.invoke('countdownSync', 1)).toBe(1)
   const failure = (await failureOf(pair.invoke('countdownSync', 2))) as FunctionError
   expect(failure.remote?.message).toContain('needs a free worker')

@@ -1,0 +1,111 @@
+/** What a payload costs: read once into its final place, sent once from where it lies. The counters of all participants tell. */
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { connect } from '../../src/client/connect.js'
+import type { Process } from '../../src/client/process.js'
+import { startCluster, type TestCluster } from '../support/cluster.js'
+
+const payloadBytes = 1 << 20
+const calls = 16
+
+let started: TestCluster
+beforeAll(async () => {
+  started = await startCluster({ workers: 1 })
+  await started.cluster.process('copies')
+})
+afterAll(() => started.close())
+
+interface Moved {
+  readonly bytesIn: number
+  readonly bytesOut: number
+  readonly stagedBytes: number
+  readonly copiedBytes: number
+}
+
+/** Sums over the participants of a role, as `praas inspect` shows them. */
+async function moved(process: Process, role: 'host' | 'worker'): Promise<Moved> {
+  const { participants } = (await process.statistics()) as { participants: (Moved & { role: string })[] }
+  const sum = (name: keyof Moved): number =>
+    participants.filter((participant) => participant.role === role).reduce((total, each) => total + each[name], 0)
+  return {
+    bytesIn: sum('bytesIn'),
+    bytesOut: sum('bytesOut'),
+    stagedBytes: sum('stagedBytes'),
+    copiedBytes: sum('copiedBytes'),
+  }
+}
+
+/** What `work` added to the counters. */
+async function movedBy(process: Process, work: () => Promise<void>): Promise<{ host: Moved; worker: Moved }> {
+  const before = { host: await moved(process, 'host'), worker: await moved(process, 'worker') }
+  await work()
+  const after = { host: await moved(process, 'host'), worker: await moved(process, 'worker') }
+  const difference = (role: 'host' | 'worker'): Moved => ({
+    bytesIn: after[role].bytesIn - before[role].bytesIn,
+    bytesOut: after[role].bytesOut - before[role].bytesOut,
+    stagedBytes: after[role].stagedBytes - before[role].stagedBytes,
+    copiedBytes: after[role].copiedBytes - before[role].copiedBytes,
+  })
+  return { host: difference('host'), worker: difference('worker') }
+}
+
+async function processOver(transport: 'shm' | 'tcp'): Promise<Process> {
+  const cluster = await connect(undefined, { runtimeDir: started.directory.path, transport })
+  onTestFinished(() => cluster.close())
+  const process = await cluster.process('copies', { create: false })
+  // The sizes of results are learned from the first one.
+  expect((await process.invoke('echo', new Uint8Array(payloadBytes))).byteLength).toBe(payloadBytes)
+  expect(process.transport).toBe(transport)
+  return process
+}
+
+describe('a large payload', () => {
+  it('is read into its place and sent from it over tcp', async () => {
+    const process = await processOver('tcp')
+    const input = new Uint8Array(payloadBytes).fill(3)
+    const { host, worker } = await movedBy(process, async () => {
+      for (let call = 0; call < calls; ++call) await process.invoke('echo', input)
+    })
+    expect(host.bytesIn).toBeGreaterThanOrEqual(calls * payloadBytes)
+    expect(host.bytesOut).toBeGreaterThanOrEqual(calls * payloadBytes)
+    // Only what came along with the header.
+    expect(host.stagedBytes).toBeLessThan(calls * 64 * 1024)
+    expect(host.copiedBytes).toBe(0)
+    expect(worker).toEqual({
+      bytesIn: calls * payloadBytes,
+      bytesOut: calls * payloadBytes,
+      stagedBytes: 0,
+      copiedBytes: 0,
+    })
+  })
+
+  it('stays where it is over shared memory', async () => {
+    const process = await processOver('shm')
+    const input = process.allocate(payloadBytes).fill(5)
+    const { host, worker } = await movedBy(process, async () => {
+      for (let call = 0; call < calls; ++call) expect((await process.invoke('echo', input))[payloadBytes - 1]).toBe(5)
+    })
+    // The host's socket carried the questions of this test, and none of the payload.
+    expect(host.bytesIn + host.bytesOut).toBeLessThan(payloadBytes)
+    expect(host.copiedBytes).toBe(0)
+    expect(worker).toEqual({
+      bytesIn: calls * payloadBytes,
+      bytesOut: calls * payloadBytes,
+      stagedBytes: 0,
+      copiedBytes: 0,
+    })
+    process.release(input)
+  })
+
+  it('is built in the memory of its receiver over shared memory', async () => {
+    const process = await processOver('shm')
+    const size = Buffer.from(String(payloadBytes))
+    await process.invoke('filled', size)
+    const { host, worker } = await movedBy(process, async () => {
+      for (let call = 0; call < calls; ++call) {
+        expect((await process.invoke('filled', size)).byteLength).toBe(payloadBytes)
+      }
+    })
+    expect(host.copiedBytes).toBe(0)
+    expect(worker).toMatchObject({ bytesOut: calls * payloadBytes, stagedBytes: 0, copiedBytes: 0 })
+  })
+})
