@@ -47,6 +47,18 @@ describe('describeThrown', () => {
     expect(described(Object.create(null))['message']).toContain('cannot be described')
   })
 
+  it('shortens what is too long, and stays JSON', () => {
+    for (const character of ['x', 'ü', '\u0000', '\ud800']) {
+      const json = describeThrown(new RangeError(character.repeat(100_000)))
+      expect(Buffer.byteLength(json)).toBeLessThan(64 * 1024)
+      const { name, message, stack } = JSON.parse(json) as Record<string, string>
+      expect(name).toBe('RangeError')
+      expect(message?.startsWith(character)).toBe(true)
+      expect(message?.endsWith('…')).toBe(true)
+      expect(stack).toContain('failure.test.ts')
+    }
+  })
+
   it('bounds stacks', () => {
     const error = new Error('long')
     error.stack = 'x\n'.repeat(100_000)
