@@ -81,6 +81,7 @@ class Host {
   [[nodiscard]] Supervisor::Hooks SupervisorHooks();
   [[nodiscard]] Status Refuses() const;
   size_t ServeCompletions();
+  [[nodiscard]] bool Busy() const;
   void Settle();
   void Tick();
   void ArmTick(bool soon);

@@ -46,13 +46,13 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
       rings(*process, state),
       windows(loop, *process, calls),
       reclaim(*process, calls, windows, state, [&supervisor](uint16_t freed) { supervisor.Release(freed); }),
-      deadlines(*process, calls, reclaim,
-                [this, &supervisor](uint16_t participant, const std::string& why) {
-                  WorkerLink* link = supervisor.Find(participant);
-                  if (link == nullptr || link->stage == WorkerLink::Stage::kEnded) return;
-                  log.Line(participant, "host", "killed: " + why);
-                  link->Kill();
-                }),
+      kill([this, &supervisor](uint16_t participant, const std::string& why) {
+        WorkerLink* link = supervisor.Find(participant);
+        if (link == nullptr || link->stage == WorkerLink::Stage::kEnded) return;
+        log.Line(participant, "host", "killed: " + why);
+        link->Kill();
+      }),
+      deadlines(*process, calls, reclaim, kill),
       services{.loop = loop,
                .process = *process,
                .calls = calls,
@@ -114,6 +114,7 @@ Status Host::Serve(const Assignment& assignment) {
   };
   service.windows.refuses = [this] { return Refuses(); };
   service.windows.lives = [this](uint64_t session) { return service_->sessions.Find(session) != nullptr; };
+  service.windows.kill = service.kill;
   service.windows.tell_workers = [this](const ControlMessage& message) {
     supervisor_->ForEach([&](WorkerLink& link) {
       if (link.participant != 0 && link.stage != WorkerLink::Stage::kEnded) (void)link.Send(message);
@@ -185,8 +186,10 @@ void Host::OnWorkerMessage(WorkerLink& link, ControlMessage message) {
   if (service_ == nullptr) return;
   switch (message.type) {
     case ControlType::kWantWindow: {
+      // It waits for an answer, so it gets one: without a descriptor to spare or a way to send it, that there is none.
       Result<ControlMessage> window = service_->windows.ForWorker(message.index);
-      if (window) (void)link.Send(*window);
+      if (window && window->type == ControlType::kWindow && link.Send(*window).ok()) break;
+      (void)link.Send({.type = ControlType::kWindowGone, .index = message.index, .generation = message.generation});
       break;
     }
     case ControlType::kWantPeer: {
@@ -252,7 +255,13 @@ size_t Host::ServeCompletions() {
   if ((notices & dispatch::kNoticeStream) != 0) service.sessions.PumpStreams();
   // A worker had to leave submissions in a ring because the call table was full.
   if ((notices & dispatch::kNoticeWindow) != 0) service.windows.ConsumeAll();
+  if ((notices & dispatch::kNoticePosted) != 0 && !service.tick_soon) ArmTick(true);
   return served + (notices != 0 ? 1 : 0);
+}
+
+bool Host::Busy() const {
+  const Service& service = *service_;
+  return service.functions.waiting() || service.windows.busy() || service.reclaim.busy() || service.state.busy();
 }
 
 void Host::Settle() {
@@ -264,14 +273,16 @@ void Host::Settle() {
     service.windows.Resume();
     service.sessions.Settle();
   }
-  if (!service.tick_soon && (service.calls.TakeActivity() || service.functions.waiting() || service.windows.busy() ||
-                             service.reclaim.busy())) {
-    ArmTick(true);
-  }
+  if (!service.tick_soon && (service.calls.TakeActivity() || Busy())) ArmTick(true);
 }
 
 void Host::ArmTick(bool soon) {
   loop_->CancelTimer(service_->tick);
+  if (soon) {
+    service_->process->dispatcher->Watch();
+  } else if (!service_->process->dispatcher->Unwatch()) {
+    soon = true;
+  }
   service_->tick_soon = soon;
   service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : kIdleNs), [this] { Tick(); });
 }
@@ -284,7 +295,7 @@ void Host::Tick() {
   service.windows.Tick(now);
   service.reclaim.Tick();
   service.sessions.Tick(now);
-  const bool idle = in_use == 0 && !service.functions.waiting() && !service.windows.busy() && !service.reclaim.busy();
+  const bool idle = in_use == 0 && !Busy();
   (void)service.calls.TakeActivity();
   // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
   if (idle && !service.tick_soon) service.process->pool->Trim();

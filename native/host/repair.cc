@@ -53,7 +53,6 @@ void ForgetFormerHost(const segment::Segment& segment) {
     window.state.store(0);
     window.poller.store(0);
     window.consumer.store(0);
-    window.in_flight.store(0);
     window.generation.fetch_add(1);
   }
   for (uint32_t index = 0; index < header.streams.committed.load(); ++index) {

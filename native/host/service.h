@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -34,6 +35,7 @@ struct Service {
   StreamRings rings;
   WindowHost windows;
   Reclaim reclaim;
+  std::function<void(uint16_t participant, const std::string& why)> kill;  // a worker that has to end
   Deadlines deadlines;
   SessionServices services;
   Sessions sessions;

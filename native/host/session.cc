@@ -66,6 +66,7 @@ void Session::OnEvents(uint32_t events) {
 void Session::Read() {
   if (closed() || phase_ == Phase::kLingering) return;
   const Result<protocol::FrameReader::State> state = reader_.Read(*stream_, *this);
+  Count();
   if (closed()) return;
   if (!state.ok()) {
     // Somebody who speaks something else gets told once, before and after the handshake.
@@ -77,6 +78,23 @@ void Session::Read() {
   }
   paused_ = *state == protocol::FrameReader::State::kPaused;
   UpdateEvents();
+}
+
+/// Payload bytes that have passed since the last time, into the host's counters.
+void Session::Count() noexcept {
+  const Moved now{.in = reader_.staged_bytes() + reader_.direct_bytes(),
+                  .out = writer_.staged_bytes() + writer_.direct_bytes() + writer_.copied_bytes(),
+                  .staged = reader_.staged_bytes() + writer_.staged_bytes(),
+                  .copied = writer_.copied_bytes()};
+  dispatch::Counters& counters = services_.process.segment->participant(dispatch::kHostParticipant).counters;
+  const auto add = [](std::atomic<uint64_t>& counter, uint64_t bytes) {
+    if (bytes > 0) counter.fetch_add(bytes, std::memory_order_relaxed);
+  };
+  add(counters.bytes_in, now.in - counted_.in);
+  add(counters.bytes_out, now.out - counted_.out);
+  add(counters.staged_bytes, now.staged - counted_.staged);
+  add(counters.copied_bytes, now.copied - counted_.copied);
+  counted_ = now;
 }
 
 void Session::Resume() {
@@ -194,6 +212,7 @@ void Session::Flush() {
   if (closed() || phase_ == Phase::kLingering) return;
   const uint64_t queued = writer_.queued_bytes();
   const Result<bool> sent = writer_.Flush(*stream_);
+  Count();
   if (!sent.ok()) return Close(sent.status());
   if (*sent || writer_.queued_bytes() != queued) {
     stalled_ns_ = 0;

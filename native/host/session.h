@@ -99,6 +99,7 @@ class Session final : public protocol::FrameSink {
   void OnEvents(uint32_t events);
   void Read();
   void UpdateEvents();
+  void Count() noexcept;
   void Leave();
   void Linger();
   void Wrote() {
@@ -134,6 +135,10 @@ class Session final : public protocol::FrameSink {
   std::unique_ptr<transport::ByteStream> stream_;
   protocol::FrameReader reader_;
   protocol::FrameWriter writer_;
+  struct Moved {
+    uint64_t in = 0, out = 0, staged = 0, copied = 0;
+  };
+  Moved counted_;  // of the reader's and the writer's bytes, in the host's counters
   SessionStreams streams_;
   Phase phase_ = Phase::kHandshake;
   protocol::Hello hello_;

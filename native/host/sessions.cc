@@ -4,7 +4,14 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
+
 namespace praas::host {
+namespace {
+
+constexpr uint64_t kAcceptPauseNs = 100'000'000;
+
+}  // namespace
 
 Sessions::Sessions(SessionServices& services) : services_(services) {
   services_.find = [this](uint64_t id) { return Find(id); };
@@ -37,14 +44,26 @@ Result<uint16_t> Sessions::Listen(const std::string& host, uint16_t port) {
 void Sessions::StopListening() {
   services_.loop.Unwatch(listen_watch_);
   listen_watch_ = 0;
+  services_.loop.CancelTimer(listen_timer_);
+  listen_timer_ = {};
   listener_.reset();
+}
+
+/// For want of descriptors: the connection stays in the queue, and with it the event.
+void Sessions::PauseListening() {
+  services_.loop.Change(listen_watch_, 0);
+  listen_timer_ = services_.loop.At(DeadlineIn(kAcceptPauseNs), [this] {
+    listen_timer_ = {};
+    services_.loop.Change(listen_watch_, EPOLLIN);
+  });
 }
 
 void Sessions::OnAccept() {
   // A few at a time: the loop comes back for the rest.
   for (int i = 0; i < 16; ++i) {
     Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept();
-    if (!stream || *stream == nullptr) return;
+    if (!stream) return PauseListening();
+    if (*stream == nullptr) return;
     const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(), [this](const auto& known) {
       return !slots_[known.second]->open();
     });

@@ -42,6 +42,7 @@ class Sessions {
  private:
   static constexpr uint32_t kMaxHandshakes = 256;
 
+  void PauseListening();
   void OnAccept();
   void Add(std::unique_ptr<transport::ByteStream> stream);
   void Bury();
@@ -49,6 +50,7 @@ class Sessions {
   SessionServices& services_;
   std::optional<transport::TcpListener> listener_;
   EventLoop::WatchId listen_watch_ = 0;
+  EventLoop::TimerId listen_timer_{};
   std::vector<std::unique_ptr<Session>> slots_;
   std::unordered_map<uint64_t, uint32_t> by_id_;  // open ones
   uint64_t next_id_ = 1;

@@ -61,6 +61,7 @@ void StateService::Push(std::function<void()> run, bool first) {
     } else {
       jobs_.push_back(std::move(run));
     }
+    pending_.fetch_add(1, std::memory_order_relaxed);
   }
   work_.notify_one();
 }
@@ -90,7 +91,10 @@ void StateService::Run() {
       jobs_.pop_front();
     }
     lock.unlock();
-    if (job) job();
+    if (job) {
+      job();
+      pending_.fetch_sub(1, std::memory_order_relaxed);
+    }
     if (!waiting_.empty()) LookAtLocks();
     job = nullptr;  // what it captured goes outside the lock
     lock.lock();

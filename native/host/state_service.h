@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstddef>
 #include <cstdint>
@@ -42,6 +43,8 @@ class StateService {
   void Chore(std::function<void()> work, std::function<void()> done);
   /// From any thread: a lock one of the sessions waits for may have been granted.
   void LocksChanged() noexcept;
+  /// Something is being done or waits to be: internal mutexes are in use.
+  [[nodiscard]] bool busy() const noexcept { return pending_.load(std::memory_order_relaxed) > 0; }
 
  private:
   struct Waiting {  // for a lock
@@ -67,6 +70,7 @@ class StateService {
   std::mutex mutex_;
   std::condition_variable work_;
   std::deque<std::function<void()>> jobs_;
+  std::atomic<uint32_t> pending_{0};  // jobs pushed and not finished
   bool stop_ = false;
   bool look_at_locks_ = false;
   // Service thread only.

@@ -24,6 +24,10 @@ namespace {
 constexpr uint64_t kNonceNs = 5'000'000'000;
 constexpr size_t kMaxOffers = 1024;
 constexpr size_t kMaxArrivals = 64;
+/// A consumer needs microseconds for a submission; one that has not got on for so long is stopped.
+constexpr uint64_t kHeldNs = 1'000'000'000;
+/// After an accept that failed for want of descriptors: the connection stays where it is, and so does the event.
+constexpr uint64_t kAcceptPauseNs = 100'000'000;
 
 enum SlotState : uint32_t { kSlotFree = 0, kSlotOpen = 1, kSlotClosing = 2 };
 
@@ -59,6 +63,7 @@ WindowHost::WindowHost(EventLoop& loop, Process& process, Calls& calls) : loop_(
 
 WindowHost::~WindowHost() {
   loop_.Unwatch(listen_watch_);
+  loop_.CancelTimer(listen_timer_);
   for (auto& [id, arrival] : arrivals_) loop_.Unwatch(arrival.watch);
   for (auto& [index, window] : windows_) {
     loop_.Unwatch(window.watch);
@@ -105,11 +110,23 @@ Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t clien
 
 void WindowHost::OnConnect() {
   UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket || arrivals_.size() >= kMaxArrivals) return;
+  if (!socket) {
+    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) PauseListening();
+    return;
+  }
+  if (arrivals_.size() >= kMaxArrivals) return;
   const uint64_t id = next_arrival_++;
   Result<EventLoop::WatchId> watch = loop_.Watch(socket.get(), EPOLLIN, [this, id](uint32_t) { OnArrival(id); });
   if (!watch) return;
   arrivals_.emplace(id, Arrival{std::move(socket), *watch, DeadlineIn(kNonceNs)});
+}
+
+void WindowHost::PauseListening() {
+  loop_.Change(listen_watch_, 0);
+  listen_timer_ = loop_.At(DeadlineIn(kAcceptPauseNs), [this] {
+    listen_timer_ = {};
+    loop_.Change(listen_watch_, EPOLLIN);
+  });
 }
 
 void WindowHost::OnArrival(uint64_t id) {
@@ -173,7 +190,6 @@ Status WindowHost::HandOver(int socket, const OfferMade& offer) {
   slot.bytes = offer.window_bytes;
   slot.client_pid = offer.client_pid;
   slot.calls.store(0);
-  slot.in_flight.store(0);
   slot.poller.store(0);
   slot.consumer.store(0);
   Result<std::unique_ptr<window::ServerWindow>> mapped =
@@ -233,7 +249,7 @@ void WindowHost::Consume(uint32_t index) {
   window.waiting = false;
   bool stopped = false;
   do {
-    if (!window.mapped->TryConsume(dispatch::kHostParticipant)) return;
+    if (!window.mapped->TryConsume(dispatch::kHostParticipant)) return WatchConsumer(window, NowNs());
     while (const std::optional<window::Submission> submission = window.mapped->Peek()) {
       const Taken taken =
           submission->room_given ? TakeRoom(window, index, *submission) : TakeCall(window, index, *submission);
@@ -244,6 +260,28 @@ void WindowHost::Consume(uint32_t index) {
       window.mapped->Taken();
     }
   } while (window.mapped->EndConsume(dispatch::kHostParticipant) && !stopped);
+}
+
+/// Whoever consumes sees all that is there, unless it is stopped: then nobody gets at the ring before it is ended.
+void WindowHost::WatchConsumer(Window& window, uint64_t now_ns) {
+  const std::optional<uint16_t> consumer = window.mapped->consumer();
+  if (!consumer || *consumer == dispatch::kHostParticipant || (!window.closing && !window.mapped->HasSubmissions())) {
+    return ForgetConsumer(window);
+  }
+  const uint32_t head = window.mapped->head();
+  if (window.held_since_ns == 0 || window.consumer != *consumer || window.head != head) {
+    held_ += window.held_since_ns == 0;
+    window.consumer = *consumer;
+    window.head = head;
+    window.held_since_ns = now_ns;
+  } else if (now_ns - window.held_since_ns > kHeldNs) {
+    window.held_since_ns = now_ns;  // again in a while, should it not be gone by then
+    kill(*consumer, "it holds the submissions of a client and does not get on");
+  }
+}
+
+void WindowHost::ForgetConsumer(Window& window) {
+  if (std::exchange(window.held_since_ns, 0) != 0) --held_;
 }
 
 void WindowHost::Answer(Window& window, const window::Submission& submission, Code code, std::string_view message) {
@@ -268,6 +306,14 @@ WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const win
     Answer(window, submission, Code::kFunctionUnknown, "no such function index; resolve the name first");
     return Taken::kYes;
   }
+  if (submission.input_bytes > process_.assignment.max_contiguous) {
+    Answer(window, submission, Code::kPayloadTooLarge, window::kInputTooLarge);
+    return Taken::kYes;
+  }
+  if ((process_.segment->function(submission.function).flags & segment::kFunctionStream) != 0) {
+    Answer(window, submission, Code::kArgumentInvalid, window::kTakesStream);
+    return Taken::kYes;
+  }
   const std::optional<uint32_t> entry = calls_.TryReserve();
   if (!entry) {
     // No room until its deadline: it will not get better for it.
@@ -277,6 +323,7 @@ WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const win
   }
   window::FillEntry(calls_.entry(*entry), submission, index);
   window.mapped->Note(submission.call, *entry);
+  process_.segment->window(index).calls.fetch_add(1, std::memory_order_relaxed);
   calls_.Post(*entry);
   return Taken::kYes;
 }
@@ -330,7 +377,21 @@ void WindowHost::Reclaim(uint16_t dead) {
     if (window.mapped->Reclaim(dead)) again.push_back(index);
   }
   for (const uint32_t index : again) Consume(index);
+  AskForRoomAgain();
   OfferToPoller();
+}
+
+/// A worker may have died after it had parked an answer and before it told the client.
+void WindowHost::AskForRoomAgain() {
+  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
+    const std::optional<Calls::View> view = calls_.Look(entry);
+    if (!view || view->origin != dispatch::Origin::kWindow || view->word.state != dispatch::CallState::kParked) continue;
+    const auto found = windows_.find(view->origin_index);
+    if (found == windows_.end()) continue;
+    found->second.mapped->NeedRoomStill(window::OriginCallIndex(view->origin_call),
+                                        window::OriginSequence(view->origin_call), entry,
+                                        calls_.entry(entry).output.bytes);
+  }
 }
 
 Result<worker::ControlMessage> WindowHost::ForWorker(uint32_t index) const {
@@ -407,10 +468,11 @@ void WindowHost::Release(uint32_t index) {
   Window& window = windows_.at(index);
   segment::WindowSlot& slot = process_.segment->window(index);
   slot.poller.store(0);
-  slot.generation.fetch_add(1);
+  const uint32_t generation = slot.generation.fetch_add(1);
   slot.state.store(kSlotFree);
   slot.consumer.store(0);
-  tell_workers({.type = worker::ControlType::kWindowGone, .index = index, .generation = slot.generation.load()});
+  tell_workers({.type = worker::ControlType::kWindowGone, .index = index, .generation = generation});
+  ForgetConsumer(window);
   if (window.closing) --closing_;
   windows_.erase(index);
   free_.push_back(index);
@@ -423,6 +485,17 @@ void WindowHost::Tick(uint64_t now_ns) {
     if (arrival.expires_ns <= now_ns) late.push_back(id);
   }
   for (const uint64_t id : late) DropArrival(id);
+  std::vector<uint32_t> held;
+  for (const auto& [index, window] : windows_) {
+    if (!window.held && (window.held_since_ns != 0 || window.closing || window.mapped->HasSubmissions())) {
+      held.push_back(index);
+    }
+  }
+  for (const uint32_t index : held) {
+    Window& window = windows_.at(index);
+    WatchConsumer(window, now_ns);
+    if (window.held_since_ns == 0) Consume(index);  // nobody is in the way any more
+  }
   if (closing_ == 0) return;
   std::vector<uint32_t> unused;
   for (auto& [index, window] : windows_) {

@@ -35,6 +35,8 @@ class WindowHost {
   std::function<bool(uint64_t session)> lives;
   /// Tells every worker (kWindowGone).
   std::function<void(const worker::ControlMessage&)> tell_workers;
+  /// A worker that is stopped while it holds what others need has to end; `why` is for the log.
+  std::function<void(uint16_t participant, const std::string& why)> kill;
 
   /// Listens at the assignment's socket. A failure means that there is no shm transport, for the reason `Offer` then gives.
   void Listen();
@@ -55,7 +57,9 @@ class WindowHost {
   void Reclaim(uint16_t dead);
   /// Frees closing windows that nobody uses any more, drops late nonces.
   void Tick(uint64_t now_ns);
-  [[nodiscard]] bool busy() const noexcept { return !offers_.empty() || closing_ > 0 || !arrivals_.empty(); }
+  [[nodiscard]] bool busy() const noexcept {
+    return !offers_.empty() || closing_ > 0 || !arrivals_.empty() || held_ > 0;
+  }
   [[nodiscard]] uint32_t open_count() const noexcept { return static_cast<uint32_t>(windows_.size()) - closing_; }
 
  private:
@@ -79,9 +83,17 @@ class WindowHost {
     bool held = false;     // closing, and the host is the consumer for good
     uint32_t cancels = 0;  // of the client's, looked after
     bool waiting = false;  // submissions wait for room in the call table
+    // Another consumer that the host found in its way: seen with this head, since then.
+    uint16_t consumer = 0;
+    uint32_t head = 0;
+    uint64_t held_since_ns = 0;
   };
 
   void OnConnect();
+  void PauseListening();
+  void WatchConsumer(Window& window, uint64_t now_ns);
+  void ForgetConsumer(Window& window);
+  void AskForRoomAgain();
   void OnArrival(uint64_t id);
   void DropArrival(uint64_t id);
   [[nodiscard]] Status HandOver(int socket, const OfferMade& offer);
@@ -102,6 +114,7 @@ class WindowHost {
   Calls& calls_;
   UniqueFd listener_;
   EventLoop::WatchId listen_watch_ = 0;
+  EventLoop::TimerId listen_timer_{};
   std::string unavailable_ = "the process has no socket for windows";
   std::map<std::string, OfferMade> offers_;  // by nonce
   std::map<uint64_t, Arrival> arrivals_;
@@ -109,6 +122,7 @@ class WindowHost {
   std::map<uint32_t, Window> windows_;
   std::deque<uint32_t> free_;  // slots used before, the one freed longest ago first
   uint32_t closing_ = 0;
+  uint32_t held_ = 0;  // windows with `held_since_ns`
 };
 
 }  // namespace praas::host

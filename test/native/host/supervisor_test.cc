@@ -1,0 +1,304 @@
+// Workers that are OS processes: started, killed, stopped, replaced; hosts that are killed; the executable and its agent.
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+
+#include "host/agent_line.h"
+#include "host/host_fixture.h"
+#include "support/child.h"
+
+namespace praas::test {
+namespace {
+
+const std::vector<std::string> kWorkerCommand = {PRAAS_TEST_WORKER};
+
+class Supervised : public ::testing::Test {
+ protected:
+  TestProcess process_;
+};
+
+pid_t PidOf(Driver& client) {
+  const Driver::Outcome outcome = client.Call(fn::kPid, {});
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+  return static_cast<pid_t>(std::atoi(AsText(outcome.payload).c_str()));
+}
+bool Gone(pid_t pid) { return !ProcessId::Of(pid).has_value() || !ProcessId::Of(pid)->Alive(); }
+
+TEST_F(Supervised, AKilledWorkerIsAnsweredForAndReplaced) {
+  for (const char* transport : {"tcp", "shm"}) {
+    HostRun host(process_, kWorkerCommand);
+    ASSERT_TRUE(host.status().ok()) << host.status().message();
+    ASSERT_TRUE(host.AwaitReady(1));
+    Driver client = host.Client(transport);
+    const pid_t before = PidOf(client);
+    const Driver::Outcome killed = client.Call(fn::kCrash, {});
+    EXPECT_EQ(killed.status.code(), Code::kWorkerCrashed) << killed.status.message();
+    EXPECT_TRUE(killed.status.message().starts_with(R"({"signal":9,"stderr":"last words)")) << killed.status.message();
+    const Driver::Outcome left = client.Call(fn::kCrash, AsBytes("7"));
+    EXPECT_TRUE(left.status.message().starts_with(R"({"exitCode":7,"stderr":"last words)")) << left.status.message();
+    EXPECT_NE(PidOf(client), before);
+    EXPECT_TRUE(Gone(before));
+    ExpectClean(client);
+    host.Stop();
+  }
+  EXPECT_NE(process_.Read(process_.assignment.log).find("stderr | last words"), std::string::npos);
+}
+
+TEST_F(Supervised, QueuedCallsSurviveTheirWorkersNeighbour) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const Bytes input = PatternOf(20'000);
+  const auto crash = client->Invoke(fn::kCrash, {}, {}, 0, DeadlineIn(kWatchdogNs));
+  std::vector<uint64_t> queued;
+  for (int i = 0; i < 10; ++i) queued.push_back(*client->Invoke(fn::kEcho, input, {}, 0, DeadlineIn(kWatchdogNs)));
+  EXPECT_EQ(client.Wait(crash).status.code(), Code::kWorkerCrashed);
+  for (const uint64_t call : queued) {
+    const Driver::Outcome outcome = client.Wait(call);
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+    EXPECT_EQ(outcome.payload, input);
+  }
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, AStoppedWorkerIsKilledAfterTheDeadline) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const pid_t stopped = PidOf(client);
+  const Driver::Outcome outcome = client.Call(fn::kStop, {}, {}, DeadlineIn(50'000'000));
+  EXPECT_EQ(outcome.status.code(), Code::kInvocationTimeout);
+  EXPECT_TRUE(Eventually([&] { return Gone(stopped); }));
+  EXPECT_NE(PidOf(client), stopped);
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, AFunctionThatNeverReturnsCostsItsWorker) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const pid_t stuck = PidOf(client);
+  EXPECT_EQ(client.Call(fn::kStuck, {}, {}, DeadlineIn(50'000'000)).status.code(), Code::kInvocationTimeout);
+  EXPECT_TRUE(Eventually([&] { return Gone(stuck); }));
+  EXPECT_NE(PidOf(client), stuck);
+}
+
+TEST_F(Supervised, ASpareTakesOver) {
+  process_.assignment.spares = 1;
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  EXPECT_EQ(client.Call(fn::kCrash, {}).status.code(), Code::kWorkerCrashed);
+  (void)PidOf(client);
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, StreamsOfAKilledWorkerEnd) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const pid_t worker = PidOf(client);
+  const auto stream = client->OpenStream(fn::kStream, 0, DeadlineIn(kWatchdogNs));
+  (void)client->SendChunk(*stream, PatternOf(100'000), false);
+  client.PollUntil([&] { return client.streams()[*stream].received.size() == 100'000; });
+  ::kill(worker, SIGKILL);
+  client.PollUntil([&] { return client.streams()[*stream].ended; });
+  EXPECT_EQ(client.streams()[*stream].status.code(), Code::kWorkerCrashed);
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, AnApplicationThatCannotLoadSaysWhy) {
+  process_.assignment.app = "fail:no such module";
+  HostRun host(process_, kWorkerCommand);
+  Driver client = host.Client();
+  const Driver::Outcome outcome = client.Wait(client->Resolve("echo", DeadlineIn(kWatchdogNs)));
+  EXPECT_EQ(outcome.status.code(), Code::kProcessFailed);
+  EXPECT_NE(outcome.status.message().find("no such module"), std::string::npos) << outcome.status.message();
+}
+
+TEST_F(Supervised, WorkersThatEndAtOnceFailTheProcess) {
+  process_.assignment.app = "exit";
+  HostRun host(process_, kWorkerCommand);
+  Driver client = host.Client();
+  const Driver::Outcome outcome = client.Wait(client->Resolve("echo", DeadlineIn(kWatchdogNs)));
+  EXPECT_EQ(outcome.status.code(), Code::kProcessFailed);
+  EXPECT_NE(outcome.status.message().find("nothing to load"), std::string::npos) << outcome.status.message();
+}
+
+TEST_F(Supervised, ACommandThatDoesNotExistFailsTheProcess) {
+  HostRun host(process_, {"/nonexistent/worker"});
+  ASSERT_TRUE(host.status().ok()) << host.status().message();
+  Driver client = host.Client();
+  const Driver::Outcome outcome = client.Wait(client->Resolve("echo", DeadlineIn(kWatchdogNs)));
+  EXPECT_EQ(outcome.status.code(), Code::kProcessFailed);
+  EXPECT_NE(outcome.status.message().find("/nonexistent/worker"), std::string::npos) << outcome.status.message();
+}
+
+TEST_F(Supervised, ASecondHostIsTurnedAway) {
+  HostRun first(process_);
+  ASSERT_TRUE(first.status().ok());
+  TestProcess other;
+  other.assignment.segment = process_.assignment.segment;
+  const HostRun second(other);
+  EXPECT_EQ(second.status().code(), Code::kProcessBusy);
+}
+
+/// praas-host as an agent runs it.
+class Executable {
+ public:
+  explicit Executable(const host::Assignment& assignment) : child_(Start(&control_)) {
+    Say("assign", {{"process", assignment.process},
+                   {"segment", assignment.segment},
+                   {"queue", assignment.queue},
+                   {"token", assignment.token},
+                   {"socket", assignment.socket},
+                   {"log", assignment.log},
+                   {"objects", assignment.objects},
+                   {"memory", std::to_string(assignment.memory_bytes)},
+                   {"pool", std::to_string(assignment.pool_bytes)},
+                   {"calls", std::to_string(assignment.calls)},
+                   {"workers", std::to_string(assignment.workers)}});
+  }
+
+  void Say(std::string_view verb, const std::vector<std::pair<std::string_view, std::string>>& values) {
+    const std::string line = host::FormatAgentLine(verb, values);
+    EXPECT_EQ(::send(control_.get(), line.data(), line.size(), MSG_NOSIGNAL), static_cast<ssize_t>(line.size()));
+  }
+  /// The next line with this verb (and state).
+  host::AgentLine Await(const std::string& verb, const std::string& state = {}) {
+    while (true) {
+      auto line = lines_.Next();
+      if (line.ok() && line->has_value()) {
+        auto parsed = host::ParseAgentLine(**line);
+        EXPECT_TRUE(parsed.ok()) << **line;
+        if (parsed.ok() && parsed->verb == verb && (state.empty() || parsed->Text("state") == state)) return *parsed;
+        continue;
+      }
+      char buffer[4096];
+      pollfd entry{control_.get(), POLLIN, 0};
+      const ssize_t got =
+          ::poll(&entry, 1, static_cast<int>(kWatchdogNs / 1'000'000)) > 0 ? ::recv(control_.get(), buffer, sizeof buffer, 0) : -1;
+      if (got <= 0) {
+        ADD_FAILURE() << "the host never said " << verb;
+        return {};
+      }
+      lines_.Add({buffer, static_cast<size_t>(got)});
+    }
+  }
+  [[nodiscard]] Driver Client(const std::string& transport = "tcp") {
+    client::ConnectOptions options = OptionsFor(port_);
+    options.transport = transport;
+    options.window_bytes = 64u << 20;
+    return Connect(options);
+  }
+  void AwaitReady() {
+    const host::AgentLine ready = Await("ready");
+    port_ = static_cast<uint16_t>(ready.Number("port", 0, 0, 65535).value());
+    attached_ = ready.Text("attached") == "1";
+    worker_pid_ = static_cast<pid_t>(Await("worker", "ready").Number("pid", 0, 0, INT32_MAX).value());
+  }
+  [[nodiscard]] bool attached() const { return attached_; }
+  [[nodiscard]] pid_t worker_pid() const { return worker_pid_; }
+  void LeaveAgent() { control_.Reset(); }
+  Child& child() { return child_; }
+
+ private:
+  static Child Start(UniqueFd* control) {
+    int ends[2];
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
+    control->Reset(ends[0]);
+    UniqueFd theirs(ends[1]);
+    const std::string number = std::to_string(theirs.get());
+    return Child::Fork([&] {
+      ::fcntl(theirs.get(), F_SETFD, 0);
+      ::execl(PRAAS_HOST_PATH, PRAAS_HOST_PATH, "--control-fd", number.c_str(), "--", PRAAS_TEST_WORKER, nullptr);
+      return 127;
+    });
+  }
+
+  UniqueFd control_;
+  Child child_;
+  host::LineSplitter lines_;
+  uint16_t port_ = 0;
+  bool attached_ = false;
+  pid_t worker_pid_ = 0;
+};
+
+TEST_F(Supervised, AKilledHostLeavesItsStateToTheNext) {
+  Bytes payload;
+  {
+    Executable first(process_.assignment);
+    first.AwaitReady();
+    EXPECT_FALSE(first.attached());
+    Driver client = first.Client("shm");
+    protocol::StateRequest set{.op = protocol::StateOp::kSet, .key = "kept"};
+    const Bytes value = PatternOf(50'000);
+    set.data = value;
+    ASSERT_TRUE(client.Wait(client::SubmitState(*client, set, DeadlineIn(kWatchdogNs))).status.ok());
+    // Killed with calls in every stage.
+    const auto running = client->Invoke(fn::kSleep, AsBytes("100000"), {}, 0, DeadlineIn(kWatchdogNs));
+    const auto queued = client->Invoke(fn::kEcho, value, {}, 0, DeadlineIn(kWatchdogNs));
+    client.Poll();
+    const pid_t worker = first.worker_pid();
+    EXPECT_EQ(first.child().Kill(), 128 + SIGKILL);
+    for (const auto& call : {running, queued}) EXPECT_EQ(client.Wait(call).status.code(), Code::kHostLost);
+    EXPECT_TRUE(Eventually([&] { return Gone(worker); }));  // workers end with their host
+  }
+  Executable second(process_.assignment);
+  second.AwaitReady();
+  EXPECT_TRUE(second.attached());
+  Driver client = second.Client();
+  protocol::StateRequest get{.op = protocol::StateOp::kGet, .key = "kept"};
+  Driver::Outcome outcome = client.Wait(client::SubmitState(*client, get, DeadlineIn(kWatchdogNs)));
+  ASSERT_TRUE(outcome.status.ok()) << outcome.status.message();
+  EXPECT_TRUE(std::ranges::equal(protocol::DecodeStateReply(get.op, outcome.payload)->data, PatternOf(50'000)));
+  EXPECT_EQ(client.Call(fn::kEcho, AsBytes("again")).payload, Bytes(AsBytes("again").begin(), AsBytes("again").end()));
+  ExpectClean(client);
+  second.Say("stop", {});
+  EXPECT_EQ(second.child().Wait(), 0);
+}
+
+TEST_F(Supervised, TheAgentsEndIsTheHosts) {
+  Executable host(process_.assignment);
+  host.AwaitReady();
+  EXPECT_TRUE(TestProcess::Exists(process_.assignment.socket));
+  const std::string objects = process_.Read(process_.assignment.objects);
+  EXPECT_EQ(objects.find("host " + std::to_string(host.child().pid()) + " "), 0u) << objects;
+  EXPECT_NE(objects.find("\nshm " + process_.assignment.segment + "\n"), std::string::npos) << objects;
+  EXPECT_NE(objects.find("\nmq " + process_.assignment.queue + "\n"), std::string::npos) << objects;
+  EXPECT_NE(objects.find("\nsocket " + process_.assignment.socket + "\n"), std::string::npos) << objects;
+  host.LeaveAgent();
+  EXPECT_EQ(host.child().Wait(), 0);
+  EXPECT_TRUE(TestProcess::Exists("/dev/shm" + process_.assignment.segment));
+  EXPECT_FALSE(TestProcess::Exists(process_.assignment.socket));
+  EXPECT_TRUE(Eventually([&] { return Gone(host.worker_pid()); }));
+}
+
+TEST_F(Supervised, TerminationDrains) {
+  Executable host(process_.assignment);
+  host.AwaitReady();
+  Driver client = host.Client();
+  const auto running = client->Invoke(fn::kSleep, AsBytes("200"), {}, 0, DeadlineIn(kWatchdogNs));
+  client.Poll();
+  ASSERT_TRUE(Eventually([&] { return StatsOf(client).find("\"running\":1") != std::string::npos; }));
+  host.child().Signal(SIGTERM);
+  EXPECT_TRUE(client.Wait(running).status.ok());
+  (void)host.Await("drained");
+  EXPECT_EQ(host.child().Wait(), 0);
+}
+
+TEST_F(Supervised, ABadAssignmentIsAnswered) {
+  process_.assignment.segment = "no-slash";
+  Executable host(process_.assignment);
+  const host::AgentLine failed = host.Await("failed");
+  EXPECT_EQ(failed.Text("code"), "ERR_ARGUMENT_INVALID");
+  host.Say("stop", {});
+  EXPECT_EQ(host.child().Wait(), 0);
+  process_.assignment.segment = "/none";
+}
+
+}  // namespace
+}  // namespace praas::test
