@@ -332,14 +332,12 @@ void Supervisor::Drain() {
   for (Seat& seat : seats_) loop_.CancelTimer(seat.timer);
   loop_.CancelTimer(spare_timer_);
   for (const auto& link : links_) {
-    // One that serves nothing yet has nothing to finish.
-    if (link->stage == WorkerLink::Stage::kWaiting || !link->Send({.type = ControlType::kDrain}).ok()) {
+    // One that serves nothing yet has nothing to finish, and need not listen.
+    if (link->stage != WorkerLink::Stage::kReady || !link->Send({.type = ControlType::kDrain}).ok()) {
       link->Kill();
       continue;
     }
-    if (link->stage == WorkerLink::Stage::kReady) {
-      process_->segment->participant(link->participant).state.store(static_cast<uint32_t>(ParticipantState::kDraining));
-    }
+    process_->segment->participant(link->participant).state.store(static_cast<uint32_t>(ParticipantState::kDraining));
     link->stage = WorkerLink::Stage::kDraining;
   }
 }
