@@ -141,6 +141,11 @@ void Connection::SendCancel(uint64_t id) {
 }
 
 uint64_t Connection::Enqueue(Call& call) {
+  if (NowNs() >= call.deadline_ns) {
+    // Not sent at all: a fast answer must not make a late call succeed.
+    Settle(call, Status(Code::kInvocationTimeout, "the deadline had passed when the call was made"));
+    return call.id;
+  }
   std::deque<uint64_t>& queue = call.kind == CallKind::kInvoke ? waiting_calls_ : waiting_requests_;
   if (!queue.empty() || !Send(call)) queue.push_back(call.id);
   return call.id;

@@ -25,6 +25,7 @@
 #include "protocol/frame_writer.h"
 #include "protocol/messages.h"
 #include "protocol/state_messages.h"
+#include "transport/loopback.h"
 #include "transport/tcp.h"
 
 namespace praas::test {
@@ -75,7 +76,7 @@ class FrameServer {
     uint64_t default_timeout_ns = 60'000'000'000;
     uint64_t stream_credit = protocol::kInitialStreamCredit;
     std::string machine_id = MachineId();
-    std::function<void()> step;  // called all the time, e.g. to move a loopback's clock
+    std::function<void()> step{};  // called all the time, e.g. to move a loopback's clock
   };
 
   FrameServer() : FrameServer(Options{}) {}
@@ -124,6 +125,17 @@ class FrameServer {
   void WithWriter(const std::function<void(protocol::FrameWriter&)>& function) {
     Do([&] {
       if (!sessions_.empty()) function(sessions_.front()->writer());
+    });
+  }
+  /// Writes bytes as they stand to the first session, whatever else is going on there.
+  void WriteRaw(std::span<const std::byte> bytes) {
+    Do([&] {
+      while (!bytes.empty() && !sessions_.empty()) {
+        const iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+        const Result<size_t> sent = sessions_.front()->stream_->Write({&part, 1});
+        if (!sent.ok()) return;
+        bytes = bytes.subspan(*sent);
+      }
     });
   }
   void Goodbye(Code code, const std::string& message) {
@@ -186,6 +198,7 @@ class FrameServer {
         case protocol::FrameType::kPing:
           writer_.Push({.type = protocol::FrameType::kPong, .aux = frame.aux});
           return Status::Ok();
+        case protocol::FrameType::kPong: return Status::Ok();
         case protocol::FrameType::kGoodbye: return Status(Code::kConnectionClosed, "goodbye");
         default: return Status(Code::kProtocolInvalid, "unexpected");
       }

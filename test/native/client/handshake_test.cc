@@ -1,0 +1,191 @@
+#include "client/handshake.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "client/driver.h"
+
+namespace praas::test {
+namespace {
+
+using client::ConnectOptions;
+using client::Connection;
+
+Status ConnectWith(FrameServer& server, const std::function<void(ConnectOptions&)>& change) {
+  ConnectOptions options = OptionsFor(server.port());
+  change(options);
+  return Connection::Connect(options).status();
+}
+
+TEST(Handshake, TellsWhatTheHostAnnounced) {
+  FrameServer server({.max_contiguous = 12345, .max_in_flight = 17, .default_timeout_ns = 99});
+  Driver driver = Connect(server);
+  EXPECT_EQ(driver->info().process, "p");
+  EXPECT_EQ(driver->info().transport, "tcp");
+  EXPECT_EQ(driver->info().upgrade_reason, "");
+  EXPECT_EQ(driver->info().max_contiguous, 12345u);
+  EXPECT_EQ(driver->info().max_in_flight, 17u);
+  EXPECT_EQ(driver->info().default_timeout_ns, 99u);
+  EXPECT_EQ(driver->info().host_pid, ::getpid());
+  EXPECT_TRUE(driver->lost().ok());
+}
+
+TEST(Handshake, RefusalsKeepTheirCode) {
+  FrameServer server;
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.token = "wrong"; }).code(), Code::kTokenInvalid);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.token = ""; }).code(), Code::kTokenInvalid);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.process = "q"; }).code(), Code::kProcessUnknown);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.process = ""; }).code(), Code::kNameInvalid);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.process = std::string(256, 'x'); }).code(), Code::kNameInvalid);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.token = std::string(5000, 'x'); }).code(), Code::kArgumentInvalid);
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.transport = "pigeon"; }).code(), Code::kArgumentInvalid);
+}
+
+TEST(Handshake, AHostWithoutChecksumsCannotServeWhoWantsThem) {
+  FrameServer server({.capabilities = 0});
+  EXPECT_EQ(ConnectWith(server, [](auto& o) { o.checksum = true; }).code(), Code::kUnsupported);
+}
+
+TEST(Handshake, AFailedUpgradeLeavesTcpAndAReason) {
+  for (const auto& [capabilities, machine, word] :
+       {std::tuple{uint64_t{0}, MachineId(), "no shared memory"}, std::tuple{uint64_t{protocol::kCapShm}, std::string("elsewhere"), "another machine"},
+        std::tuple{uint64_t{protocol::kCapShm}, MachineId(), "no windows here"}}) {
+    FrameServer server({.capabilities = capabilities, .machine_id = machine});
+    ConnectOptions options = OptionsFor(server.port());
+    options.transport = "auto";
+    Driver driver = Connect(options);
+    EXPECT_EQ(driver->info().transport, "tcp");
+    EXPECT_NE(driver->info().upgrade_reason.find(word), std::string::npos) << driver->info().upgrade_reason;
+    const Bytes input = ToBytes("hi");
+    EXPECT_EQ(driver.Call(kEcho, input).payload, input);
+    EXPECT_EQ(ConnectWith(server, [](auto& o) { o.transport = "shm"; }).code(), Code::kUpgradeFailed);
+  }
+}
+
+/// A peer that does with a client's connection what the test says, on a thread.
+Status AgainstPeer(const std::function<void(transport::TcpStream&)>& peer, uint64_t timeout_ns = kWatchdogNs) {
+  Result<transport::TcpListener> listener = transport::TcpListener::Listen("127.0.0.1", 0);
+  EXPECT_TRUE(listener.ok());
+  std::atomic<bool> connected_ended = false;
+  std::thread thread([&] {
+    std::unique_ptr<transport::TcpStream> stream;
+    while (!stream && !connected_ended) {
+      pollfd waiting{listener->fd(), POLLIN, 0};
+      ::poll(&waiting, 1, 100);
+      stream = std::move(*listener->Accept());
+    }
+    if (stream) peer(*stream);
+    while (!connected_ended) std::this_thread::yield();
+  });
+  ConnectOptions options = OptionsFor(listener->port());
+  options.timeout_ns = timeout_ns;
+  const Status status = Connection::Connect(options).status();
+  connected_ended = true;
+  thread.join();
+  return status;
+}
+
+void WriteAll(transport::TcpStream& stream, std::span<const std::byte> bytes) {
+  while (!bytes.empty()) {
+    const iovec part{const_cast<std::byte*>(bytes.data()), bytes.size()};
+    const Result<size_t> sent = stream.Write({&part, 1});
+    if (!sent.ok()) return;
+    bytes = bytes.subspan(*sent);
+  }
+}
+
+void SendFrame(transport::TcpStream& stream, protocol::Frame frame, std::span<const std::byte> payload) {
+  protocol::FrameWriter writer;
+  writer.Push(frame, payload);
+  while (!writer.empty() && writer.Flush(stream).ok()) {
+  }
+}
+
+TEST(Handshake, ASilentPeerIsLeftAtTheDeadline) {
+  EXPECT_EQ(AgainstPeer([](auto&) {}, 50'000'000).code(), Code::kConnectionTimeout);
+}
+
+TEST(Handshake, APeerThatHangsUpIsConnectionLost) {
+  EXPECT_EQ(AgainstPeer([](transport::TcpStream& stream) { stream.Close(); }).code(), Code::kConnectionLost);
+}
+
+TEST(Handshake, AnotherProtocolIsRecognised) {
+  const Status status = AgainstPeer([](transport::TcpStream& stream) { WriteAll(stream, ToBytes(std::string(100, 'H'))); });
+  EXPECT_EQ(status.code(), Code::kProtocolInvalid);
+  EXPECT_NE(status.message().find("does not speak"), std::string::npos) << status.message();
+}
+
+TEST(Handshake, AnotherVersionIsNamed) {
+  const Status status = AgainstPeer([](transport::TcpStream& stream) {
+    std::array<std::byte, protocol::kHeaderBytes> header;
+    protocol::EncodeHeader({.type = protocol::FrameType::kReject}, header);
+    header[4] = std::byte{2};
+    WriteAll(stream, header);
+  });
+  EXPECT_EQ(status.code(), Code::kProtocolVersion);
+  EXPECT_NE(status.message().find("version 2"), std::string::npos) << status.message();
+}
+
+TEST(Handshake, UnexpectedAndMalformedAnswersAreRefused) {
+  using protocol::FrameType;
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kPing}, {}); }).code(), Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReply, .call = 1}, {}); }).code(), Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kWelcome}, {}); }).code(), Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReject}, {}); }).code(), Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) {
+              SendFrame(s, {.type = FrameType::kReject}, Encode(protocol::Reject{Code::kOk, "fine"}));
+            }).code(),
+            Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) {
+              SendFrame(s, {.type = FrameType::kWelcome},
+                        Encode(protocol::Welcome{.session_id = 1, .process = "other", .max_contiguous = 1, .max_in_flight = 1,
+                                                 .default_timeout_ns = 1, .host_pid = 1}));
+            }).code(),
+            Code::kProtocolInvalid);
+}
+
+TEST(Handshake, WorksOverAnyStream) {
+  for (uint64_t seed = 1; seed <= 5; ++seed) {
+    const transport::LoopbackFaults faults{.seed = seed, .split = 700'000, .stall = 300'000, .max_delay = 3};
+    SCOPED_TRACE(faults.ToText());
+    Result<transport::LoopbackPair> pair = transport::LoopbackPair::Create(faults);
+    ASSERT_TRUE(pair.ok());
+    FrameServer::Options server_options;
+    server_options.step = [&] { pair->Step(); };
+    FrameServer server(server_options);
+    server.Adopt(pair->TakeServer());
+    Result<std::unique_ptr<Connection>> connection = Connection::Over(pair->TakeClient(), "loopback", OptionsFor(0));
+    ASSERT_TRUE(connection.ok()) << connection.status().message();
+    Driver driver(std::move(*connection));
+    EXPECT_EQ(driver->info().transport, "loopback");
+    const Bytes input = Pattern(100'000, 1);
+    EXPECT_EQ(driver.Call(kEcho, input).payload, input);
+  }
+}
+
+TEST(Handshake, CorruptionInTheHandshakeIsNoticed) {
+  size_t failures = 0;
+  for (uint64_t seed = 1; seed <= 40; ++seed) {
+    const transport::LoopbackFaults faults{.seed = seed, .corrupt = 700'000};
+    SCOPED_TRACE(faults.ToText());
+    Result<transport::LoopbackPair> pair = transport::LoopbackPair::Create(faults);
+    ASSERT_TRUE(pair.ok());
+    FrameServer server;
+    server.Adopt(pair->TakeServer());
+    ConnectOptions options = OptionsFor(0);
+    options.checksum = true;
+    options.timeout_ns = 300'000'000;
+    const Result<std::unique_ptr<Connection>> connection = Connection::Over(pair->TakeClient(), "loopback", options);
+    if (connection.ok()) {
+      EXPECT_EQ((*connection)->info().process, "p");
+      EXPECT_EQ((*connection)->info().max_in_flight, 64u);
+    } else {
+      ++failures;
+    }
+  }
+  EXPECT_GT(failures, 0u);
+}
+
+}  // namespace
+}  // namespace praas::test
