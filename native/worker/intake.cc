@@ -17,9 +17,9 @@ using dispatch::CallKind;
 using dispatch::Origin;
 using dispatch::Place;
 
-/// Idle polls between two looks at rings that others have adopted but do not get to.
+/// Polls between two looks at rings that others have adopted but do not get to.
 constexpr uint32_t kStealEvery = 64;
-/// Idle polls between two looks at what is stale at worst: bells left over in the doorbell (a system call), windows
+/// Polls between two looks at what is stale at worst: bells left over in the doorbell (a system call), windows
 /// that nobody polls.
 constexpr uint32_t kHousekeepEvery = 1024;
 /// Every so many calls the table comes before the rings, so that busy same-host clients cannot starve the others.
@@ -48,10 +48,7 @@ std::optional<Invocation> Intake::Next(bool capacity) {
     everywhere_ = false;
   }
   while (auto index = FindClaimed(capacity)) {
-    if (auto invocation = Begin(*index)) {
-      idle_polls_ = 0;
-      return invocation;
-    }
+    if (auto invocation = Begin(*index)) return invocation;
   }
   if (capacity && core_.attach.hot_ns != 0) {
     windows_.Adopt();
@@ -71,9 +68,9 @@ std::optional<uint32_t> Intake::FindClaimed(bool capacity) {
       if (core_.dispatcher->Claim(*bell)) return bell->index;
     }
   }
-  ++idle_polls_;
-  const bool everywhere = std::exchange(everywhere_, false) || idle_polls_ % kStealEvery == 0;
-  const bool housekeep = idle_polls_ % kHousekeepEvery == 0;
+  ++polls_;
+  const bool everywhere = std::exchange(everywhere_, false) || polls_ % kStealEvery == 0;
+  const bool housekeep = polls_ % kHousekeepEvery == 0;
   const bool table_first = ++turns_ % kTableFirstEvery == 0;
   std::optional<uint32_t> found;
   if (table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
@@ -218,11 +215,11 @@ bool Intake::HasWork(bool capacity) {
   if (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle) return true;
   if (core_.dispatcher->HasQueued()) return true;
   if (core_.attach.hot_ns == 0) return false;
-  if (++idle_polls_ % kHousekeepEvery == 0) {
+  if (++polls_ % kHousekeepEvery == 0) {
     windows_.RequestUnpolled();
     windows_.Adopt();
   }
-  if (idle_polls_ % kStealEvery == 0) everywhere_ = windows_.HasSubmissions(true);
+  if (polls_ % kStealEvery == 0) everywhere_ = windows_.HasSubmissions(true);
   return everywhere_;
 }
 

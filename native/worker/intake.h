@@ -69,7 +69,7 @@ class Intake {
   bool offered_ = false;             // credit
   bool woken_ = false;               // look at the doorbell once
   bool everywhere_ = false;          // look at all windows once
-  uint32_t idle_polls_ = 0;
+  uint32_t polls_ = 0;
   uint32_t turns_ = 0;
 };
 
