@@ -36,6 +36,9 @@ export interface AgentOptions {
   readonly keep: boolean
 }
 
+/** The segment was there before, and stays. */
+const foreignCodes: ReadonlySet<string> = new Set(['ERR_PROCESS_BUSY', 'ERR_SEGMENT_INVALID', 'ERR_SEGMENT_STUCK'])
+
 interface App extends AppDescription {
   readonly bundle: Bundle
 }
@@ -152,10 +155,10 @@ export class Agent implements ControlPlane {
     try {
       await process.whenReady(deadline - performance.now(), signal)
     } catch (error) {
-      // It never took a call. What it found is not its own: another host may be using it.
+      // It never took a call. What it found is not its own: another host may be using it, or another version made it.
       if (!process.wasReady) {
-        const busy = error instanceof ProcessError && error.code === 'ERR_PROCESS_BUSY'
-        await this.#end(process, { timeoutMs: 0, keep: busy || process.attached })
+        const foreign = error instanceof ProcessError && foreignCodes.has(error.code)
+        await this.#end(process, { timeoutMs: 0, keep: foreign || process.attached })
       }
       throw error
     }

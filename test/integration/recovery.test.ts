@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, rmSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
@@ -189,7 +189,7 @@ describe('an agent that is killed', () => {
       removed: { kind: string; name: string }[]
       alive: number
     }
-    expect(removed.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['shm', 'mq', 'socket']))
+    expect(removed.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['shm', 'socket']))
     expect(living_).toBe(1)
     expectNothingLeft(directory, 'kept')
     expect(cleanRuntimeDirectory(directory)).toMatchObject({ removed: [], alive: 1 })
@@ -225,6 +225,17 @@ describe('an agent that is killed', () => {
 })
 
 describe('the state of a process', () => {
+  it('is not touched when it cannot be used', async () => {
+    const { cluster, directory } = await clusterForTest()
+    const { segment, folder } = directory.processPaths('foreign')
+    const path = join('/dev/shm', segment)
+    writeFileSync(path, 'made by something else')
+    onTestFinished(() => rmSync(path, { force: true }))
+    expect(await failureOf(cluster.process('foreign'))).toMatchObject({ code: 'ERR_SEGMENT_INVALID' })
+    expect(readFileSync(path, 'utf8')).toBe('made by something else')
+    rmSync(folder, { recursive: true })
+  })
+
   it('is kept when asked for, and found by the next process of its id', async () => {
     const runtimeDir = temporaryFolder()
     const first = await startCluster({ runtimeDir, keep: true })
