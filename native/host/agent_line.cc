@@ -101,7 +101,8 @@ Result<AgentLine> ParseAgentLine(std::string_view line) {
       return Status(Code::kArgumentInvalid, parsed.verb + ": expected key=value");
     }
     std::optional<std::string> value = PercentDecode(pair.substr(equals + 1));
-    if (!value) return Status(Code::kArgumentInvalid, parsed.verb + ": bad %-escape in the value of " + std::string(key));
+    if (!value)
+      return Status(Code::kArgumentInvalid, parsed.verb + ": bad %-escape in the value of " + std::string(key));
     if (!parsed.values.emplace(std::string(key), std::move(*value)).second) {
       return Status(Code::kArgumentInvalid, parsed.verb + ": " + std::string(key) + " is given twice");
     }
@@ -109,7 +110,8 @@ Result<AgentLine> ParseAgentLine(std::string_view line) {
   return parsed;
 }
 
-std::string FormatAgentLine(std::string_view verb, const std::vector<std::pair<std::string_view, std::string>>& values) {
+std::string FormatAgentLine(std::string_view verb,
+                            const std::vector<std::pair<std::string_view, std::string>>& values) {
   std::string line(verb);
   for (const auto& [key, value] : values) {
     line.push_back(' ');

@@ -11,8 +11,8 @@
 
 #include "base/result.h"
 
-/// The text protocol between a host and the agent that started it: lines `verb key=value key=value…`, values encoded as by
-/// encodeURIComponent. Text, because it is off the path of calls and people read it when something goes wrong.
+/// The text protocol between a host and the agent that started it: lines `verb key=value key=value…`, values encoded as
+/// by encodeURIComponent. Text, because it is off the path of calls and people read it when something goes wrong.
 namespace praas::host {
 
 inline constexpr size_t kMaxAgentLine = 1u << 20;
@@ -22,7 +22,8 @@ struct AgentLine {
   std::map<std::string, std::string> values;
 
   [[nodiscard]] std::string Text(const std::string& key, std::string fallback = {}) const;
-  /// A decimal number in [least, most]; `fallback` when the key is absent. kArgumentInvalid names key, bounds and value.
+  /// A decimal number in [least, most]; `fallback` when the key is absent. kArgumentInvalid names key, bounds and
+  /// value.
   [[nodiscard]] Result<int64_t> Number(const std::string& key, int64_t fallback, int64_t least, int64_t most) const;
 };
 

@@ -14,8 +14,8 @@
 
 namespace praas::host {
 
-/// The connection to the agent that started this host: lines in both directions over one stream socket. Its end means that
-/// the agent is gone. I/O thread.
+/// The connection to the agent that started this host: lines in both directions over one stream socket. Its end means
+/// that the agent is gone. I/O thread.
 class AgentLink {
  public:
   struct Hooks {

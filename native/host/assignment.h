@@ -11,24 +11,24 @@ namespace praas::host {
 /// What a host is told about the process it shall serve (the agent's `assign`). Units as the names say; every bound is
 /// checked by ParseAssignment.
 struct Assignment {
-  std::string process;            // process id, 1 … 255 bytes
-  std::string segment;            // POSIX name of the segment, "/praas-…"
-  std::string queue;              // POSIX name of the message queue
-  std::string token;              // what clients have to show
+  std::string process;  // process id, 1 … 255 bytes
+  std::string segment;  // POSIX name of the segment, "/praas-…"
+  std::string queue;    // POSIX name of the message queue
+  std::string token;    // what clients have to show
   std::string listen_host = "127.0.0.1";
-  uint16_t listen_port = 0;       // 0 = any
-  std::string socket;             // UNIX socket for window hand-over; empty = no shm transport
-  std::string log;                // worker output; empty = none is kept
-  std::string objects;            // registry of named objects; empty = none is kept
-  std::string app;                // JSON for the workers' kLoad
+  uint16_t listen_port = 0;  // 0 = any
+  std::string socket;        // UNIX socket for window hand-over; empty = no shm transport
+  std::string log;           // worker output; empty = none is kept
+  std::string objects;       // registry of named objects; empty = none is kept
+  std::string app;           // JSON for the workers' kLoad
   uint64_t memory_bytes = 1ull << 30;
   uint64_t pool_bytes = 1ull << 30;
   uint32_t calls = 1024;
   uint32_t workers = 1;
-  uint32_t spares = 0;            // workers kept attached but unloaded, to replace one that dies at once
+  uint32_t spares = 0;  // workers kept attached but unloaded, to replace one that dies at once
   uint32_t concurrency = 64;
-  int64_t hot_ms = 0;             // −1 always hot, 0 always warm
-  uint64_t timeout_ms = 30'000;   // of calls that bring no deadline
+  int64_t hot_ms = 0;            // −1 always hot, 0 always warm
+  uint64_t timeout_ms = 30'000;  // of calls that bring no deadline
   uint64_t grace_ms = 100;
   uint64_t max_contiguous = 64ull << 20;
   uint64_t window_bytes = 1ull << 30;

@@ -16,8 +16,8 @@ using dispatch::Place;
 /// A posted call that nobody has claimed by then is rung for again: the worker whose credit it took may be stopped.
 constexpr uint64_t kUnclaimedNs = 1'000'000;
 
-/// The fields of an entry that may be given to another call at this moment: the word tells afterwards whether they are of one
-/// piece. Not instrumented by ThreadSanitizer, which knows no such read.
+/// The fields of an entry that may be given to another call at this moment: the word tells afterwards whether they are
+/// of one piece. Not instrumented by ThreadSanitizer, which knows no such read.
 __attribute__((noinline, no_sanitize("thread"))) Calls::View ReadFields(const CallEntry& entry) noexcept {
   const volatile CallEntry& racing = entry;
   Calls::View view{};
@@ -88,7 +88,8 @@ std::optional<Result<Calls::Begun>> Calls::TryBegin(const Request& request) {
       ArmRetry();
       return std::nullopt;
     }
-    input = {.offset = (*block)->offset, .bytes = request.input_bytes, .block = (*block)->block, .place = Place::kPoolInput};
+    input = {
+        .offset = (*block)->offset, .bytes = request.input_bytes, .block = (*block)->block, .place = Place::kPoolInput};
     Result<std::span<std::byte>> bytes = process_.pool->Resolve(input);
     if (!bytes) {
       process_.dispatcher->ReleaseReserved(*index);

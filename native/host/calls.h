@@ -36,7 +36,8 @@ class Calls {
     uint32_t index;
     std::span<std::byte> input;  // to be filled before Post
   };
-  /// A reserved entry with memory for its input. nullopt: none now, `room` follows. kPayloadTooLarge: there never will be.
+  /// A reserved entry with memory for its input. nullopt: none now, `room` follows. kPayloadTooLarge: there never will
+  /// be.
   [[nodiscard]] std::optional<Result<Begun>> TryBegin(const Request& request);
   void Post(uint32_t index);
   /// Gives up a begun call.

@@ -126,8 +126,8 @@ Result<ChildProcess> Spawn(const std::vector<std::string>& command, int control_
                          error->write.get(),
                          report->write.get(),
                          ::getpid()};
-  // fork and not vfork: the host is a few MiB, its large mappings are shared and so not copied, and a vfork child would run
-  // on the stack of a thread other threads of this process know.
+  // fork and not vfork: the host is a few MiB, its large mappings are shared and so not copied, and a vfork child would
+  // run on the stack of a thread other threads of this process know.
   const pid_t pid = ::fork();
   if (pid < 0) return Status::System("fork");
   if (pid == 0) RunChild(setup);
@@ -140,7 +140,8 @@ Result<ChildProcess> Spawn(const std::vector<std::string>& command, int control_
   } while (got < 0 && errno == EINTR);
   if (got != 0) {
     ::waitpid(pid, nullptr, 0);
-    return Status(Code::kWorkerStart, "cannot start worker \"" + command[0] + "\": " + std::strerror(child_errno), child_errno);
+    return Status(Code::kWorkerStart, "cannot start worker \"" + command[0] + "\": " + std::strerror(child_errno),
+                  child_errno);
   }
 
   ChildProcess child;
@@ -149,7 +150,8 @@ Result<ChildProcess> Spawn(const std::vector<std::string>& command, int control_
   if (!pidfd.ok() || !pidfd->has_value()) {
     ::kill(pid, SIGKILL);
     ::waitpid(pid, nullptr, 0);
-    return pidfd.ok() ? Status(Code::kWorkerStart, "cannot read /proc of worker " + std::to_string(pid)) : pidfd.status();
+    return pidfd.ok() ? Status(Code::kWorkerStart, "cannot read /proc of worker " + std::to_string(pid))
+                      : pidfd.status();
   }
   child.pidfd = std::move(*pidfd);
   child.standard_output = std::move(output->read);

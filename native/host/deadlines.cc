@@ -9,9 +9,11 @@ namespace {
 using dispatch::CallState;
 using dispatch::CallWord;
 
-/// A worker answers at the deadline and ends itself after the grace time; one that has done neither so much later cannot.
+/// A worker answers at the deadline and ends itself after the grace time; one that has done neither so much later
+/// cannot.
 constexpr uint64_t kSlackNs = 250'000'000;
-/// Queued for so long without a claim: its bit may have been cleared by a worker that was stopped before it could claim.
+/// Queued for so long without a claim: its bit may have been cleared by a worker that was stopped before it could
+/// claim.
 constexpr uint64_t kUnclaimedNs = 10'000'000;
 
 }  // namespace
@@ -42,14 +44,16 @@ uint32_t Deadlines::Tick(uint64_t now_ns) {
         break;
       case CallState::kClaimed:
       case CallState::kCompleting:
-        if (view->word.owner != dispatch::kHostParticipant && late && has_deadline && now_ns - view->deadline_ns > grace_ns) {
+        if (view->word.owner != dispatch::kHostParticipant && late && has_deadline &&
+            now_ns - view->deadline_ns > grace_ns) {
           kill_(view->word.owner, "a call of it is past its deadline and grace time and it does not answer");
         }
         break;
       case CallState::kParked:
         // The client was told of the deadline by its own side; nobody will come for the result.
         if (late && process_.dispatcher->Unpark(index, view->origin_index, view->origin_call)) {
-          reclaim_.Fail(index, Status(Code::kInvocationTimeout, "no room for the result was given before the deadline"));
+          reclaim_.Fail(index,
+                        Status(Code::kInvocationTimeout, "no room for the result was given before the deadline"));
         }
         break;
       default:

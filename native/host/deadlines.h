@@ -11,8 +11,9 @@
 
 namespace praas::host {
 
-/// What has gone on for too long: calls past their deadline that no worker answers, and internal mutexes whose owner does
-/// not get on. Workers watch their own calls; this is for queued ones and for workers that are stopped. I/O thread.
+/// What has gone on for too long: calls past their deadline that no worker answers, and internal mutexes whose owner
+/// does not get on. Workers watch their own calls; this is for queued ones and for workers that are stopped. I/O
+/// thread.
 class Deadlines {
  public:
   /// `kill`: this participant has to end; `why` is for the log.

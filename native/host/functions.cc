@@ -29,7 +29,8 @@ Status Functions::Register(const std::vector<worker::FunctionInfo>& offered) {
   if (registered_) {
     if (hash == hash_ && offered.size() == flags_.size()) return Status::Ok();
     return Status(Code::kWorkerStart,
-                  "the worker offers other functions than its siblings; has the application changed on disk? Restart the process");
+                  "the worker offers other functions than its siblings; has the application changed on disk? Restart "
+                  "the process");
   }
   if (offered.size() > segment::kMaxFunctions) {
     return Status(Code::kWorkerStart, "the application has " + std::to_string(offered.size()) + " functions; " +

@@ -18,8 +18,8 @@ struct ResolvedFunction {
   uint32_t flags;
 };
 
-/// The functions of the application, as its first worker registered them; all workers have to offer the same. Requests for
-/// a name that come before that wait here. I/O thread.
+/// The functions of the application, as its first worker registered them; all workers have to offer the same. Requests
+/// for a name that come before that wait here. I/O thread.
 class Functions {
  public:
   explicit Functions(const segment::Segment& segment) : segment_(segment) {}

@@ -31,11 +31,11 @@ struct HostOptions {
   uint64_t handshake_ns = 5'000'000'000;    // how long a client may take for its hello
 };
 
-/// A process host: owns a process's segment, listens for clients, supervises workers, dispatches calls. One per OS process as
-/// `praas-host`, or inside a test.
+/// A process host: owns a process's segment, listens for clients, supervises workers, dispatches calls. One per OS
+/// process as `praas-host`, or inside a test.
 ///
-/// Threads: the one that runs `Run` is the I/O thread and starts the workers, which end with it; a service thread does what may
-/// wait. The other methods may be called from any thread.
+/// Threads: the one that runs `Run` is the I/O thread and starts the workers, which end with it; a service thread does
+/// what may wait. The other methods may be called from any thread.
 class Host {
  public:
   [[nodiscard]] static Result<std::unique_ptr<Host>> Create(HostOptions options);

@@ -87,10 +87,9 @@ Supervisor::Hooks Host::SupervisorHooks() {
           [this](const WorkerLink& link, std::string_view state, std::string_view message) {
             ready_workers_.store(supervisor_->ready_count());
             if (agent_ == nullptr) return;
-            std::vector<std::pair<std::string_view, std::string>> values = {
-                {"index", std::to_string(link.participant)},
-                {"pid", std::to_string(link.id().pid)},
-                {"state", std::string(state)}};
+            std::vector<std::pair<std::string_view, std::string>> values = {{"index", std::to_string(link.participant)},
+                                                                            {"pid", std::to_string(link.id().pid)},
+                                                                            {"state", std::string(state)}};
             if (!message.empty()) values.emplace_back("message", std::string(message));
             agent_->Say("worker", values);
           },
@@ -234,7 +233,8 @@ void Host::FailQueued(const Status& why) {
 }
 
 Status Host::Refuses() const {
-  if (service_->draining || stopping_) return Status(Code::kProcessDraining, "the process is stopping and takes no new calls");
+  if (service_->draining || stopping_)
+    return Status(Code::kProcessDraining, "the process is stopping and takes no new calls");
   if (!service_->failure.empty()) {
     return Status(Code::kProcessFailed, "the process's workers cannot start: " + service_->failure);
   }
@@ -344,11 +344,11 @@ void Host::OnAdmin(Session& session, protocol::AdminOp op, uint64_t call) {
   }
   const bool inspect = op == protocol::AdminOp::kInspect;
   auto text = std::make_shared<std::string>();
-  service_->state.Chore(
-      [process = service_->process.get(), inspect, text] { *text = inspect ? InspectJson(*process) : StatsJson(*process); },
-      [this, text, id = session.id(), call] {
-        if (Session* asked = service_->sessions.Find(id)) asked->ReplyAdmin(call, *text);
-      });
+  service_->state.Chore([process = service_->process.get(), inspect,
+                         text] { *text = inspect ? InspectJson(*process) : StatsJson(*process); },
+                        [this, text, id = session.id(), call] {
+                          if (Session* asked = service_->sessions.Find(id)) asked->ReplyAdmin(call, *text);
+                        });
 }
 
 }  // namespace praas::host

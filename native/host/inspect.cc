@@ -16,11 +16,16 @@ using dispatch::ParticipantState;
 
 std::string_view StateName(uint32_t state) {
   switch (static_cast<ParticipantState>(state)) {
-    case ParticipantState::kFree: return "free";
-    case ParticipantState::kStarting: return "starting";
-    case ParticipantState::kReady: return "ready";
-    case ParticipantState::kDraining: return "draining";
-    case ParticipantState::kDead: return "dead";
+    case ParticipantState::kFree:
+      return "free";
+    case ParticipantState::kStarting:
+      return "starting";
+    case ParticipantState::kReady:
+      return "ready";
+    case ParticipantState::kDraining:
+      return "draining";
+    case ParticipantState::kDead:
+      return "dead";
   }
   return "unknown";
 }
@@ -103,8 +108,8 @@ std::string StatsJson(const Process& process) {
 }
 
 std::string InspectJson(const Process& process) {
-  return segment::InspectJson(*process.segment, [&](const segment::Segment&) { return process.state->Check(); },
-                              &state::WriteState);
+  return segment::InspectJson(
+      *process.segment, [&](const segment::Segment&) { return process.state->Check(); }, &state::WriteState);
 }
 
 }  // namespace praas::host

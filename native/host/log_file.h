@@ -9,7 +9,8 @@
 namespace praas::host {
 
 /// What the workers print, one line each with time, worker and stream. At most two files: PATH and, once it has reached
-/// `max_bytes`, PATH.1 with what came before. A log that cannot be written never disturbs the calls; lines are then dropped.
+/// `max_bytes`, PATH.1 with what came before. A log that cannot be written never disturbs the calls; lines are then
+/// dropped.
 class LogFile {
  public:
   LogFile() = default;  // keeps nothing

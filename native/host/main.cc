@@ -37,7 +37,8 @@ int Usage(const std::string& why) {
   return 2;
 }
 
-/// A closed standard stream would give its number to the next descriptor, which workers would then inherit as their stdin.
+/// A closed standard stream would give its number to the next descriptor, which workers would then inherit as their
+/// stdin.
 void OpenStandardStreams() {
   int fd = 0;
   do {
@@ -74,7 +75,8 @@ int main(int argc, char** argv) {
       worker.assign(argv + i + 1, argv + argc);
       break;
     }
-    if (argument != "--control-fd" && argument != "--runtime-dir") return Usage("unknown argument " + std::string(argument));
+    if (argument != "--control-fd" && argument != "--runtime-dir")
+      return Usage("unknown argument " + std::string(argument));
     if (i + 1 >= argc) return Usage(std::string(argument) + " needs a value");
     const std::string_view value = argv[++i];
     if (argument == "--runtime-dir") {

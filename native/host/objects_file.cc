@@ -12,7 +12,8 @@ namespace {
 Status WriteLine(const std::string& path, int flags, const std::string& line) {
   UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600));
   if (!file) return Status::System("open(" + path + ")");
-  // One write with O_APPEND: a reader never sees half a line. No fsync: only the end of this OS process has to be survived.
+  // One write with O_APPEND: a reader never sees half a line. No fsync: only the end of this OS process has to be
+  // survived.
   const ssize_t written = ::write(file.get(), line.data(), line.size());
   if (written < 0) return Status::System("write(" + path + ")");
   if (static_cast<size_t>(written) != line.size()) return Status::System("write(" + path + ")", ENOSPC);

@@ -7,8 +7,9 @@
 
 namespace praas::host {
 
-/// The registry of named objects a host owns: a text file of lines `host PID START`, `shm NAME`, `mq NAME`, `socket PATH`.
-/// Each line is written before its object is created, so whoever cleans up after a killed host finds everything there is.
+/// The registry of named objects a host owns: a text file of lines `host PID START`, `shm NAME`, `mq NAME`, `socket
+/// PATH`. Each line is written before its object is created, so whoever cleans up after a killed host finds everything
+/// there is.
 class ObjectsFile {
  public:
   /// An empty path records nothing. Begins the file anew with this host's own line.

@@ -16,10 +16,11 @@
 
 namespace praas::host {
 
-/// The process a host serves: its shared memory and what works on it. Members are destroyed in reverse order, users first.
+/// The process a host serves: its shared memory and what works on it. Members are destroyed in reverse order, users
+/// first.
 struct Process {
-  /// Creates the segment, or attaches to the one a dead host left: then ends the workers that host left behind and repairs
-  /// what they shared. Blocks for as long as former workers take to end, `deadline_ns` at most.
+  /// Creates the segment, or attaches to the one a dead host left: then ends the workers that host left behind and
+  /// repairs what they shared. Blocks for as long as former workers take to end, `deadline_ns` at most.
   [[nodiscard]] static Result<std::unique_ptr<Process>> Open(const Assignment& assignment, uint64_t deadline_ns);
 
   /// After the last worker has ended: says so in the segment and takes back the names. The segment stays.

@@ -36,7 +36,8 @@ Reclaim::Reclaim(Process& process, Calls& calls, WindowHost& windows, StateServi
 void Reclaim::WorkerEnded(uint16_t dead, std::string crashed) {
   process_.segment->participant(dead).state.store(static_cast<uint32_t>(ParticipantState::kDead));
   ++pending_;
-  // Its calls whose half-written results go. Streams keep their blocks until their session has taken its hands off them.
+  // Its calls whose half-written results go. Streams keep their blocks until their session has taken its hands off
+  // them.
   auto ran = std::make_shared<std::vector<uint32_t>>();
   for (uint32_t index = 0; index < calls_.capacity(); ++index) {
     const CallWord word = calls_.word(index);
@@ -51,7 +52,8 @@ void Reclaim::WorkerEnded(uint16_t dead, std::string crashed) {
         (void)process.pool->inputs().ReclaimIf(of_dead, DeadlineIn(kReclaimNs));
         (void)process.pool->outputs().ReclaimIf(
             [&](uint32_t index, const Block& block) {
-              return of_dead(index, block) || (block.owner.kind == BlockOwner::Kind::kCall && Names(*ran, block.owner.id));
+              return of_dead(index, block) ||
+                     (block.owner.kind == BlockOwner::Kind::kCall && Names(*ran, block.owner.id));
             },
             DeadlineIn(kReclaimNs));
       },
@@ -120,13 +122,12 @@ void Reclaim::Drop(std::vector<uint32_t> entries) {
 }
 
 void Reclaim::ReclaimState(uint16_t dead) {
-  service_.Chore(
-      [&process = process_, dead] { (void)process.state->ReclaimParticipant(dead, DeadlineIn(kReclaimNs)); },
-      [this, dead] {
-        --pending_;
-        graves_.push_back(dead);
-        Tick();
-      });
+  service_.Chore([&process = process_, dead] { (void)process.state->ReclaimParticipant(dead, DeadlineIn(kReclaimNs)); },
+                 [this, dead] {
+                   --pending_;
+                   graves_.push_back(dead);
+                   Tick();
+                 });
 }
 
 void Reclaim::Tick() {

@@ -13,12 +13,13 @@
 
 namespace praas::host {
 
-/// Puts right what a worker leaves behind when it ends: answers what it ran with kWorkerCrashed (or queues it again when it
-/// is idempotent), frees its blocks, pins and locks, and gives its window rings back. I/O thread, with the parts that wait
-/// on the service thread.
+/// Puts right what a worker leaves behind when it ends: answers what it ran with kWorkerCrashed (or queues it again
+/// when it is idempotent), frees its blocks, pins and locks, and gives its window rings back. I/O thread, with the
+/// parts that wait on the service thread.
 ///
-/// Order: blocks before calls (while an entry still names the dead worker nobody else allocates in its name, and what is
-/// answered afterwards refers to nothing that is gone), then calls, then state; last the participant's slot is free again.
+/// Order: blocks before calls (while an entry still names the dead worker nobody else allocates in its name, and what
+/// is answered afterwards refers to nothing that is gone), then calls, then state; last the participant's slot is free
+/// again.
 class Reclaim {
  public:
   Reclaim(Process& process, Calls& calls, WindowHost& windows, StateService& service,

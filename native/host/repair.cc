@@ -1,7 +1,6 @@
 #include "host/repair.h"
 
 #include <csignal>
-
 #include <string>
 #include <vector>
 
@@ -32,7 +31,8 @@ Status EndFormerWorkers(const segment::Segment& segment, uint64_t deadline_ns) {
     const Result<bool> ended = worker.WaitEnd(deadline_ns);
     if (!ended.ok()) return ended.status();
     if (!ended.value()) {
-      return Status(Code::kSegmentStuck, "former worker " + std::to_string(worker.id().pid) + " was killed but does not end");
+      return Status(Code::kSegmentStuck,
+                    "former worker " + std::to_string(worker.id().pid) + " was killed but does not end");
     }
   }
   return Status::Ok();

@@ -21,8 +21,8 @@
 
 namespace praas::host {
 
-/// Everything that exists once a host has been assigned a process. Members are destroyed in reverse order: sessions before
-/// what they use, the process last.
+/// Everything that exists once a host has been assigned a process. Members are destroyed in reverse order: sessions
+/// before what they use, the process last.
 struct Service {
   Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& supervisor, uint64_t handshake_ns,
           std::string machine_id, std::function<void()> room);

@@ -48,8 +48,8 @@ struct SessionServices {
   std::function<Status()> refuses;
 };
 
-/// One TCP client: handshake, then calls, names, state, streams and administration, each answered when it is done, in any
-/// order. Reads stop while there is no room for the next call or the client does not take its answers. I/O thread.
+/// One TCP client: handshake, then calls, names, state, streams and administration, each answered when it is done, in
+/// any order. Reads stop while there is no room for the next call or the client does not take its answers. I/O thread.
 ///
 /// Split by step: session.cc (life and bytes), session_handshake.cc, session_calls.cc, session_requests.cc (all else).
 class Session final : public protocol::FrameSink {
@@ -146,8 +146,8 @@ class Session final : public protocol::FrameSink {
   EventLoop::TimerId timer_{};  // handshake, then lingering
   bool paused_ = false;         // the reader stopped at a frame there is no room for
   bool wants_write_ = false;
-  bool unflushed_ = false;      // in the list of sessions to flush
-  uint64_t stalled_ns_ = 0;     // since when the peer takes nothing; 0 = it does
+  bool unflushed_ = false;   // in the list of sessions to flush
+  uint64_t stalled_ns_ = 0;  // since when the peer takes nothing; 0 = it does
   uint32_t in_flight_ = 0;
 
   // The frame being received.

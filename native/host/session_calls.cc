@@ -22,7 +22,8 @@ uint64_t Session::DeadlineOf(const Frame& frame) const {
 Status Session::CheckCall(const Frame& frame) const {
   if (Status refused = services_.refuses(); !refused.ok()) return refused;
   if (frame.function >= services_.functions.count()) {
-    return Status(Code::kFunctionUnknown, "no function has index " + std::to_string(frame.function) + "; resolve its name first");
+    return Status(Code::kFunctionUnknown,
+                  "no function has index " + std::to_string(frame.function) + "; resolve its name first");
   }
   const bool takes_stream = (services_.functions.flags(frame.function) & segment::kFunctionStream) != 0;
   const bool stream = (frame.flags & protocol::kStream) != 0;
@@ -39,15 +40,16 @@ Result<Placement> Session::OnCallHeader(const Frame& frame) {
     std::optional<Result<Calls::Begun>> begun =
         stream && !streams_.HasRoom()
             ? std::nullopt
-            : services_.calls.TryBegin({.function = frame.function,
-                                        .flags = static_cast<uint16_t>(
-                                            ((frame.flags & protocol::kIdempotent) != 0 ? dispatch::kCallIdempotent : 0) |
-                                            ((frame.flags & protocol::kSync) != 0 ? dispatch::kCallSync : 0)),
-                                        .stream = stream,
-                                        .session = slot_,
-                                        .call = frame.call,
-                                        .deadline_ns = deadline_ns,
-                                        .input_bytes = frame.payload_bytes});
+            : services_.calls.TryBegin(
+                  {.function = frame.function,
+                   .flags = static_cast<uint16_t>(
+                       ((frame.flags & protocol::kIdempotent) != 0 ? dispatch::kCallIdempotent : 0) |
+                       ((frame.flags & protocol::kSync) != 0 ? dispatch::kCallSync : 0)),
+                   .stream = stream,
+                   .session = slot_,
+                   .call = frame.call,
+                   .deadline_ns = deadline_ns,
+                   .input_bytes = frame.payload_bytes});
     if (!begun && NowNs() < deadline_ns) {
       waiting_deadline_ = deadline_ns;
       services_.paused(*this);
@@ -104,7 +106,8 @@ void Session::AnswerCall(uint32_t index) {
   Frame frame{.type = FrameType::kReply, .call = services_.calls.entry(index).origin_call};
   const uint64_t limit = services_.process.assignment.max_contiguous;
   if (outcome.code == Code::kOk && outcome.payload.size() <= limit) {
-    // Small results are copied next to their header and free the entry at once; larger ones are sent from where they lie.
+    // Small results are copied next to their header and free the entry at once; larger ones are sent from where they
+    // lie.
     writer_.Push(frame, outcome.payload, [this, index](const Status&) { FreeCall(index); });
     Wrote();
     return;
@@ -125,7 +128,8 @@ void Session::Cancel(uint64_t call) {
     const std::optional<Calls::View> view = services_.calls.Look(index);
     if (!view || !Mine(*view) || view->origin_call != call) continue;
     streams_.Cancelled(call);
-    if (services_.process.dispatcher->Cancel(index, view->word.generation, Code::kInvocationCancelled)) Completed(index);
+    if (services_.process.dispatcher->Cancel(index, view->word.generation, Code::kInvocationCancelled))
+      Completed(index);
     return;
   }
   if (state_requests_ > 0) services_.state.Cancel(id_, call);  // a lock it waits for, perhaps
@@ -136,7 +140,8 @@ void Session::CancelAll() {
   for (uint32_t index = 0; index < services_.calls.capacity(); ++index) {
     const std::optional<Calls::View> view = services_.calls.Look(index);
     if (!view || !Mine(*view)) continue;
-    if (services_.process.dispatcher->Cancel(index, view->word.generation, Code::kInvocationCancelled)) Completed(index);
+    if (services_.process.dispatcher->Cancel(index, view->word.generation, Code::kInvocationCancelled))
+      Completed(index);
   }
 }
 

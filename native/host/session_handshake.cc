@@ -18,7 +18,8 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
     return Status(Code::kTokenInvalid, "the token is not valid for this process");
   }
   if (hello->process != assignment.process) {
-    return Status(Code::kProcessUnknown, "this host serves \"" + assignment.process + "\", not \"" + hello->process + "\"");
+    return Status(Code::kProcessUnknown,
+                  "this host serves \"" + assignment.process + "\", not \"" + hello->process + "\"");
   }
   services_.loop.CancelTimer(timer_);
   timer_ = {};
@@ -50,7 +51,8 @@ void Session::Reject(const Status& why) {
   if (closed() || phase_ == Phase::kLeaving || phase_ == Phase::kLingering) return;
   if (phase_ == Phase::kOpen && why.code() == Code::kConnectionClosed) return Close(why);
   const Code code = why.code() == Code::kOk ? Code::kInternal : why.code();
-  writer_.PushCopy({.type = FrameType::kReject}, protocol::Encode(protocol::Reject{.code = code, .message = why.message()}));
+  writer_.PushCopy({.type = FrameType::kReject},
+                   protocol::Encode(protocol::Reject{.code = code, .message = why.message()}));
   Leave();
 }
 

@@ -19,7 +19,8 @@ using protocol::Placement;
 
 Result<Placement> Session::OnStateHeader(const Frame& frame) {
   // One request always passes, however large the limits of the process make it.
-  if (state_requests_ >= kMaxStateRequests || (state_requests_ > 0 && state_bytes_ + frame.payload_bytes > kMaxStateBytes)) {
+  if (state_requests_ >= kMaxStateRequests ||
+      (state_requests_ > 0 && state_bytes_ + frame.payload_bytes > kMaxStateBytes)) {
     return Placement::NotNow();
   }
   receiving_state_.resize(frame.payload_bytes);
@@ -38,7 +39,8 @@ void Session::OnState(const Frame& frame) {
     Frame out{.type = FrameType::kStateReply, .call = call};
     if (answer.status.ok()) {
       const auto data = std::make_shared<std::vector<std::byte>>(std::move(answer.data));
-      session->writer_.Push(out, *data, [data](const Status&) {}, answer.head);
+      session->writer_.Push(
+          out, *data, [data](const Status&) {}, answer.head);
       session->Wrote();
     } else {
       session->Reply(out, answer.status);
@@ -95,7 +97,8 @@ Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) 
       [[fallthrough]];
     case protocol::AdminOp::kStats:
     case protocol::AdminOp::kInspect:
-      services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()), frame.call);
+      services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()),
+                      frame.call);
       return Status::Ok();
   }
   Reply(out, Status(Code::kUnsupported, "unknown operation " + std::to_string(frame.code)));

@@ -96,7 +96,7 @@ struct SessionStreams::Stream {
   ChunkConsumer output;
   uint64_t send_sequence = 0;
   uint64_t send_credit = protocol::kInitialStreamCredit;
-  bool sending = false;  // a chunk is being sent from where it lies
+  bool sending = false;                      // a chunk is being sent from where it lies
   std::optional<dispatch::PayloadRef> sent;  // its block's arena was in use
 
   bool done = false;  // its entry is finished
@@ -133,7 +133,8 @@ void SessionStreams::RetryLater() {
 
 Result<Placement> SessionStreams::OnDataHeader(const Frame& frame) {
   const auto found = streams_.find(frame.call);
-  if (found == streams_.end() || found->second->done) return Placement::Discard();  // it ended while this was on its way
+  if (found == streams_.end() || found->second->done)
+    return Placement::Discard();  // it ended while this was on its way
   Stream& stream = *found->second;
   if (stream.receive_ended) return Status(Code::kProtocolInvalid, "a chunk after the last one");
   if (frame.aux != stream.receive_sequence) {
@@ -239,7 +240,8 @@ void SessionStreams::PumpOutput(Stream& stream) {
     if (!chunk.ok()) {
       // The worker's ring makes no sense: the call cannot go on, whatever its function does.
       stream.input.Abort();
-      if (!stream.done) (void)process_.dispatcher->Cancel(stream.index, calls_.generation(stream.index), Code::kStreamAborted);
+      if (!stream.done)
+        (void)process_.dispatcher->Cancel(stream.index, calls_.generation(stream.index), Code::kStreamAborted);
       stream.outcome = chunk.status();
       break;
     }
@@ -248,7 +250,8 @@ void SessionStreams::PumpOutput(Stream& stream) {
     if (bytes > stream.send_credit) return;
     stream.send_credit -= bytes;
     stream.sending = true;
-    session_.writer_.Push({.type = FrameType::kData, .call = stream.call, .aux = stream.send_sequence++}, (*chunk)->bytes,
+    session_.writer_.Push({.type = FrameType::kData, .call = stream.call, .aux = stream.send_sequence++},
+                          (*chunk)->bytes,
                           [this, call = stream.call, ref = (*chunk)->ref](const Status&) { Sent(call, ref); });
     session_.Wrote();
   }
@@ -314,7 +317,8 @@ void SessionStreams::Finish(uint64_t call) {
   streams_.erase(found);
   if (session_.open()) {
     if (stream->outcome.ok()) {
-      session_.writer_.Push({.type = FrameType::kData, .flags = protocol::kLast, .call = call, .aux = stream->send_sequence});
+      session_.writer_.Push(
+          {.type = FrameType::kData, .flags = protocol::kLast, .call = call, .aux = stream->send_sequence});
       session_.writer_.Push({.type = FrameType::kReply, .call = call});
       session_.Wrote();
     } else {

@@ -41,10 +41,11 @@ class StreamRings {
   StateService& service_;
 };
 
-/// The streaming calls of one session: chunks from frames to the worker's ring and back, within the credit each side gave.
+/// The streaming calls of one session: chunks from frames to the worker's ring and back, within the credit each side
+/// gave.
 ///
-/// Memory per stream is bounded: the client may send kInitialStreamCredit bytes ahead of the worker (in pool blocks, and in
-/// memory of the host when the ring has no position free), the worker fills at most its ring.
+/// Memory per stream is bounded: the client may send kInitialStreamCredit bytes ahead of the worker (in pool blocks,
+/// and in memory of the host when the ring has no position free), the worker fills at most its ring.
 class SessionStreams {
  public:
   SessionStreams(EventLoop& loop, Process& process, Calls& calls, StreamRings& rings, Session& session);
@@ -58,8 +59,8 @@ class SessionStreams {
   [[nodiscard]] Status OnData(const protocol::Frame& frame);
   [[nodiscard]] Status OnCredit(const protocol::Frame& frame);
 
-  /// Entry `index` is done: false when it is none of these streams. Otherwise it is answered once its chunks are sent, and
-  /// freed after that.
+  /// Entry `index` is done: false when it is none of these streams. Otherwise it is answered once its chunks are sent,
+  /// and freed after that.
   [[nodiscard]] bool Completed(uint32_t index);
   void Cancelled(uint64_t call);
   void Abort();  // the session closes

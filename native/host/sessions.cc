@@ -64,9 +64,8 @@ void Sessions::OnAccept() {
     Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept();
     if (!stream) return PauseListening();
     if (*stream == nullptr) return;
-    const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(), [this](const auto& known) {
-      return !slots_[known.second]->open();
-    });
+    const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(),
+                                          [this](const auto& known) { return !slots_[known.second]->open(); });
     // Who has not shown a token yet may not use up what the others need; the stream closes here.
     if (handshakes >= static_cast<std::ptrdiff_t>(kMaxHandshakes)) continue;
     Add(std::move(*stream));

@@ -102,11 +102,12 @@ void StateService::Run() {
 }
 
 void StateService::Post(Reply reply, Answer answer) {
-  loop_.Post([reply = std::move(reply), answer = std::make_shared<Answer>(std::move(answer))] { reply(std::move(*answer)); });
+  loop_.Post(
+      [reply = std::move(reply), answer = std::make_shared<Answer>(std::move(answer))] { reply(std::move(*answer)); });
 }
 
-void StateService::Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload, uint64_t deadline_ns,
-                           Reply reply) {
+void StateService::Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload,
+                           uint64_t deadline_ns, Reply reply) {
   // std::function wants copyable captures; the payload may be large and is not to be copied.
   auto bytes = std::make_shared<std::vector<std::byte>>(std::move(payload));
   Push([this, session, call, op, bytes, deadline_ns,
@@ -120,7 +121,8 @@ void StateService::Cancel(uint64_t session, uint64_t call) {
         for (auto waiting = waiting_.begin(); waiting != waiting_.end(); ++waiting) {
           if (waiting->second.session != session || waiting->second.call != call) continue;
           (void)process_.state->Unlock(waiting->first, DeadlineIn(kMutexNs));
-          Post(std::move(waiting->second.reply), Error(Status(Code::kInvocationCancelled, "the lock request was cancelled")));
+          Post(std::move(waiting->second.reply),
+               Error(Status(Code::kInvocationCancelled, "the lock request was cancelled")));
           waiting_.erase(waiting);
           return;
         }
@@ -156,8 +158,8 @@ void StateService::Serve(uint64_t session, uint64_t call, uint16_t op, const std
     return Post(std::move(reply), Error(Status(Code::kInvocationTimeout, "the state request missed its deadline")));
   }
   if (request->op == StateOp::kLock) return Lock(session, call, *request, deadline_ns, std::move(reply));
-  Post(std::move(reply), request->op == StateOp::kUnlock ? Unlock(session, request->lock, deadline_ns)
-                                                         : Execute(*request, deadline_ns));
+  Post(std::move(reply),
+       request->op == StateOp::kUnlock ? Unlock(session, request->lock, deadline_ns) : Execute(*request, deadline_ns));
 }
 
 StateService::Answer StateService::Execute(const StateRequest& request, uint64_t deadline_ns) {
@@ -167,8 +169,9 @@ StateService::Answer StateService::Execute(const StateRequest& request, uint64_t
     case StateOp::kGet:
       return Get(request, deadline_ns);
     case StateOp::kSet: {
-      Result<uint64_t> version = store.Set(
-          request.key, request.data, {.if_version = request.version, .offset = request.offset, .deadline_ns = deadline_ns});
+      Result<uint64_t> version =
+          store.Set(request.key, request.data,
+                    {.if_version = request.version, .offset = request.offset, .deadline_ns = deadline_ns});
       if (!version) return Error(version.status());
       reply.version = *version;
       return Ok(request.op, reply);
@@ -192,8 +195,8 @@ StateService::Answer StateService::Execute(const StateRequest& request, uint64_t
       return Ok(request.op, reply);
     }
     case StateOp::kKeys: {
-      Result<std::vector<state::KeyInfo>> infos = store.Keys(
-          request.prefix, request.after, std::min(request.limit, protocol::kMaxKeysPerReply), deadline_ns);
+      Result<std::vector<state::KeyInfo>> infos =
+          store.Keys(request.prefix, request.after, std::min(request.limit, protocol::kMaxKeysPerReply), deadline_ns);
       if (!infos) return Error(infos.status());
       for (const state::KeyInfo& info : *infos) reply.infos.push_back(ToWire(info));
       return Ok(request.op, reply);
@@ -216,9 +219,9 @@ StateService::Answer StateService::Get(const StateRequest& request, uint64_t dea
   }
   const uint64_t wanted = std::min(request.length.value_or(info->bytes - offset), info->bytes - offset);
   if (wanted > process_.assignment.max_contiguous) {
-    return Error(Status(Code::kPayloadTooLarge, "\"" + request.key + "\" has " + std::to_string(wanted) +
-                                                    " bytes; at most " + std::to_string(process_.assignment.max_contiguous) +
-                                                    " travel at once, read it in parts"));
+    return Error(Status(Code::kPayloadTooLarge,
+                        "\"" + request.key + "\" has " + std::to_string(wanted) + " bytes; at most " +
+                            std::to_string(process_.assignment.max_contiguous) + " travel at once, read it in parts"));
   }
   Answer answer;
   const bool whole = !request.offset && !request.length;
@@ -246,7 +249,8 @@ StateService::Answer StateService::Get(const StateRequest& request, uint64_t dea
 
 void StateService::Lock(uint64_t session, uint64_t call, const StateRequest& request, uint64_t deadline_ns,
                         Reply reply) {
-  const auto mode = request.mode == protocol::LockMode::kWrite ? StateStore::LockMode::kWrite : StateStore::LockMode::kRead;
+  const auto mode =
+      request.mode == protocol::LockMode::kWrite ? StateStore::LockMode::kWrite : StateStore::LockMode::kRead;
   Result<StateStore::LockTicket> ticket = process_.state->Lock(request.key, mode, {dispatch::kHostParticipant, session},
                                                                std::min(deadline_ns, DeadlineIn(kMutexNs)));
   if (!ticket) return Post(std::move(reply), Error(ticket.status()));
@@ -294,7 +298,8 @@ void StateService::LookAtLocks() {
       Post(std::move(waiting->second.reply), Ok(StateOp::kLock, reply));
     } else {
       (void)process_.state->Unlock(holder, DeadlineIn(kMutexNs));
-      Post(std::move(waiting->second.reply), Error(Status(Code::kStateLockTimeout, "the lock was not granted in time")));
+      Post(std::move(waiting->second.reply),
+           Error(Status(Code::kStateLockTimeout, "the lock was not granted in time")));
     }
     waiting = waiting_.erase(waiting);
   }

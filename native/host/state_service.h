@@ -34,10 +34,12 @@ class StateService {
   ~StateService();  // finishes the job in hand, drops the rest
 
   /// `payload` is the request as it came. `session` owns the locks it takes.
-  void Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload, uint64_t deadline_ns, Reply reply);
+  void Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload, uint64_t deadline_ns,
+               Reply reply);
   /// Withdraws a lock request that still waits: it is answered with kInvocationCancelled.
   void Cancel(uint64_t session, uint64_t call);
-  /// Releases every lock of a session and drops what it still waits for; no reply of it runs after its requests in hand.
+  /// Releases every lock of a session and drops what it still waits for; no reply of it runs after its requests in
+  /// hand.
   void EndSession(uint64_t session);
   /// Runs on the service thread before any waiting request; then `done` on the I/O thread.
   void Chore(std::function<void()> work, std::function<void()> done);
@@ -57,7 +59,8 @@ class StateService {
   void Run();
   void Push(std::function<void()> run, bool first);
   void Post(Reply reply, Answer answer);
-  void Serve(uint64_t session, uint64_t call, uint16_t op, const std::vector<std::byte>& payload, uint64_t deadline_ns, Reply reply);
+  void Serve(uint64_t session, uint64_t call, uint16_t op, const std::vector<std::byte>& payload, uint64_t deadline_ns,
+             Reply reply);
   [[nodiscard]] Answer Execute(const protocol::StateRequest& request, uint64_t deadline_ns);
   [[nodiscard]] Answer Get(const protocol::StateRequest& request, uint64_t deadline_ns);
   void Lock(uint64_t session, uint64_t call, const protocol::StateRequest& request, uint64_t deadline_ns, Reply reply);
@@ -74,8 +77,8 @@ class StateService {
   bool stop_ = false;
   bool look_at_locks_ = false;
   // Service thread only.
-  std::map<uint32_t, Waiting> waiting_;       // by holder
-  std::map<uint32_t, uint64_t> held_;         // holder → session
+  std::map<uint32_t, Waiting> waiting_;  // by holder
+  std::map<uint32_t, uint64_t> held_;    // holder → session
   std::thread thread_;
 };
 

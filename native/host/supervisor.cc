@@ -36,10 +36,7 @@ Result<UniqueFd> Duplicate(int fd) {
 }  // namespace
 
 Supervisor::Supervisor(EventLoop& loop, std::vector<std::string> command, Hooks hooks)
-    : loop_(loop),
-      command_(std::move(command)),
-      hooks_(std::move(hooks)),
-      taken_(dispatch::kMaxParticipants, false) {
+    : loop_(loop), command_(std::move(command)), hooks_(std::move(hooks)), taken_(dispatch::kMaxParticipants, false) {
   taken_[dispatch::kHostParticipant] = true;
 }
 
@@ -105,7 +102,8 @@ Result<uint16_t> Supervisor::TakeParticipant(const WorkerLink& link) {
   *free = true;
 
   Participant& participant = process_->segment->participant(index);
-  participant.kind = static_cast<uint32_t>(link.external() ? ParticipantKind::kNativeWorker : ParticipantKind::kNodeWorker);
+  participant.kind =
+      static_cast<uint32_t>(link.external() ? ParticipantKind::kNativeWorker : ParticipantKind::kNodeWorker);
   participant.generation.fetch_add(1);
   // Recorded before the worker gets the segment: whoever finds it after this host's death can end it.
   participant.pid_start_time = link.id().start_time;
@@ -295,7 +293,8 @@ void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
 }
 
 void Supervisor::Remove(WorkerLink& link) {
-  const auto found = std::find_if(links_.begin(), links_.end(), [&](const auto& owned) { return owned.get() == &link; });
+  const auto found =
+      std::find_if(links_.begin(), links_.end(), [&](const auto& owned) { return owned.get() == &link; });
   if (found == links_.end()) return;
   // The link is in the middle of telling about its end: it goes when the loop comes round.
   loop_.Post([gone = std::shared_ptr<WorkerLink>(std::move(*found))] {});
@@ -303,9 +302,8 @@ void Supervisor::Remove(WorkerLink& link) {
 }
 
 uint32_t Supervisor::ready_count() const noexcept {
-  return static_cast<uint32_t>(std::count_if(links_.begin(), links_.end(), [](const auto& link) {
-    return link->stage == WorkerLink::Stage::kReady;
-  }));
+  return static_cast<uint32_t>(std::count_if(
+      links_.begin(), links_.end(), [](const auto& link) { return link->stage == WorkerLink::Stage::kReady; }));
 }
 
 WorkerLink* Supervisor::Find(uint16_t participant) noexcept {

@@ -14,9 +14,9 @@
 
 namespace praas::host {
 
-/// Keeps a process's workers running: `workers` seats, each filled by a worker, and some attached but unloaded spares that
-/// take over a seat at once. A seat whose worker ends is filled again after a back-off (0, 100 ms, 200 ms … 10 s) that starts
-/// over once a worker was healthy for 10 s. I/O thread; workers end with the thread that runs this.
+/// Keeps a process's workers running: `workers` seats, each filled by a worker, and some attached but unloaded spares
+/// that take over a seat at once. A seat whose worker ends is filled again after a back-off (0, 100 ms, 200 ms … 10 s)
+/// that starts over once a worker was healthy for 10 s. I/O thread; workers end with the thread that runs this.
 class Supervisor {
  public:
   struct Hooks {

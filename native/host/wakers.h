@@ -11,7 +11,8 @@
 namespace praas::host {
 
 /// One eventfd per participant, by which it is woken when it sleeps. Made at first use and kept while the host lives: a
-/// later worker with the same index gets the same one, and a signal meant for its predecessor only makes it look around.
+/// later worker with the same index gets the same one, and a signal meant for its predecessor only makes it look
+/// around.
 class Wakers {
  public:
   Wakers();

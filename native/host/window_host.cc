@@ -59,7 +59,8 @@ Result<UniqueFd> ListenAt(const std::string& path) {
 
 }  // namespace
 
-WindowHost::WindowHost(EventLoop& loop, Process& process, Calls& calls) : loop_(loop), process_(process), calls_(calls) {}
+WindowHost::WindowHost(EventLoop& loop, Process& process, Calls& calls)
+    : loop_(loop), process_(process), calls_(calls) {}
 
 WindowHost::~WindowHost() {
   loop_.Unwatch(listen_watch_);
@@ -105,7 +106,8 @@ Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t clien
   const uint64_t limit = process_.assignment.window_bytes;
   const uint64_t bytes = window_bytes == 0 ? limit : std::min(window_bytes, limit);
   offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs)});
-  return protocol::UpgradeOffer{.socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
+  return protocol::UpgradeOffer{
+      .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
 }
 
 void WindowHost::OnConnect() {
@@ -298,7 +300,8 @@ WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const win
     // A consumer died between posting and taking: its entry is in the table.
     const auto noted = static_cast<uint32_t>(submission.entry);
     const std::optional<Calls::View> view = calls_.Look(noted);
-    if (view && view->origin == dispatch::Origin::kWindow && view->origin_index == index && view->origin_call == origin_call) {
+    if (view && view->origin == dispatch::Origin::kWindow && view->origin_index == index &&
+        view->origin_call == origin_call) {
       return Taken::kYes;
     }
   }
@@ -385,7 +388,8 @@ void WindowHost::Reclaim(uint16_t dead) {
 void WindowHost::AskForRoomAgain() {
   for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
     const std::optional<Calls::View> view = calls_.Look(entry);
-    if (!view || view->origin != dispatch::Origin::kWindow || view->word.state != dispatch::CallState::kParked) continue;
+    if (!view || view->origin != dispatch::Origin::kWindow || view->word.state != dispatch::CallState::kParked)
+      continue;
     const auto found = windows_.find(view->origin_index);
     if (found == windows_.end()) continue;
     found->second.mapped->NeedRoomStill(window::OriginCallIndex(view->origin_call),

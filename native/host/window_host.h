@@ -20,11 +20,11 @@
 
 namespace praas::host {
 
-/// The windows of same-host clients as the host sees them: hands them over, takes over submission rings whose clients had to
-/// signal, gives their descriptors to workers, and takes them back when clients are gone. I/O thread.
+/// The windows of same-host clients as the host sees them: hands them over, takes over submission rings whose clients
+/// had to signal, gives their descriptors to workers, and takes them back when clients are gone. I/O thread.
 ///
-/// A window's life: offered (a nonce) → open → closing (its client is gone; the host holds its submission ring) → free, once
-/// no entry of the call table names it.
+/// A window's life: offered (a nonce) → open → closing (its client is gone; the host holds its submission ring) → free,
+/// once no entry of the call table names it.
 class WindowHost {
  public:
   WindowHost(EventLoop& loop, Process& process, Calls& calls);
@@ -38,7 +38,8 @@ class WindowHost {
   /// A worker that is stopped while it holds what others need has to end; `why` is for the log.
   std::function<void(uint16_t participant, const std::string& why)> kill;
 
-  /// Listens at the assignment's socket. A failure means that there is no shm transport, for the reason `Offer` then gives.
+  /// Listens at the assignment's socket. A failure means that there is no shm transport, for the reason `Offer` then
+  /// gives.
   void Listen();
   [[nodiscard]] bool available() const noexcept { return static_cast<bool>(listener_); }
 

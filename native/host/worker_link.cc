@@ -34,7 +34,8 @@ std::string WorkerEnd::Json(size_t max_bytes) const {
     json.Text("stderr", tail);
     json.EndObject();
     if (json.text().size() <= max_bytes || tail.empty()) return json.Take();
-    // A character takes at most six bytes as an escape: this much less is never too little to get on, and rarely too much.
+    // A character takes at most six bytes as an escape: this much less is never too little to get on, and rarely too
+    // much.
     tail.remove_prefix(std::min(tail.size(), (json.text().size() - max_bytes + 5) / 6));
   }
 }

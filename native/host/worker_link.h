@@ -25,13 +25,14 @@ struct WorkerEnd {
   int exit_code = 0;  // when no signal did
   std::string stderr_tail;
 
-  /// JSON {signal, exitCode, stderr}: the payload of ERR_WORKER_CRASHED, at most `max_bytes` long (the tail's begin goes).
+  /// JSON {signal, exitCode, stderr}: the payload of ERR_WORKER_CRASHED, at most `max_bytes` long (the tail's begin
+  /// goes).
   [[nodiscard]] std::string Json(size_t max_bytes) const;
   [[nodiscard]] std::string Describe() const;  // "signal 9", "exit code 1"
 };
 
-/// The host's end of one worker: its OS process, control socket and output. Says once that it has ended, by the pidfd of a
-/// spawned worker or by the control socket of an external one (a thread or a process somebody else started).
+/// The host's end of one worker: its OS process, control socket and output. Says once that it has ended, by the pidfd
+/// of a spawned worker or by the control socket of an external one (a thread or a process somebody else started).
 class WorkerLink {
  public:
   enum class Stage {
@@ -47,11 +48,12 @@ class WorkerLink {
   struct Hooks {
     std::function<void(WorkerLink&, worker::ControlMessage)> message;
     std::function<void(WorkerLink&, std::string_view stream, std::string_view line)> output;
-    std::function<void(WorkerLink&, const WorkerEnd&)> ended;  // last call; the link may be destroyed afterwards, not within
+    std::function<void(WorkerLink&, const WorkerEnd&)>
+        ended;  // last call; the link may be destroyed afterwards, not within
   };
 
-  [[nodiscard]] static Result<std::unique_ptr<WorkerLink>> FromChild(EventLoop& loop, ChildProcess child, UniqueFd control,
-                                                                     Hooks hooks);
+  [[nodiscard]] static Result<std::unique_ptr<WorkerLink>> FromChild(EventLoop& loop, ChildProcess child,
+                                                                     UniqueFd control, Hooks hooks);
   [[nodiscard]] static Result<std::unique_ptr<WorkerLink>> External(EventLoop& loop, UniqueFd control, pid_t pid,
                                                                     Hooks hooks);
   ~WorkerLink();

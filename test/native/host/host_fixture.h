@@ -171,8 +171,7 @@ inline std::string StatsOf(Driver& client, protocol::AdminOp op = protocol::Admi
 inline void ExpectClean(Driver& client) {
   EXPECT_TRUE(Eventually([&] {
     const std::string stats = StatsOf(client);
-    return stats.find("\"callsInUse\":0,") != std::string::npos &&
-           stats.find("\"inputs\":{") != std::string::npos &&
+    return stats.find("\"callsInUse\":0,") != std::string::npos && stats.find("\"inputs\":{") != std::string::npos &&
            stats.find("\"usedBytes\":0", stats.find("\"inputs\":{")) < stats.find("\"outputs\":{") &&
            stats.find("\"usedBytes\":0", stats.find("\"outputs\":{")) != std::string::npos;
   })) << StatsOf(client);

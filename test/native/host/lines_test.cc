@@ -1,7 +1,6 @@
 // The agent's line protocol, assignments, and cutting of workers' output.
 
 #include <gtest/gtest.h>
-
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -31,12 +30,15 @@ TEST(AgentLine, ComesBackAsItWas) {
 
 TEST(AgentLine, BadUtf8IsReplaced) {
   // decodeURIComponent of the other side throws at a byte that is no UTF-8.
-  EXPECT_EQ(FormatAgentLine("log", {{"message", "\xFF" "a\xC3"}}), "log message=%EF%BF%BDa%EF%BF%BD\n");
+  EXPECT_EQ(FormatAgentLine("log", {{"message",
+                                     "\xFF"
+                                     "a\xC3"}}),
+            "log message=%EF%BF%BDa%EF%BF%BD\n");
 }
 
 TEST(AgentLine, MalformedLinesAreRefused) {
-  for (const char* line : {"", " ", "Assign", "as-sign", "assign key", "assign =v", "assign k=1 k=2", "assign k=%", "assign k=%4",
-                           "assign k=%zz", "assign k1=v", "averyveryveryveryveryverylongverbxx k=v"}) {
+  for (const char* line : {"", " ", "Assign", "as-sign", "assign key", "assign =v", "assign k=1 k=2", "assign k=%",
+                           "assign k=%4", "assign k=%zz", "assign k1=v", "averyveryveryveryveryverylongverbxx k=v"}) {
     const Result<AgentLine> parsed = ParseAgentLine(line);
     EXPECT_EQ(parsed.status().code(), Code::kArgumentInvalid) << line;
   }
@@ -82,8 +84,9 @@ TEST(LineSplitter, CutsAndBounds) {
 constexpr const char* kComplete = "assign process=p segment=%2Fs queue=%2Fq token=t";
 
 TEST(Assignment, DefaultsAndValues) {
-  const Result<Assignment> parsed =
-      ParseAssignment(ParseAgentLine(std::string(kComplete) + " listen=%5B%3A%3A1%5D%3A80 hotMs=-1 calls=4096 workers=3 memory=65536").value());
+  const Result<Assignment> parsed = ParseAssignment(
+      ParseAgentLine(std::string(kComplete) + " listen=%5B%3A%3A1%5D%3A80 hotMs=-1 calls=4096 workers=3 memory=65536")
+          .value());
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
   EXPECT_EQ(parsed.value().listen_host, "::1");
   EXPECT_EQ(parsed.value().listen_port, 80);
@@ -101,8 +104,9 @@ TEST(Assignment, EveryFieldIsChecked) {
     ASSERT_TRUE(line.ok());
     EXPECT_EQ(ParseAssignment(line.value()).status().code(), Code::kArgumentInvalid) << wrong;
   }
-  for (const char* line : {"assign segment=%2Fs queue=%2Fq token=t", "assign process=p segment=s queue=%2Fq token=t",
-                           "assign process=p segment=%2Fa%2Fb queue=%2Fq token=t", "assign process=p segment=%2Fs queue=%2Fq token="}) {
+  for (const char* line :
+       {"assign segment=%2Fs queue=%2Fq token=t", "assign process=p segment=s queue=%2Fq token=t",
+        "assign process=p segment=%2Fa%2Fb queue=%2Fq token=t", "assign process=p segment=%2Fs queue=%2Fq token="}) {
     EXPECT_EQ(ParseAssignment(ParseAgentLine(line).value()).status().code(), Code::kArgumentInvalid) << line;
   }
 }
@@ -124,7 +128,8 @@ TEST(LogFile, Rotates) {
     LogFile log(path, 200);
     for (int i = 0; i < 10; ++i) log.Line(1, "stdout", "line " + std::to_string(i));
   }
-  struct stat now {}, before {};
+  struct stat now {
+  }, before{};
   EXPECT_EQ(::stat(path.c_str(), &now), 0);
   EXPECT_EQ(::stat((path + ".1").c_str(), &before), 0);
   EXPECT_LT(now.st_size, 300);

@@ -1,4 +1,5 @@
-// What a host makes of clients that are slow, wrong, silent or gone, and state, locks and streams of those that are none.
+// What a host makes of clients that are slow, wrong, silent or gone, and state, locks and streams of those that are
+// none.
 
 #include <gtest/gtest.h>
 #include <poll.h>
@@ -68,8 +69,8 @@ class RawClient {
   Code ReadReject() {
     const Bytes all = ReadAll();
     if (all.size() < protocol::kHeaderBytes) return Code::kOk;
-    auto frame = protocol::DecodeHeader(std::span<const std::byte, protocol::kHeaderBytes>(all.data(), protocol::kHeaderBytes),
-                                        protocol::kMaxPayload);
+    auto frame = protocol::DecodeHeader(
+        std::span<const std::byte, protocol::kHeaderBytes>(all.data(), protocol::kHeaderBytes), protocol::kMaxPayload);
     if (!frame.ok() || frame->type != FrameType::kReject) return Code::kOk;
     auto reject = protocol::DecodeReject(std::span(all).subspan(protocol::kHeaderBytes));
     return reject.ok() ? reject->code : Code::kOk;
@@ -246,7 +247,8 @@ TEST_F(Sessions, LocksAreGrantedTimedOutWithdrawnAndReleased) {
   EXPECT_TRUE(second.Wait(waiting).status.ok());
   protocol::StateRequest foreign{.op = protocol::StateOp::kUnlock};
   foreign.lock = 12'345;
-  EXPECT_EQ(second.Wait(client::SubmitState(*second, foreign, DeadlineIn(kWatchdogNs))).status.code(), Code::kStateLockLost);
+  EXPECT_EQ(second.Wait(client::SubmitState(*second, foreign, DeadlineIn(kWatchdogNs))).status.code(),
+            Code::kStateLockLost);
 }
 
 TEST_F(Sessions, StreamsGoBothWaysInBoundedMemory) {

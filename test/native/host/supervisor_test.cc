@@ -1,4 +1,5 @@
-// Workers that are OS processes: started, killed, stopped, replaced; hosts that are killed; the executable and its agent.
+// Workers that are OS processes: started, killed, stopped, replaced; hosts that are killed; the executable and its
+// agent.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
@@ -179,8 +180,9 @@ class Executable {
       }
       char buffer[4096];
       pollfd entry{control_.get(), POLLIN, 0};
-      const ssize_t got =
-          ::poll(&entry, 1, static_cast<int>(kWatchdogNs / 1'000'000)) > 0 ? ::recv(control_.get(), buffer, sizeof buffer, 0) : -1;
+      const ssize_t got = ::poll(&entry, 1, static_cast<int>(kWatchdogNs / 1'000'000)) > 0
+                              ? ::recv(control_.get(), buffer, sizeof buffer, 0)
+                              : -1;
       if (got <= 0) {
         ADD_FAILURE() << "the host never said " << verb;
         return {};

@@ -21,9 +21,9 @@ namespace fn {
 enum : uint32_t { kCrash, kEcho, kFail, kGrow, kNested, kPid, kSleep, kStop, kStream, kStuck, kFunctions };
 }
 
-/// A worker in C++: functions that do what tests of the host need. Runs as an executable of its own (worker_main.cc) or on a
-/// thread of a test. What it loads decides how it starts: "fail:TEXT" reports that it cannot load, "exit" ends before it is
-/// ready, anything else works.
+/// A worker in C++: functions that do what tests of the host need. Runs as an executable of its own (worker_main.cc) or
+/// on a thread of a test. What it loads decides how it starts: "fail:TEXT" reports that it cannot load, "exit" ends
+/// before it is ready, anything else works.
 class TestWorker {
  public:
   /// `ended` replaces the end of the OS process, for a worker on a thread.
@@ -153,7 +153,8 @@ class TestWorker {
   }
 
   void Nested(const worker::Invocation& invocation) {
-    auto call = runtime_.Post(fn::kEcho, invocation.input, 0, static_cast<uint16_t>(invocation.depth + 1), invocation.deadline_ns);
+    auto call = runtime_.Post(fn::kEcho, invocation.input, 0, static_cast<uint16_t>(invocation.depth + 1),
+                              invocation.deadline_ns);
     if (!call.ok()) {
       (void)runtime_.Fail(invocation.handle, call.status().code(), call.status().message());
       return;
