@@ -1,5 +1,6 @@
 #include "dispatch/dispatcher.h"
 
+#include <bitset>
 #include <cassert>
 
 #include "base/clock.h"
@@ -47,9 +48,27 @@ void Dispatcher::Post(uint32_t index) noexcept {
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
   word.state = CallState::kQueued;
-  entry.word.store(word.Pack(), std::memory_order_release);
+  // seq_cst with the load of `watches`, as in Unwatch: at least one of the two sees the other.
+  entry.word.store(word.Pack(), std::memory_order_seq_cst);
   const Bell bell{index, word.generation};
   if (!TryCredit(bell)) Ring(index);
+  if (self_ == kHostParticipant) return;
+  if (segment_.participant(kHostParticipant).watches.load(std::memory_order_seq_cst) == 0) {
+    Notify(kHostParticipant, kNoticePosted);
+  }
+}
+
+void Dispatcher::Watch() noexcept { me_.watches.store(1, std::memory_order_relaxed); }
+
+bool Dispatcher::Unwatch() noexcept {
+  me_.watches.store(0, std::memory_order_seq_cst);
+  for (uint32_t index = 0; index < calls_; ++index) {
+    const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_seq_cst));
+    if (word.state != CallState::kQueued) continue;
+    Watch();
+    return false;
+  }
+  return true;
 }
 
 bool Dispatcher::TryCredit(Bell bell) noexcept {
@@ -319,6 +338,17 @@ bool Dispatcher::WorkerIdle() const noexcept {
     const Participant& worker = segment_.participant(index);
     if (worker.state.load(std::memory_order_acquire) != static_cast<uint32_t>(ParticipantState::kReady)) continue;
     if (worker.running.load(std::memory_order_acquire) == 0) return true;
+  }
+  // One that has answered and is only about to say that it runs nothing: it has no call any more.
+  std::bitset<kMaxParticipants> busy;
+  for (uint32_t index = 0; index < calls_; ++index) {
+    const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+    const bool runs = word.state == CallState::kClaimed || word.state == CallState::kCompleting;
+    if (runs && word.owner < kMaxParticipants) busy.set(word.owner);
+  }
+  for (uint32_t index = 1; index < committed; ++index) {
+    const uint32_t state = segment_.participant(index).state.load(std::memory_order_acquire);
+    if (index != self_ && state == static_cast<uint32_t>(ParticipantState::kReady) && !busy.test(index)) return true;
   }
   return false;
 }

@@ -31,6 +31,7 @@ class Dispatcher {
   /// free → reserved(self). nullopt: the table is full (back-pressure).
   [[nodiscard]] std::optional<uint32_t> Reserve() noexcept;
   /// reserved → queued, then hands it to a polling worker by credit, or rings the doorbell if a worker sleeps.
+  /// A worker also tells the host, unless that watches anyway: somebody has to notice when who got the call is stopped.
   void Post(uint32_t index) noexcept;
   /// reserved → claimed(self), for a worker that took a call straight from a window.
   void ClaimReserved(uint32_t index) noexcept;
@@ -86,6 +87,12 @@ class Dispatcher {
   [[nodiscard]] bool HasQueued() const noexcept;   // some entry may be queued (a hint: the bitmap)
   [[nodiscard]] bool WorkerIdle() const noexcept;  // some ready worker other than self runs nothing
   [[nodiscard]] uint32_t in_use() const noexcept;  // entries that are not free; counts, so not for the path of a call
+
+  // --- host ---
+  /// From now on it looks at the call table often enough to find what nobody claims.
+  void Watch() noexcept;
+  /// It looks no more until it is told (kNoticePosted). false: something is queued already, and it still watches.
+  [[nodiscard]] bool Unwatch() noexcept;
 
   // --- host, after a death ---
   /// What became of an entry that named the dead worker.

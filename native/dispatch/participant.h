@@ -43,7 +43,7 @@ struct Counters {
   std::atomic<uint64_t> failures;       // of these, with an error
   std::atomic<uint64_t> bytes_in;       // payload bytes taken in
   std::atomic<uint64_t> bytes_out;      // payload bytes given back
-  std::atomic<uint64_t> staged_bytes;   // payload bytes that went through a staging copy (only below 4 KiB)
+  std::atomic<uint64_t> staged_bytes;   // payload bytes copied once more: below 4 KiB, or read along with their header
   std::atomic<uint64_t> copied_bytes;   // payload bytes ≥ 4 KiB copied inside host or worker core; the aim is 0
   std::atomic<uint64_t> bells_rung;     // doorbells sent
   std::atomic<uint64_t> bells_dropped;  // queue full, left to the drain
@@ -73,7 +73,8 @@ struct alignas(64) Participant {
   std::atomic<uint32_t> running;  // invocations in progress
   std::atomic<uint64_t> running_since_ns;
   std::atomic<uint32_t> notices;  // bit set: ParticipantNotice
-  uint32_t reserved2[9];
+  std::atomic<uint32_t> watches;  // host: 1 = it looks at the call table every few milliseconds; workers need not tell
+  uint32_t reserved2[8];
 
   // Calls this participant is the origin of and that are done: bit i = call entry i. A bitmap and not a ring, because
   // several workers complete into it and a producer killed between taking a ring position and filling it would leave a
@@ -90,6 +91,7 @@ enum ParticipantNotice : uint32_t {
   kNoticeCancel = 1u << 1,  // a call it runs was cancelled
   kNoticeStream = 1u << 2,  // a stream ring has chunks or room
   kNoticeWindow = 1u << 3,  // a window wants a poller
+  kNoticePosted = 1u << 4,  // host: a worker has posted a call, which whoever got it may be stopped before it claims
 };
 
 }  // namespace praas::dispatch

@@ -26,7 +26,7 @@ void FrameWriter::Push(Frame frame, std::span<const std::byte> payload, Done don
   run.packed.resize(at + kHeaderBytes);
   EncodeHeader(frame, std::span<std::byte, kHeaderBytes>(run.packed.data() + at, kHeaderBytes));
   run.packed.insert(run.packed.end(), prefix.begin(), prefix.end());
-  staged_bytes_ += prefix.size();
+  (prefix.size() < kDirectBytes ? staged_bytes_ : copied_bytes_) += prefix.size();
   queued_bytes_ += kHeaderBytes + frame.payload_bytes;
   ++frames_;
   if (direct) {
@@ -121,6 +121,7 @@ void FrameWriter::OwnPayload(Run& run) {
   run.done = {};
   if (!run.payload_copy.empty()) return;
   run.payload_copy.assign(run.payload.begin(), run.payload.end());
+  copied_bytes_ += run.payload.size();
   run.payload = run.payload_copy;
 }
 

@@ -55,6 +55,7 @@ class FrameWriter {
   [[nodiscard]] uint64_t queued_bytes() const noexcept { return queued_bytes_; }
   [[nodiscard]] uint64_t staged_bytes() const noexcept { return staged_bytes_; }  // payload copied next to its header
   [[nodiscard]] uint64_t direct_bytes() const noexcept { return direct_bytes_; }  // payload sent from its own memory
+  [[nodiscard]] uint64_t copied_bytes() const noexcept { return copied_bytes_; }  // payload of kDirectBytes or more copied
   [[nodiscard]] uint64_t frames() const noexcept { return frames_; }
   [[nodiscard]] uint64_t writes() const noexcept { return writes_; }
 
@@ -73,7 +74,7 @@ class FrameWriter {
   };
 
   [[nodiscard]] Run& RunForPacking(size_t bytes);
-  static void OwnPayload(Run& run);
+  void OwnPayload(Run& run);
   void Consume(size_t bytes);
 
   static constexpr size_t kPackBytes = 64 * 1024;
@@ -83,7 +84,7 @@ class FrameWriter {
   std::vector<std::byte> spare_;  // the buffer of the last finished run, so that steady traffic does not allocate
   uint64_t queued_bytes_ = 0;
   bool checksum_ = false;
-  uint64_t staged_bytes_ = 0, direct_bytes_ = 0, frames_ = 0, writes_ = 0;
+  uint64_t staged_bytes_ = 0, direct_bytes_ = 0, copied_bytes_ = 0, frames_ = 0, writes_ = 0;
 };
 
 }  // namespace praas::protocol

@@ -141,7 +141,6 @@ void WriteWindows(const Segment& segment, JsonWriter& json) {
     json.Number("clientPid", window.client_pid);
     json.Number("bytes", window.bytes);
     json.Number("calls", window.calls.load());
-    json.Number("inFlight", window.in_flight.load());
     json.Number("poller", window.poller.load());
     json.Number("consumer", window.consumer.load());
     json.EndObject();

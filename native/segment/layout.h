@@ -80,10 +80,9 @@ struct alignas(64) WindowSlot {
   std::atomic<uint32_t> consumer;  // participant + 1 that is reading the submission ring right now; 0 = nobody
   uint64_t connection_id;
   uint64_t bytes;               // size of the memfd
-  std::atomic<uint64_t> calls;  // statistics
-  std::atomic<uint32_t> in_flight;
+  std::atomic<uint64_t> calls;  // submissions that became calls
   int32_t client_pid;
-  uint32_t reserved[4];
+  uint32_t reserved[5];
 };
 static_assert(sizeof(WindowSlot) == 64);
 

@@ -132,6 +132,14 @@ bool ServerWindow::EndConsume(uint16_t self) noexcept {
   return HasSubmissions();
 }
 
+std::optional<uint16_t> ServerWindow::consumer() const noexcept {
+  const uint32_t consumer = slot_.consumer.load(std::memory_order_seq_cst);
+  if (consumer < kConsumerBias) return std::nullopt;
+  return static_cast<uint16_t>(consumer - kConsumerBias);
+}
+
+uint32_t ServerWindow::head() const noexcept { return header().submit_head.load(std::memory_order_seq_cst); }
+
 std::optional<Submission> ServerWindow::Peek() noexcept {
   WindowHeader& ring = header();
   // Bounded: a client that keeps feeding rubbish cannot hold the consumer here.
@@ -258,6 +266,12 @@ bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t sta
 
 bool ServerWindow::NeedRoom(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
   return Answer(index, sequence, CallState::kNeedRoom, 0, parked, 0, result_bytes);
+}
+
+void ServerWindow::NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
+  if (index >= kCalls) return;
+  const uint64_t untold = PackWord(sequence, CallState::kSubmitted);
+  if (call(index).word.load(std::memory_order_acquire) == untold) (void)NeedRoom(index, sequence, parked, result_bytes);
 }
 
 bool ServerWindow::Answer(uint32_t index, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,

@@ -67,6 +67,9 @@ class ServerWindow {
   /// true: the ring is not empty. A signal for what came meanwhile may have gone to somebody who then found this consumer in
   /// place and left, so the caller has to try again (or to know that it will).
   [[nodiscard]] bool EndConsume(uint16_t self) noexcept;
+  /// Who consumes at this moment, and how many submissions have ever been consumed.
+  [[nodiscard]] std::optional<uint16_t> consumer() const noexcept;
+  [[nodiscard]] uint32_t head() const noexcept;
   /// While consuming: the next submission; nullopt when the ring is empty. A malformed one is answered here (kProtocolInvalid)
   /// and skipped; one that was answered already is skipped. `Peek` does not advance the ring head: `Taken` does, after the
   /// call entry exists, so that a consumer killed in between loses nothing: the next one finds the same submission and, in
@@ -100,6 +103,9 @@ class ServerWindow {
   bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept;
   /// The result is `bytes` long and waits in call entry `parked`: asks the client for room. false: answered before.
   bool NeedRoom(uint32_t call, uint32_t sequence, uint32_t parked, uint64_t bytes) noexcept;
+  /// The same, for the host, which does not know whether the one who parked the result came to say so: does nothing if the
+  /// client has been told.
+  void NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept;
 
  private:
   ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event, Mapping mapping) noexcept;

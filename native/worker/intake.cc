@@ -123,6 +123,12 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
     return reject(Code::kFunctionUnknown,
                   "there is no function " + std::to_string(entry.function) + " among " + std::to_string(functions_));
   }
+  if (entry.origin == Origin::kWindow && entry.input.bytes > core_.attach.max_contiguous) {
+    return reject(Code::kPayloadTooLarge, window::kInputTooLarge);
+  }
+  if (entry.kind == CallKind::kInvoke && entry.origin != Origin::kHost && TakesStream(entry.function)) {
+    return reject(Code::kArgumentInvalid, window::kTakesStream);
+  }
   Running* record = running_.Reserve();
   if (record == nullptr) {
     return reject(Code::kBackpressure, "too many invocations of this worker overrun their deadlines");
@@ -145,6 +151,11 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
   Core::Count(core_.me.counters.bytes_in, invocation.input.size());
   watchdog_.Watch(invocation.deadline_ns);
   return invocation;
+}
+
+bool Intake::TakesStream(uint32_t function) const noexcept {
+  return function < core_.segment.header().function_count.load(std::memory_order_acquire) &&
+         (core_.segment.function(function).flags & segment::kFunctionStream) != 0;
 }
 
 Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {

@@ -51,6 +51,7 @@ class Intake {
   [[nodiscard]] std::optional<uint32_t> FindClaimed(bool capacity);
   [[nodiscard]] std::optional<uint32_t> ClaimByBell();
   [[nodiscard]] std::optional<Invocation> Begin(uint32_t index);
+  [[nodiscard]] bool TakesStream(uint32_t function) const noexcept;
   [[nodiscard]] Status Fill(Running& record, uint32_t index, MappedWindow* mapped);
   /// Takes the credit back. nullopt: it was idle or not offered.
   [[nodiscard]] std::optional<dispatch::Bell> RetractCredit() noexcept;

@@ -199,23 +199,29 @@ Status Results::Park(Running& record, std::span<const std::byte> result) {
   PayloadRef ref;
   if (Status status = ToBlock(record, result, &ref); !status.ok()) return status;
   DropOutput(record);
-  core_.segment.call(record.index).output = ref;
-  core_.dispatcher->Park(record.index);
-  // Parked before the client hears of it: it may answer at once.
-  if (!record.window->window->NeedRoom(window::OriginCallIndex(record.origin_call),
-                                       window::OriginSequence(record.origin_call), record.index, ref.bytes) &&
-      core_.dispatcher->Unpark(record.index, static_cast<uint16_t>(record.window->window->index()),
-                               record.origin_call)) {
-    FreeOutput(ref);
-    core_.dispatcher->Free(record.index);
-  }
+  ParkBlock({record.index, record.origin, record.origin_call, record.window->window.get()}, ref, Code::kOk);
   return Status::Ok();
+}
+
+void Results::ParkBlock(const Target& target, const PayloadRef& ref, Code code) {
+  dispatch::CallEntry& entry = core_.segment.call(target.index);
+  entry.output = ref;
+  entry.status = static_cast<uint32_t>(code);
+  core_.dispatcher->Park(target.index);
+  // Parked before the client hears of it: it may answer at once.
+  if (!target.window->NeedRoom(window::OriginCallIndex(target.origin_call), window::OriginSequence(target.origin_call),
+                               target.index, ref.bytes) &&
+      core_.dispatcher->Unpark(target.index, static_cast<uint16_t>(target.window->index()), target.origin_call)) {
+    FreeOutput(ref);
+    core_.dispatcher->Free(target.index);
+  }
 }
 
 void Results::Deliver(uint32_t index) {
   dispatch::CallEntry& entry = core_.segment.call(index);
   const PayloadRef room = entry.input;
   const PayloadRef result = entry.output;
+  const uint32_t status = entry.status;
   const uint64_t origin_call = entry.origin_call;
   const uint16_t window_index = entry.origin_index;
   const uint32_t generation = dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire)).generation;
@@ -240,7 +246,7 @@ void Results::Deliver(uint32_t index) {
     const std::span<std::byte> target = mapped->window->Bytes(room.offset, result.bytes);
     std::memcpy(target.data(), bytes->data(), target.size());
     CountCopy(target.size());
-    mapped->window->Complete(call, sequence, static_cast<uint32_t>(Code::kOk), room.offset, result.bytes);
+    mapped->window->Complete(call, sequence, status, room.offset, result.bytes);
   }
   FreeOutput(result);
   core_.dispatcher->Free(index);
@@ -261,8 +267,26 @@ Status Results::Fail(Running& record, Code code, std::string_view message) {
   return overdue ? Status(Code::kInvocationTimeout, std::string(kLate)) : Status::Ok();
 }
 
+bool Results::ParkError(const Target& target, Code code, std::string_view message) {
+  dispatch::CallEntry& entry = core_.segment.call(target.index);
+  const uint64_t room = entry.output.place == Place::kWindow ? entry.output.bytes : 0;
+  if (target.window == nullptr || message.size() <= std::max<uint64_t>(dispatch::kSlotOutputBytes, room)) return false;
+  auto block = AllocateBlock(target.index, message.size());
+  if (!block.ok()) return false;
+  auto memory = core_.pool->Resolve(*block);
+  if (!memory.ok()) {
+    FreeOutput(*block);
+    return false;
+  }
+  std::memcpy(memory->data(), message.data(), message.size());
+  ParkBlock(target, *block, code);
+  return true;
+}
+
 void Results::AnswerError(const Target& target, Code code, std::string_view message) {
   if (target.origin == Origin::kWindow) {
+    // Cut, it would not be what its sender meant: it waits for room like any other answer.
+    if (ParkError(target, code, message)) return;
     if (target.window != nullptr) {
       target.window->CompleteError(window::OriginCallIndex(target.origin_call),
                                    window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message);

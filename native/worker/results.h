@@ -52,6 +52,10 @@ class Results {
   [[nodiscard]] Status ToBlock(Running& record, std::span<const std::byte> result, dispatch::PayloadRef* ref);
   [[nodiscard]] Result<dispatch::PayloadRef> AllocateBlock(uint32_t index, uint64_t bytes);
   void FreeOutput(const dispatch::PayloadRef& ref);
+  /// Leaves an answer in its block until the client has given room for it.
+  void ParkBlock(const Target& target, const dispatch::PayloadRef& ref, Code code);
+  /// An error too long for where the client expects it. false: it fits, or there is no memory for it here either.
+  [[nodiscard]] bool ParkError(const Target& target, Code code, std::string_view message);
   void AnswerError(const Target& target, Code code, std::string_view message);
   void DropOutput(Running& record);
   /// The end of an invocation the watchdog has answered.

@@ -48,7 +48,8 @@ MappedWindow* Windows::Find(uint32_t index) {
   for (;;) {
     Integrate();
     if (MappedWindow* known = Current(index); known != nullptr) return known;
-    if (!inbox_.WaitForWindows(deadline_ns)) return nullptr;
+    if (requested_[index] == 0 || !inbox_.WaitForWindows(deadline_ns))
+      return nullptr;  // 0: the answer was that there is none
   }
 }
 
@@ -76,7 +77,9 @@ void Windows::Integrate() {
     const MappedWindow* known = by_index_[arrived.index].get();
     if (arrived.window == nullptr) {
       if (known != nullptr && known->generation == arrived.generation) Retire(arrived.index);
-      if (arrived.index < requested_.size()) requested_[arrived.index] = 0;
+      if (arrived.index < requested_.size() && requested_[arrived.index] == arrived.generation + 1) {
+        requested_[arrived.index] = 0;
+      }
       continue;
     }
     if (known != nullptr && known->generation == arrived.generation) continue;  // asked for twice

@@ -21,25 +21,38 @@ interface Moved {
   readonly copiedBytes: number
 }
 
-/** Sums over the participants of a role, as `praas inspect` shows them. */
-async function moved(process: Process, role: 'host' | 'worker'): Promise<Moved> {
-  const { participants } = (await process.statistics()) as { participants: (Moved & { role: string })[] }
-  const sum = (name: keyof Moved): number =>
-    participants.filter((participant) => participant.role === role).reduce((total, each) => total + each[name], 0)
-  return {
-    bytesIn: sum('bytesIn'),
-    bytesOut: sum('bytesOut'),
-    stagedBytes: sum('stagedBytes'),
-    copiedBytes: sum('copiedBytes'),
+interface Participant extends Moved {
+  readonly role: 'host' | 'worker'
+  readonly running: number
+}
+
+/** Sums over the participants of each role, as `praas inspect` shows them, when no worker runs anything. */
+async function moved(process: Process): Promise<Record<Participant['role'], Moved>> {
+  let participants: readonly Participant[] = []
+  const running = async (): Promise<number> => {
+    ;({ participants } = (await process.statistics()) as { participants: readonly Participant[] })
+    return participants.reduce((total, each) => total + each.running, 0)
   }
+  await expect.poll(running).toBe(0)
+  const sums = (role: Participant['role']): Moved => {
+    const sum = (name: keyof Moved): number =>
+      participants.filter((participant) => participant.role === role).reduce((total, each) => total + each[name], 0)
+    return {
+      bytesIn: sum('bytesIn'),
+      bytesOut: sum('bytesOut'),
+      stagedBytes: sum('stagedBytes'),
+      copiedBytes: sum('copiedBytes'),
+    }
+  }
+  return { host: sums('host'), worker: sums('worker') }
 }
 
 /** What `work` added to the counters. */
-async function movedBy(process: Process, work: () => Promise<void>): Promise<{ host: Moved; worker: Moved }> {
-  const before = { host: await moved(process, 'host'), worker: await moved(process, 'worker') }
+async function movedBy(process: Process, work: () => Promise<void>): Promise<Record<Participant['role'], Moved>> {
+  const before = await moved(process)
   await work()
-  const after = { host: await moved(process, 'host'), worker: await moved(process, 'worker') }
-  const difference = (role: 'host' | 'worker'): Moved => ({
+  const after = await moved(process)
+  const difference = (role: Participant['role']): Moved => ({
     bytesIn: after[role].bytesIn - before[role].bytesIn,
     bytesOut: after[role].bytesOut - before[role].bytesOut,
     stagedBytes: after[role].stagedBytes - before[role].stagedBytes,
