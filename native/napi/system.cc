@@ -11,8 +11,8 @@
 #include "mqueue/message_queue.h"
 #include "napi/args.h"
 #include "napi/errors.h"
-#include "segment/inspect.h"
 #include "shm/shared_memory.h"
+#include "state/inspect.h"
 
 namespace praas::napi {
 
@@ -35,7 +35,7 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 
 Napi::Value InspectSegment(const Napi::CallbackInfo& info) {
   const std::string name = ReadText(info.Env(), info[0], "name");
-  return Napi::String::New(info.Env(), OrThrow(info.Env(), segment::InspectJson(name)));
+  return Napi::String::New(info.Env(), OrThrow(info.Env(), state::InspectJson(name)));
 }
 
 /// true: it was there.

@@ -109,7 +109,6 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   /// The same for what comes with notices, cancellations and control messages.
   bool Attend();
   void Run(const worker::Invocation& invocation);
-  [[nodiscard]] napi_value Describe(const worker::Invocation& invocation, double remaining_ms);
   void CloseCurrent() noexcept;
   void Finish(uint64_t handle, napi_value returned);
   void Ended(uint64_t handle);

@@ -136,7 +136,14 @@ export interface NativeWorkerHooks {
    * Runs one invocation. Return bytes (or undefined for none) to complete it now, or `PENDING` to complete it later with
    * `complete` or `fail`. Throwing fails it. `input` is valid until it is completed.
    */
-  invoke(invocation: NativeInvocation, input: Uint8Array): Uint8Array | undefined | typeof PENDING
+  invoke(
+    handle: NativeInvocation['handle'],
+    fn: number,
+    input: Uint8Array,
+    depth: number,
+    remainingMs: number,
+    stream: boolean,
+  ): Uint8Array | undefined | typeof PENDING
   /** A running invocation was cancelled or missed its deadline. */
   cancelled(handle: bigint): void
   /** No new invocations will come; exit when the running ones are finished. */
