@@ -151,6 +151,13 @@ describe('workers', () => {
     await host.line('drained')
   })
 
+  it('serve the calls that they wait for themselves', async () => {
+    const host = await start({ workers: 1, concurrency: 1, hotMs: 0 })
+    const connection = await host.connect()
+    expect(text(await invoke(connection, 'nested', 'nested echoLater alone'))).toBe('alone')
+    expect(await rejection(invoke(connection, 'nestedSync', 'echo alone'))).toHaveProperty('message')
+  })
+
   it('take calls again after being full', async () => {
     const host = await start({ workers: 1, concurrency: 2, hotMs: 0 })
     const connection = await host.connect()
