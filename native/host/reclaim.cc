@@ -58,8 +58,11 @@ void Reclaim::WorkerEnded(uint16_t dead, std::string crashed) {
             DeadlineIn(kReclaimNs));
       },
       [this, dead, ran, crashed = std::move(crashed)] {
-        // What they named there is gone.
-        for (const uint32_t index : *ran) calls_.entry(index).output = {};
+        // What they named there is gone. The room a window's client gave stays, for a call that is run again.
+        for (const uint32_t index : *ran) {
+          CallEntry& entry = calls_.entry(index);
+          if (entry.output.place != dispatch::Place::kWindow) entry.output = {};
+        }
         ReclaimCalls(dead, crashed);
       });
 }
