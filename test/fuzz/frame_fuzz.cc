@@ -16,7 +16,7 @@ using praas::Result;
 using praas::Status;
 using namespace praas::protocol;
 
-constexpr uint64_t kMaxPayload = 1 << 16;
+constexpr uint64_t kLargestPayload = 1 << 16;
 
 void Check(bool holds) {
   if (!holds) std::abort();
@@ -47,10 +47,10 @@ class Sink : public FrameSink {
   explicit Sink(uint8_t choices) : choices_(choices) {}
 
   Result<Placement> OnHeader(const Frame& frame) override {
-    Check(frame.payload_bytes <= PayloadBound(frame, kMaxPayload));
+    Check(frame.payload_bytes <= PayloadBound(frame, kLargestPayload));
     std::byte header[kHeaderBytes];
     EncodeHeader(frame, std::span<std::byte, kHeaderBytes>(header, kHeaderBytes));
-    Check(DecodeHeader(std::span<const std::byte, kHeaderBytes>(header, kHeaderBytes), kMaxPayload).ok());
+    Check(DecodeHeader(std::span<const std::byte, kHeaderBytes>(header, kHeaderBytes), kLargestPayload).ok());
     switch ((choices_ + count_++) % 4) {
       case 0: memory_.resize(frame.payload_bytes); return Placement::Into(memory_);
       case 1: return Placement::Discard();
@@ -98,7 +98,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   }
   Pieces stream(bytes, data[0]);
   Sink sink(data[1] >> 1);
-  FrameReader reader(kMaxPayload);
+  FrameReader reader(kLargestPayload);
   // A sink that says "not now" is asked again and decides anew, so this ends.
   while (reader.Read(stream, sink, 4096).ok()) {
     if (data[0] == 255) reader.DiscardCurrent();
