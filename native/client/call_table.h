@@ -52,8 +52,8 @@ class CallTable {
   [[nodiscard]] size_t open() const noexcept { return open_; }
   void MarkAbandoned(Call& call) noexcept;
 
-  /// No open call's deadline lies before this. A lower bound: calls that ended early leave it as it is, which costs a look
-  /// at all slots when it passes, instead of a heap operation per call.
+  /// No open call's deadline lies before this. A lower bound: calls that ended early leave it as it is, which costs a
+  /// look at all slots when it passes, instead of a heap operation per call.
   [[nodiscard]] uint64_t earliest_deadline_ns() const noexcept { return open_ == 0 ? kNoDeadline : earliest_ns_; }
   /// Ids of open calls whose deadline has passed; moves the lower bound on.
   [[nodiscard]] std::vector<uint64_t> Expired(uint64_t now_ns);

@@ -15,8 +15,8 @@ namespace praas::client {
 
 namespace {
 
-// With a shared window the socket only tells of names, state and the host's end: looking at it costs a system call, as much
-// as a hot call, so a polling owner looks now and then.
+// With a shared window the socket only tells of names, state and the host's end: looking at it costs a system call, as
+// much as a hot call, so a polling owner looks now and then.
 constexpr uint32_t kPollsPerSocketLook = 32;
 constexpr uint32_t kSpinsPerClockLook = 16;
 
@@ -46,8 +46,9 @@ Result<std::unique_ptr<Connection>> Connection::Over(std::unique_ptr<transport::
   return Establish(std::move(stream), name, options, DeadlineIn(options.timeout_ns));
 }
 
-Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transport::ByteStream> stream, const char* name,
-                                                          const ConnectOptions& options, uint64_t deadline_ns) {
+Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transport::ByteStream> stream,
+                                                          const char* name, const ConnectOptions& options,
+                                                          uint64_t deadline_ns) {
   if (options.transport != "auto" && options.transport != "shm" && options.transport != "tcp") {
     return Status(Code::kArgumentInvalid, "transport is \"" + options.transport + "\"; it must be auto, shm or tcp");
   }
@@ -82,7 +83,8 @@ Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transp
 // --- progress ---
 
 size_t Connection::Poll(const ReplySink& replies, const StreamSink& streams) {
-  const bool look = !shm_ || slept_ || requests_in_flight_ > 0 || wire_->wants_write() || ++polls_ % kPollsPerSocketLook == 0;
+  const bool look =
+      !shm_ || slept_ || requests_in_flight_ > 0 || wire_->wants_write() || ++polls_ % kPollsPerSocketLook == 0;
   return PollOnce(replies, streams, look);
 }
 
@@ -214,7 +216,8 @@ void Connection::AnnounceRoom() {
   }
 }
 
-/// Answers what is past its deadline, whatever the peer does. What the peer knows of stays in the table until it answers.
+/// Answers what is past its deadline, whatever the peer does. What the peer knows of stays in the table until it
+/// answers.
 void Connection::Expire(uint64_t now_ns) {
   for (const uint64_t id : calls_.Expired(now_ns)) {
     Call* call = calls_.Find(id);

@@ -22,21 +22,22 @@
 namespace praas::client {
 
 struct ConnectOptions {
-  std::string host{};      // name or address
+  std::string host{};  // name or address
   uint16_t port = 0;
-  std::string process{};   // process id; the host refuses another with kProcessUnknown
-  std::string token{};     // required by every host
-  std::string transport = "auto";  // "auto" (shm when on the same machine, else tcp), "shm" (fails if impossible), "tcp"
-  uint64_t timeout_ns = 5'000'000'000;       // whole set-up
-  uint64_t window_bytes = 1ull << 30;        // reserved (not committed) size of a shm window
-  bool checksum = false;                     // payload checksums
+  std::string process{};  // process id; the host refuses another with kProcessUnknown
+  std::string token{};    // required by every host
+  std::string transport =
+      "auto";  // "auto" (shm when on the same machine, else tcp), "shm" (fails if impossible), "tcp"
+  uint64_t timeout_ns = 5'000'000'000;  // whole set-up
+  uint64_t window_bytes = 1ull << 30;   // reserved (not committed) size of a shm window
+  bool checksum = false;                // payload checksums
 };
 
 struct ServerInfo {
   std::string process{};
   std::string transport{};       // what was picked
   std::string upgrade_reason{};  // why not shm, when it was asked for or possible
-  uint64_t max_contiguous = 0; // largest whole payload, bytes
+  uint64_t max_contiguous = 0;   // largest whole payload, bytes
   uint32_t max_in_flight = 0;
   uint64_t default_timeout_ns = 0;
   int32_t host_pid = 0;
@@ -56,10 +57,10 @@ struct StreamEvent {
   Status status{};                     // kEnd
 };
 
-/// A client's connection to one process: the TCP socket (handshake, liveness, names, state, streams) and the transport its
-/// calls take. Single-threaded and non-blocking after Connect: the owner polls `fds()` and calls Poll, or uses the blocking
-/// Wait. Everything in flight ends with an error when the host goes away, at its deadline at the latest: deadlines are
-/// watched here too, whatever the peer does.
+/// A client's connection to one process: the TCP socket (handshake, liveness, names, state, streams) and the transport
+/// its calls take. Single-threaded and non-blocking after Connect: the owner polls `fds()` and calls Poll, or uses the
+/// blocking Wait. Everything in flight ends with an error when the host goes away, at its deadline at the latest:
+/// deadlines are watched here too, whatever the peer does.
 class Connection : private protocol::FrameSink {
  public:
   using ReplySink = std::function<void(const transport::Reply&)>;
@@ -69,36 +70,39 @@ class Connection : private protocol::FrameSink {
   [[nodiscard]] static Result<std::unique_ptr<Connection>> Connect(const ConnectOptions& options);
   /// The same over a stream that is connected already; `name` is what info().transport says without an upgrade and must
   /// outlive the connection.
-  [[nodiscard]] static Result<std::unique_ptr<Connection>> Over(std::unique_ptr<transport::ByteStream> stream, const char* name,
-                                                                const ConnectOptions& options);
+  [[nodiscard]] static Result<std::unique_ptr<Connection>> Over(std::unique_ptr<transport::ByteStream> stream,
+                                                                const char* name, const ConnectOptions& options);
   ~Connection() override;
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
 
   [[nodiscard]] const ServerInfo& info() const noexcept { return info_; }
 
-  /// All of these return a call id at once (never 0); the outcome comes through Poll's sink. Requests that find no room wait
-  /// in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply.
+  /// All of these return a call id at once (never 0); the outcome comes through Poll's sink. Requests that find no room
+  /// wait in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply.
   /// Nothing is written to the socket before the next Poll, so that requests made together travel together.
   /// `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout from now.
-  [[nodiscard]] Result<uint64_t> Resolve(std::string_view function, uint64_t deadline_ns);  // payload: FunctionRef's bytes
-  [[nodiscard]] Result<uint64_t> Invoke(uint32_t function, std::span<const std::byte> input, std::span<std::byte> output,
-                                        uint32_t flags, uint64_t deadline_ns);
-  /// State and admin requests (kState, kAdmin): `arguments` are encoded by client/state_request.h and copied, `data` is sent
-  /// right behind them and must stay valid until the reply; the reply's payload is decoded there too.
+  [[nodiscard]] Result<uint64_t> Resolve(std::string_view function,
+                                         uint64_t deadline_ns);  // payload: FunctionRef's bytes
+  [[nodiscard]] Result<uint64_t> Invoke(uint32_t function, std::span<const std::byte> input,
+                                        std::span<std::byte> output, uint32_t flags, uint64_t deadline_ns);
+  /// State and admin requests (kState, kAdmin): `arguments` are encoded by client/state_request.h and copied, `data` is
+  /// sent right behind them and must stay valid until the reply; the reply's payload is decoded there too.
   [[nodiscard]] Result<uint64_t> Request(protocol::FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                          std::span<const std::byte> data, uint64_t deadline_ns);
-  /// Asks for an early end; the reply still comes, by the call's deadline at the latest. A lock that still waits is withdrawn.
+  /// Asks for an early end; the reply still comes, by the call's deadline at the latest. A lock that still waits is
+  /// withdrawn.
   void Cancel(uint64_t call);
 
-  /// Streaming calls go over TCP on every transport. SendChunk copies what it takes: at most the room announced by kRoom
-  /// events (StreamEvent::room is the total that may be sent now). `last` counts only when all of `bytes` were taken.
+  /// Streaming calls go over TCP on every transport. SendChunk copies what it takes: at most the room announced by
+  /// kRoom events (StreamEvent::room is the total that may be sent now). `last` counts only when all of `bytes` were
+  /// taken.
   [[nodiscard]] Result<uint64_t> OpenStream(uint32_t function, uint32_t flags, uint64_t deadline_ns);
   [[nodiscard]] Result<size_t> SendChunk(uint64_t call, std::span<const std::byte> bytes, bool last);
   void ConsumedChunk(uint64_t call, uint64_t bytes);  // gives the host credit for more
 
-  /// Non-blocking progress; returns the number of events handed out. Sinks may call everything but Poll and WaitFor (which
-  /// do nothing then), and must not destroy the connection.
+  /// Non-blocking progress; returns the number of events handed out. Sinks may call everything but Poll and WaitFor
+  /// (which do nothing then), and must not destroy the connection.
   size_t Poll(const ReplySink& replies, const StreamSink& streams);
   /// Polls (spinning up to `spin_ns`, then sleeping) until `call` has been handed to `replies` or the deadline.
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
@@ -179,16 +183,16 @@ class Connection : private protocol::FrameSink {
     uint64_t call;
     Status status;
   };
-  std::vector<Settled> settled_{};      // outcomes known here, to be handed out by Poll
-  std::vector<uint64_t> room_news_{};   // streams with room to announce
+  std::vector<Settled> settled_{};     // outcomes known here, to be handed out by Poll
+  std::vector<uint64_t> room_news_{};  // streams with room to announce
   transport::Transport::Sink on_reply_;
 
   const ReplySink* replies_ = nullptr;  // of the Poll in progress
   const StreamSink* streams_ = nullptr;
   size_t events_ = 0;
   uint32_t polls_ = 0;
-  bool slept_ = true;         // the next Poll looks at the socket
-  bool room_made_ = false;    // a buffer was released: what waits may fit now
+  bool slept_ = true;       // the next Poll looks at the socket
+  bool room_made_ = false;  // a buffer was released: what waits may fit now
   bool closed_ = false;
 };
 

@@ -18,11 +18,16 @@ namespace {
 
 bool Answers(FrameType answer, const Call& call) noexcept {
   switch (answer) {
-    case FrameType::kReply: return call.kind == CallKind::kStream;
-    case FrameType::kResolved: return call.kind == CallKind::kResolve;
-    case FrameType::kStateReply: return call.kind == CallKind::kRequest && call.type == FrameType::kState;
-    case FrameType::kAdminReply: return call.kind == CallKind::kRequest && call.type == FrameType::kAdmin;
-    default: return false;
+    case FrameType::kReply:
+      return call.kind == CallKind::kStream;
+    case FrameType::kResolved:
+      return call.kind == CallKind::kResolve;
+    case FrameType::kStateReply:
+      return call.kind == CallKind::kRequest && call.type == FrameType::kState;
+    case FrameType::kAdminReply:
+      return call.kind == CallKind::kRequest && call.type == FrameType::kAdmin;
+    default:
+      return false;
   }
 }
 
@@ -53,8 +58,10 @@ Result<Placement> Connection::OnHeader(const Frame& frame) {
     case FrameType::kReject:
     case FrameType::kGoodbye:
     case FrameType::kPing:
-    case FrameType::kPong: return Placement::Scratch();
-    default: return Unexpected(frame);
+    case FrameType::kPong:
+      return Placement::Scratch();
+    default:
+      return Unexpected(frame);
   }
 }
 
@@ -92,8 +99,10 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       wire_->writer().Push(pong);
       return Status::Ok();
     }
-    case FrameType::kPong: return Status::Ok();
-    default: return call == nullptr ? Status::Ok() : OnAnswer(frame, *call, payload);
+    case FrameType::kPong:
+      return Status::Ok();
+    default:
+      return call == nullptr ? Status::Ok() : OnAnswer(frame, *call, payload);
   }
 }
 

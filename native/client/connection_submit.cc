@@ -38,7 +38,8 @@ Result<uint64_t> Connection::Invoke(uint32_t function, std::span<const std::byte
   if (Status open = CheckOpen(); !open.ok()) return open;
   if (input.size() > info_.max_contiguous) {
     return Status(Code::kPayloadTooLarge, "the input has " + std::to_string(input.size()) +
-                                              " bytes; this process takes at most " + std::to_string(info_.max_contiguous));
+                                              " bytes; this process takes at most " +
+                                              std::to_string(info_.max_contiguous));
   }
   Call& call = calls_.Add(CallKind::kInvoke, DeadlineOf(deadline_ns));
   call.type = FrameType::kCall;
@@ -57,10 +58,10 @@ Result<uint64_t> Connection::Request(FrameType type, uint16_t op, std::span<cons
   }
   const uint64_t most = type == FrameType::kState ? info_.max_contiguous : 0;
   if (data.size() > most || arguments.size() > protocol::kMaxControlPayload) {
-    return Status(Code::kPayloadTooLarge,
-                  "the request has " + std::to_string(data.size()) + " bytes of data and " +
-                      std::to_string(arguments.size()) + " of arguments; at most " + std::to_string(most) + " and " +
-                      std::to_string(protocol::kMaxControlPayload) + " are possible");
+    return Status(Code::kPayloadTooLarge, "the request has " + std::to_string(data.size()) + " bytes of data and " +
+                                              std::to_string(arguments.size()) + " of arguments; at most " +
+                                              std::to_string(most) + " and " +
+                                              std::to_string(protocol::kMaxControlPayload) + " are possible");
   }
   Call& call = calls_.Add(CallKind::kRequest, DeadlineOf(deadline_ns));
   call.type = type;

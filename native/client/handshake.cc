@@ -14,8 +14,8 @@ using protocol::FrameType;
 
 namespace {
 
-// Beyond this many calls the rest of a session's requests are kept for names, state and administration, so that calls which
-// wait for a state change cannot keep that change from being made.
+// Beyond this many calls the rest of a session's requests are kept for names, state and administration, so that calls
+// which wait for a state change cannot keep that change from being made.
 uint32_t CallLimit(uint32_t max_in_flight) { return max_in_flight - std::min(max_in_flight / 8, 16u); }
 
 Status InHandshake(const Status& status) {
@@ -28,7 +28,8 @@ Status InHandshake(const Status& status) {
 
 }  // namespace
 
-Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const ConnectOptions& options, uint64_t deadline_ns) {
+Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const ConnectOptions& options,
+                                    uint64_t deadline_ns) {
   if (Status named = protocol::ValidateName(options.process, "process id"); !named.ok()) return named;
   if (options.token.size() > protocol::kMaxToken) {
     return Status(Code::kArgumentInvalid, "the token has " + std::to_string(options.token.size()) + " bytes; at most " +

@@ -12,7 +12,8 @@ using protocol::StateOp;
 Result<uint64_t> SubmitState(Connection& connection, const protocol::StateRequest& request, uint64_t deadline_ns) {
   const StateOp op = request.op;
   if (op != StateOp::kKeys && op != StateOp::kUnlock) {
-    if (Status named = protocol::ValidateName(request.key, op == StateOp::kLock ? "lock name" : "state key"); !named.ok()) {
+    if (Status named = protocol::ValidateName(request.key, op == StateOp::kLock ? "lock name" : "state key");
+        !named.ok()) {
       return named;
     }
   }

@@ -39,7 +39,8 @@ Status Stream::OnChunk(const protocol::Frame& frame) {
     return Status(Code::kProtocolInvalid, "chunk " + std::to_string(frame.aux) + " of a stream where " +
                                               std::to_string(receive_sequence_) + " is next");
   }
-  if (frame.payload_bytes > receive_credit_) return Status(Code::kProtocolInvalid, "a chunk larger than the credit given");
+  if (frame.payload_bytes > receive_credit_)
+    return Status(Code::kProtocolInvalid, "a chunk larger than the credit given");
   receive_credit_ -= frame.payload_bytes;
   unconsumed_ += frame.payload_bytes;
   ++receive_sequence_;

@@ -17,7 +17,8 @@ Status Failed(const std::string& reason, int sys_errno = 0) { return Status(Code
 
 }  // namespace
 
-Result<std::unique_ptr<transport::ShmTransport>> UpgradeToShm(transport::StreamTransport& wire, const ConnectOptions& options,
+Result<std::unique_ptr<transport::ShmTransport>> UpgradeToShm(transport::StreamTransport& wire,
+                                                              const ConnectOptions& options,
                                                               const protocol::Welcome& welcome, uint64_t deadline_ns) {
   if (!(welcome.capabilities & protocol::kCapShm)) return Failed("the host offers no shared memory");
   const std::string here = MachineId();
@@ -27,7 +28,8 @@ Result<std::unique_ptr<transport::ShmTransport>> UpgradeToShm(transport::StreamT
 
   Frame frame;
   frame.type = FrameType::kUpgrade;
-  wire.writer().PushCopy(frame, Encode(protocol::UpgradeRequest{.transport = "shm", .window_bytes = options.window_bytes}));
+  wire.writer().PushCopy(frame,
+                         Encode(protocol::UpgradeRequest{.transport = "shm", .window_bytes = options.window_bytes}));
   Result<ControlFrame> answer = Exchange(wire, {FrameType::kUpgradeOffer}, deadline_ns);
   if (!answer.ok()) return answer.status().WithContext("shm upgrade");
   Result<protocol::UpgradeOffer> offer = protocol::DecodeUpgradeOffer(answer->payload);

@@ -8,9 +8,9 @@
 namespace praas::protocol {
 namespace {
 
-constexpr size_t kMagicAt = 0, kVersionAt = 4, kTypeAt = 5, kFlagsAt = 6, kCodeAt = 8, kReserved16At = 10, kHeaderCrcAt = 12,
-                 kCallAt = 16, kFunctionAt = 24, kPayloadCrcAt = 28, kPayloadBytesAt = 32, kDeadlineAt = 40, kAuxAt = 48,
-                 kReserved64At = 56;
+constexpr size_t kMagicAt = 0, kVersionAt = 4, kTypeAt = 5, kFlagsAt = 6, kCodeAt = 8, kReserved16At = 10,
+                 kHeaderCrcAt = 12, kCallAt = 16, kFunctionAt = 24, kPayloadCrcAt = 28, kPayloadBytesAt = 32,
+                 kDeadlineAt = 40, kAuxAt = 48, kReserved64At = 56;
 static_assert(kReserved64At + sizeof(uint64_t) == kHeaderBytes);
 
 bool KnownType(uint8_t type) noexcept {
@@ -19,9 +19,12 @@ bool KnownType(uint8_t type) noexcept {
 
 uint16_t AllowedFlags(FrameType type) noexcept {
   switch (type) {
-    case FrameType::kCall: return kIdempotent | kStream | kSync | kPayloadChecksum;
-    case FrameType::kData: return kLast | kPayloadChecksum;
-    default: return kPayloadChecksum;
+    case FrameType::kCall:
+      return kIdempotent | kStream | kSync | kPayloadChecksum;
+    case FrameType::kData:
+      return kLast | kPayloadChecksum;
+    default:
+      return kPayloadChecksum;
   }
 }
 
@@ -34,8 +37,10 @@ bool NamesCall(FrameType type) noexcept {
     case FrameType::kUpgradeOffer:
     case FrameType::kPing:
     case FrameType::kPong:
-    case FrameType::kGoodbye: return false;
-    default: return true;
+    case FrameType::kGoodbye:
+      return false;
+    default:
+      return true;
   }
 }
 
@@ -71,22 +76,30 @@ void EncodeHeader(const Frame& frame, std::span<std::byte, kHeaderBytes> out) no
 
 uint64_t PayloadBound(const Frame& frame, uint64_t max_payload) noexcept {
   switch (frame.type) {
-    case FrameType::kCall: return frame.flags & kStream ? 0 : max_payload;
-    case FrameType::kReply: return frame.code == 0 ? max_payload : kMaxControlPayload;
-    case FrameType::kState: return max_payload + kMaxControlPayload;
-    case FrameType::kStateReply: return frame.code == 0 ? max_payload + kMaxControlPayload : kMaxControlPayload;
-    case FrameType::kData: return kMaxChunkBytes;
+    case FrameType::kCall:
+      return frame.flags & kStream ? 0 : max_payload;
+    case FrameType::kReply:
+      return frame.code == 0 ? max_payload : kMaxControlPayload;
+    case FrameType::kState:
+      return max_payload + kMaxControlPayload;
+    case FrameType::kStateReply:
+      return frame.code == 0 ? max_payload + kMaxControlPayload : kMaxControlPayload;
+    case FrameType::kData:
+      return kMaxChunkBytes;
     case FrameType::kCancel:
     case FrameType::kCredit:
     case FrameType::kPing:
-    case FrameType::kPong: return 0;
-    default: return kMaxControlPayload;
+    case FrameType::kPong:
+      return 0;
+    default:
+      return kMaxControlPayload;
   }
 }
 
 Result<Frame> DecodeHeader(std::span<const std::byte, kHeaderBytes> bytes, uint64_t max_payload) {
   const std::byte* at = bytes.data();
-  // Magic and version come before the checksum: another version may have another header, but never another place for these.
+  // Magic and version come before the checksum: another version may have another header, but never another place for
+  // these.
   if (LoadLittle<uint32_t>(at + kMagicAt) != kMagic) return Invalid("the peer does not speak the praas protocol");
   const uint8_t version = LoadLittle<uint8_t>(at + kVersionAt);
   if (version != kVersion) {
@@ -123,7 +136,8 @@ Result<Frame> DecodeHeader(std::span<const std::byte, kHeaderBytes> bytes, uint6
     return Invalid("payload of " + std::to_string(frame.payload_bytes) + " bytes on type " + std::to_string(type) +
                    ", the limit is " + std::to_string(bound));
   }
-  if (frame.type == FrameType::kData && frame.payload_bytes == 0 && !(frame.flags & kLast)) return Invalid("empty chunk");
+  if (frame.type == FrameType::kData && frame.payload_bytes == 0 && !(frame.flags & kLast))
+    return Invalid("empty chunk");
   return frame;
 }
 

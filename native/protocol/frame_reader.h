@@ -18,7 +18,8 @@ inline constexpr size_t kDirectBytes = 4096;
 /// Where a payload shall go.
 struct Placement {
   enum class Kind {
-    kInto,     // `into`, at least payload_bytes of it, which stays valid until OnFrame or OnCorrupt, or until the reader goes
+    kInto,  // `into`, at least payload_bytes of it, which stays valid until OnFrame or OnCorrupt, or until the reader
+            // goes
     kScratch,  // the reader's own memory; valid inside OnFrame
     kDiscard,  // nowhere: the payload is skipped, OnFrame is not called
     kNotNow,   // no memory at the moment: reading stops, and the same frame is offered again by the next Read
@@ -32,8 +33,8 @@ struct Placement {
   [[nodiscard]] static Placement NotNow() noexcept { return {Kind::kNotNow, {}}; }
 };
 
-/// What a connection does with the frames that arrive. A failed Status from any method breaks the connection: Read returns
-/// it. Methods must not destroy the reader or call Read.
+/// What a connection does with the frames that arrive. A failed Status from any method breaks the connection: Read
+/// returns it. Methods must not destroy the reader or call Read.
 class FrameSink {
  public:
   virtual ~FrameSink() = default;
@@ -45,10 +46,10 @@ class FrameSink {
   [[nodiscard]] virtual Status OnCorrupt(const Frame& frame) = 0;
 };
 
-/// Cuts a byte stream into frames. Small reads are batched through a staging buffer of 64 KiB; payloads of kDirectBytes or
-/// more are read straight into their final memory, except for their first bytes that came along in the staging buffer. How
-/// much a read may take ahead adapts: it grows while reads come back full of small frames and drops when a large payload
-/// shows up, so that neither many small frames cost a system call each nor large payloads a copy.
+/// Cuts a byte stream into frames. Small reads are batched through a staging buffer of 64 KiB; payloads of kDirectBytes
+/// or more are read straight into their final memory, except for their first bytes that came along in the staging
+/// buffer. How much a read may take ahead adapts: it grows while reads come back full of small frames and drops when a
+/// large payload shows up, so that neither many small frames cost a system call each nor large payloads a copy.
 class FrameReader {
  public:
   explicit FrameReader(uint64_t max_payload) noexcept : max_payload_(max_payload) {}
@@ -61,8 +62,8 @@ class FrameReader {
     kMore,     // `budget` is used up; call Read again without waiting
   };
 
-  /// Reads at most about `budget` bytes. An error is final: the stream's (kConnectionLost, saying whether it ended within a
-  /// frame), a malformed header's, or the sink's.
+  /// Reads at most about `budget` bytes. An error is final: the stream's (kConnectionLost, saying whether it ended
+  /// within a frame), a malformed header's, or the sink's.
   [[nodiscard]] Result<State> Read(transport::ByteStream& stream, FrameSink& sink, size_t budget = kDefaultBudget);
 
   void set_max_payload(uint64_t bytes) noexcept { max_payload_ = bytes; }
@@ -94,14 +95,14 @@ class FrameReader {
 
   uint64_t max_payload_;
   std::unique_ptr<std::byte[]> staging_;
-  size_t begin_ = 0, end_ = 0;          // unread part of staging
-  size_t read_ahead_ = kSmallestRead;   // bytes a staging read may take
+  size_t begin_ = 0, end_ = 0;         // unread part of staging
+  size_t read_ahead_ = kSmallestRead;  // bytes a staging read may take
 
-  std::optional<Frame> frame_;          // header read, payload not complete
-  bool placed_ = false;                 // the sink has said where the payload goes
+  std::optional<Frame> frame_;  // header read, payload not complete
+  bool placed_ = false;         // the sink has said where the payload goes
   Placement::Kind kind_ = Placement::Kind::kScratch;
-  std::span<std::byte> target_;         // kInto, or `scratch_`; empty for payloads used within staging
-  uint64_t received_ = 0;               // of the payload
+  std::span<std::byte> target_;  // kInto, or `scratch_`; empty for payloads used within staging
+  uint64_t received_ = 0;        // of the payload
   std::unique_ptr<std::byte[]> scratch_;
   size_t scratch_bytes_ = 0;
 

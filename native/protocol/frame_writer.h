@@ -16,13 +16,13 @@
 
 namespace praas::protocol {
 
-/// Queue of frames on their way out. Headers and payloads below kDirectBytes are packed together, larger payloads are sent
-/// from where they lie; one writev carries many frames. Unbounded: the owner looks at `queued_bytes()` before it accepts
-/// more work.
+/// Queue of frames on their way out. Headers and payloads below kDirectBytes are packed together, larger payloads are
+/// sent from where they lie; one writev carries many frames. Unbounded: the owner looks at `queued_bytes()` before it
+/// accepts more work.
 class FrameWriter {
  public:
-  /// Called once, when the payload's memory is no longer needed: sent (kOk), copied (kOk, within Push), or the reason it
-  /// never will be.
+  /// Called once, when the payload's memory is no longer needed: sent (kOk), copied (kOk, within Push), or the reason
+  /// it never will be.
   using Done = std::function<void(const Status&)>;
 
   FrameWriter() = default;
@@ -32,18 +32,19 @@ class FrameWriter {
   /// Payload checksums on every frame from now on.
   void set_checksum(bool on) noexcept { checksum_ = on; }
 
-  /// Appends a frame; its payload_bytes, payload_crc and the checksum flag are set here. `prefix` is copied and precedes
-  /// `payload`; `payload` must stay unchanged until `done`.
-  void Push(Frame frame, std::span<const std::byte> payload = {}, Done done = {}, std::span<const std::byte> prefix = {});
+  /// Appends a frame; its payload_bytes, payload_crc and the checksum flag are set here. `prefix` is copied and
+  /// precedes `payload`; `payload` must stay unchanged until `done`.
+  void Push(Frame frame, std::span<const std::byte> payload = {}, Done done = {},
+            std::span<const std::byte> prefix = {});
   /// The same with a copy of the payload, whatever its size.
   void PushCopy(const Frame& frame, std::span<const std::byte> payload) { Push(frame, {}, {}, payload); }
 
   /// Writes until the queue is empty (true) or the stream would block (false). After an error the owner calls Abort.
   [[nodiscard]] Result<bool> Flush(transport::ByteStream& stream);
 
-  /// The payload given for frame `type` of `call` is going away: takes the frame back when none of it has been sent, else
-  /// copies what is left. Its `done` is not called. True when the peer will never see the frame. Payloads below kDirectBytes
-  /// have been copied when they were pushed: their frames stay.
+  /// The payload given for frame `type` of `call` is going away: takes the frame back when none of it has been sent,
+  /// else copies what is left. Its `done` is not called. True when the peer will never see the frame. Payloads below
+  /// kDirectBytes have been copied when they were pushed: their frames stay.
   bool Withdraw(FrameType type, uint64_t call);
   /// Likewise, but the frame shall still be sent: copies what is left of its payload. Its `done` is not called.
   void Detach(FrameType type, uint64_t call);
@@ -55,7 +56,9 @@ class FrameWriter {
   [[nodiscard]] uint64_t queued_bytes() const noexcept { return queued_bytes_; }
   [[nodiscard]] uint64_t staged_bytes() const noexcept { return staged_bytes_; }  // payload copied next to its header
   [[nodiscard]] uint64_t direct_bytes() const noexcept { return direct_bytes_; }  // payload sent from its own memory
-  [[nodiscard]] uint64_t copied_bytes() const noexcept { return copied_bytes_; }  // payload of kDirectBytes or more copied
+  [[nodiscard]] uint64_t copied_bytes() const noexcept {
+    return copied_bytes_;
+  }  // payload of kDirectBytes or more copied
   [[nodiscard]] uint64_t frames() const noexcept { return frames_; }
   [[nodiscard]] uint64_t writes() const noexcept { return writes_; }
 
@@ -66,8 +69,8 @@ class FrameWriter {
     std::span<const std::byte> payload;
     std::vector<std::byte> payload_copy;  // when the memory went away midway
     Done done;
-    size_t sent = 0;            // of packed + payload
-    size_t last_frame_at = 0;   // where in `packed` the frame of `payload` begins
+    size_t sent = 0;           // of packed + payload
+    size_t last_frame_at = 0;  // where in `packed` the frame of `payload` begins
     FrameType type{};
     uint64_t call = 0;
     [[nodiscard]] size_t size() const noexcept { return packed.size() + payload.size(); }

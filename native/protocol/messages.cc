@@ -14,8 +14,15 @@ enum : uint16_t { kRole = 1, kProcess = 2, kToken = 3, kCapabilities = 4, kPid =
 }
 namespace welcome {
 enum : uint16_t {
-  kSession = 1, kProcess = 2, kCapabilities = 3, kMaxContiguous = 4, kMaxInFlight = 5, kDefaultTimeout = 6, kPid = 7,
-  kMachine = 8, kStreamCredit = 9,
+  kSession = 1,
+  kProcess = 2,
+  kCapabilities = 3,
+  kMaxContiguous = 4,
+  kMaxInFlight = 5,
+  kDefaultTimeout = 6,
+  kPid = 7,
+  kMachine = 8,
+  kStreamCredit = 9,
 };
 }
 namespace reject {
@@ -184,7 +191,8 @@ Status DecodeError(const Frame& frame, std::span<const std::byte> payload) {
   if (frame.code == 0) return Status::Ok();
   std::string message(reinterpret_cast<const char*>(payload.data()), payload.size());
   if (!IsUtf8(message)) {
-    std::replace_if(message.begin(), message.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; }, '?');
+    std::replace_if(
+        message.begin(), message.end(), [](char c) { return static_cast<unsigned char>(c) >= 0x80; }, '?');
   }
   constexpr uint64_t kMaxErrno = 4095;
   return Status(static_cast<Code>(frame.code), std::move(message), static_cast<int>(std::min(frame.aux, kMaxErrno)));

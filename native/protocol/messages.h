@@ -12,13 +12,13 @@
 #include "base/result.h"
 #include "protocol/frame.h"
 
-/// Payloads of handshake, upgrade and errors. Encoders take values the caller has made sure of; decoders check every field and
-/// give kProtocolInvalid, or kNameInvalid / kTokenInvalid where the caller can answer more precisely.
+/// Payloads of handshake, upgrade and errors. Encoders take values the caller has made sure of; decoders check every
+/// field and give kProtocolInvalid, or kNameInvalid / kTokenInvalid where the caller can answer more precisely.
 namespace praas::protocol {
 
-inline constexpr size_t kMaxHelloBytes = 8 * 1024;     // what a host reads from somebody who has not shown a token yet
+inline constexpr size_t kMaxHelloBytes = 8 * 1024;  // what a host reads from somebody who has not shown a token yet
 inline constexpr size_t kMaxMachineId = 255;
-inline constexpr size_t kMaxSocketPath = 107;          // sun_path without its NUL
+inline constexpr size_t kMaxSocketPath = 107;  // sun_path without its NUL
 inline constexpr size_t kUpgradeNonceBytes = 32;
 inline constexpr size_t kMaxErrorMessage = 64 * 1024;
 inline constexpr uint64_t kInitialStreamCredit = 1u << 20;
@@ -42,7 +42,7 @@ struct Welcome {
   uint32_t max_in_flight = 0;
   uint64_t default_timeout_ns = 0;
   int32_t host_pid = 0;
-  std::string machine_id{};  // base/machine_id.h; equal on both sides: a shm upgrade may work
+  std::string machine_id{};                       // base/machine_id.h; equal on both sides: a shm upgrade may work
   uint64_t stream_credit = kInitialStreamCredit;  // each direction of each stream begins with this
 };
 [[nodiscard]] std::vector<std::byte> Encode(const Welcome& welcome);
@@ -72,8 +72,8 @@ struct UpgradeOffer {
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeOffer& offer);
 [[nodiscard]] Result<UpgradeOffer> DecodeUpgradeOffer(std::span<const std::byte> payload);
 
-/// Makes `frame` an error reply: sets code and aux (errno) and returns the payload, the message cut to kMaxErrorMessage at a
-/// character boundary. The payload views `status`.
+/// Makes `frame` an error reply: sets code and aux (errno) and returns the payload, the message cut to kMaxErrorMessage
+/// at a character boundary. The payload views `status`.
 [[nodiscard]] std::span<const std::byte> SetError(Frame& frame, const Status& status) noexcept;
 /// The reverse; kOk when the frame is no error. Bytes that are not UTF-8 are replaced by '?'.
 [[nodiscard]] Status DecodeError(const Frame& frame, std::span<const std::byte> payload);

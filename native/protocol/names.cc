@@ -40,7 +40,8 @@ Status ValidateName(std::string_view name, std::string_view what) {
     return Status(Code::kNameInvalid, std::string(what) + " has " + std::to_string(name.size()) + " bytes; at most " +
                                           std::to_string(kMaxName) + " are possible");
   }
-  if (name.find('\0') != std::string_view::npos) return Status(Code::kNameInvalid, std::string(what) + " contains a NUL byte");
+  if (name.find('\0') != std::string_view::npos)
+    return Status(Code::kNameInvalid, std::string(what) + " contains a NUL byte");
   if (!IsUtf8(name)) return Status(Code::kNameInvalid, std::string(what) + " is not valid UTF-8");
   return Status::Ok();
 }

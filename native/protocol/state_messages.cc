@@ -8,7 +8,16 @@ namespace {
 
 namespace request {
 enum : uint16_t {
-  kKey = 1, kVersion = 2, kOffset = 3, kLength = 4, kPrefix = 5, kAfter = 6, kLimit = 7, kMode = 8, kLock = 9, kData = 10,
+  kKey = 1,
+  kVersion = 2,
+  kOffset = 3,
+  kLength = 4,
+  kPrefix = 5,
+  kAfter = 6,
+  kLimit = 7,
+  kMode = 8,
+  kLock = 9,
+  kData = 10,
 };
 }
 namespace reply {
@@ -113,7 +122,8 @@ Result<StateRequest> DecodeStateRequest(uint16_t op, std::span<const std::byte> 
     result.after = fields.Text(request::kAfter, "after", 0, kMaxName);
     result.limit = fields.Integer<uint32_t>(request::kLimit, "limit");
   }
-  if (result.op == StateOp::kLock) result.mode = static_cast<LockMode>(fields.Integer<uint32_t>(request::kMode, "mode", 1, 2));
+  if (result.op == StateOp::kLock)
+    result.mode = static_cast<LockMode>(fields.Integer<uint32_t>(request::kMode, "mode", 1, 2));
   if (result.op == StateOp::kUnlock) result.lock = fields.Integer<uint64_t>(request::kLock, "lock");
   if (TakesData(result.op)) result.data = fields.Bytes(request::kData, "data", kMaxPayload);
   if (!fields.status().ok()) return fields.status();
@@ -123,8 +133,8 @@ Result<StateRequest> DecodeStateRequest(uint16_t op, std::span<const std::byte> 
     }
   }
   if (result.op == StateOp::kKeys && (result.limit == 0 || result.limit > kMaxKeysPerReply)) {
-    return Status(Code::kArgumentInvalid, "limit is " + std::to_string(result.limit) + "; it must be 1 to " +
-                                              std::to_string(kMaxKeysPerReply));
+    return Status(Code::kArgumentInvalid,
+                  "limit is " + std::to_string(result.limit) + "; it must be 1 to " + std::to_string(kMaxKeysPerReply));
   }
   return result;
 }
@@ -133,13 +143,22 @@ std::vector<std::byte> EncodeHead(StateOp op, const StateReply& value) {
   FieldWriter fields;
   switch (op) {
     case StateOp::kSet:
-    case StateOp::kAppend: fields.Integer<uint64_t>(reply::kVersion, value.version); break;
-    case StateOp::kDelete: fields.Integer<uint8_t>(reply::kExisted, value.existed ? 1 : 0); break;
-    case StateOp::kLock: fields.Integer<uint64_t>(reply::kLock, value.lock); break;
+    case StateOp::kAppend:
+      fields.Integer<uint64_t>(reply::kVersion, value.version);
+      break;
+    case StateOp::kDelete:
+      fields.Integer<uint8_t>(reply::kExisted, value.existed ? 1 : 0);
+      break;
+    case StateOp::kLock:
+      fields.Integer<uint64_t>(reply::kLock, value.lock);
+      break;
     case StateOp::kGet:
     case StateOp::kStat:
-    case StateOp::kKeys: fields.Bytes(reply::kInfos, PackInfos(value.infos)); break;
-    case StateOp::kUnlock: break;
+    case StateOp::kKeys:
+      fields.Bytes(reply::kInfos, PackInfos(value.infos));
+      break;
+    case StateOp::kUnlock:
+      break;
   }
   if (op == StateOp::kGet) fields.HeaderOnly(reply::kData, static_cast<uint32_t>(value.data.size()));
   return fields.Take();
@@ -150,13 +169,24 @@ Result<StateReply> DecodeStateReply(StateOp op, std::span<const std::byte> paylo
   StateReply result;
   switch (op) {
     case StateOp::kSet:
-    case StateOp::kAppend: result.version = fields.Integer<uint64_t>(reply::kVersion, "version"); break;
-    case StateOp::kDelete: result.existed = fields.Integer<uint8_t>(reply::kExisted, "existed", 0, 1) == 1; break;
-    case StateOp::kLock: result.lock = fields.Integer<uint64_t>(reply::kLock, "lock"); break;
+    case StateOp::kAppend:
+      result.version = fields.Integer<uint64_t>(reply::kVersion, "version");
+      break;
+    case StateOp::kDelete:
+      result.existed = fields.Integer<uint8_t>(reply::kExisted, "existed", 0, 1) == 1;
+      break;
+    case StateOp::kLock:
+      result.lock = fields.Integer<uint64_t>(reply::kLock, "lock");
+      break;
     case StateOp::kGet:
-    case StateOp::kStat: result.infos = UnpackInfos(fields, 1, 1); break;
-    case StateOp::kKeys: result.infos = UnpackInfos(fields, 0, kMaxKeysPerReply); break;
-    case StateOp::kUnlock: break;
+    case StateOp::kStat:
+      result.infos = UnpackInfos(fields, 1, 1);
+      break;
+    case StateOp::kKeys:
+      result.infos = UnpackInfos(fields, 0, kMaxKeysPerReply);
+      break;
+    case StateOp::kUnlock:
+      break;
   }
   if (op == StateOp::kGet) result.data = fields.Bytes(reply::kData, "data", kMaxPayload);
   if (!fields.status().ok()) return fields.status();

@@ -48,7 +48,7 @@ struct StateRequest {
 /// state::KeyInfo as it travels.
 struct KeyInfo {
   std::string key{};
-  uint32_t kind = 0;          // state::KeyKind
+  uint32_t kind = 0;  // state::KeyKind
   uint32_t element_type = 0;
   uint64_t bytes = 0;
   uint64_t version = 0;

@@ -11,8 +11,8 @@
 #include "base/result.h"
 #include "protocol/little_endian.h"
 
-/// Messages inside frames are sequences of fields {tag u16, length u32, bytes}. Tags a reader does not know are skipped, so
-/// that fields can be added; known ones may come once and in any order.
+/// Messages inside frames are sequences of fields {tag u16, length u32, bytes}. Tags a reader does not know are
+/// skipped, so that fields can be added; known ones may come once and in any order.
 namespace praas::protocol {
 
 inline constexpr size_t kFieldHeaderBytes = sizeof(uint16_t) + sizeof(uint32_t);
@@ -36,9 +36,9 @@ class FieldWriter {
   std::vector<std::byte> bytes_;
 };
 
-/// Splits a message into fields. Every getter checks presence, size and content; the first failure is kept in `status()`
-/// (kProtocolInvalid) and later getters return empty values, so that a decoder reads all fields and checks once.
-/// Keeps views of `bytes`.
+/// Splits a message into fields. Every getter checks presence, size and content; the first failure is kept in
+/// `status()` (kProtocolInvalid) and later getters return empty values, so that a decoder reads all fields and checks
+/// once. Keeps views of `bytes`.
 class FieldReader {
  public:
   /// `message` names the message in errors.

@@ -21,11 +21,12 @@ constexpr size_t kMaxOnTheWay = 256 * 1024;  // bytes one direction delays befor
 
 struct FaultField {
   const char* name;
-  uint32_t LoopbackFaults::* value;
+  uint32_t LoopbackFaults::*value;
 };
 constexpr FaultField kFaultFields[] = {
-    {"split", &LoopbackFaults::split},         {"stall", &LoopbackFaults::stall},     {"max_delay", &LoopbackFaults::max_delay},
-    {"lose_byte", &LoopbackFaults::lose_byte}, {"corrupt", &LoopbackFaults::corrupt},
+    {"split", &LoopbackFaults::split},         {"stall", &LoopbackFaults::stall},
+    {"max_delay", &LoopbackFaults::max_delay}, {"lose_byte", &LoopbackFaults::lose_byte},
+    {"corrupt", &LoopbackFaults::corrupt},
 };
 
 bool ParseNumber(std::string_view text, uint64_t& number) {
@@ -40,7 +41,8 @@ Status Cutoff() { return Status(Code::kConnectionLost, "the loopback connection 
 std::string LoopbackFaults::ToText() const {
   std::string text = "seed=" + std::to_string(seed);
   for (const FaultField& field : kFaultFields) {
-    if (this->*field.value != 0) text.append(" ").append(field.name).append("=").append(std::to_string(this->*field.value));
+    if (this->*field.value != 0)
+      text.append(" ").append(field.name).append("=").append(std::to_string(this->*field.value));
   }
   if (cut_after != 0) text += " cut_after=" + std::to_string(cut_after);
   return text;
@@ -65,8 +67,8 @@ Result<LoopbackFaults> LoopbackFaults::Parse(const std::string& text) {
     } else if (name == "cut_after") {
       faults.cut_after = number;
     } else {
-      const auto field =
-          std::find_if(std::begin(kFaultFields), std::end(kFaultFields), [&](const FaultField& each) { return name == each.name; });
+      const auto field = std::find_if(std::begin(kFaultFields), std::end(kFaultFields),
+                                      [&](const FaultField& each) { return name == each.name; });
       if (field == std::end(kFaultFields) || number > kMillion) {
         return Status(Code::kArgumentInvalid, "loopback faults: \"" + std::string(word) + "\" is unknown or too large");
       }
@@ -255,7 +257,8 @@ class LoopbackPair::End : public ByteStream {
 
 Result<LoopbackPair> LoopbackPair::Create(const LoopbackFaults& faults) {
   int sockets[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets) != 0) return Status::System("socketpair");
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, sockets) != 0)
+    return Status::System("socketpair");
   LoopbackPair pair;
   pair.link_ = std::make_shared<Link>(faults, UniqueFd(sockets[0]), UniqueFd(sockets[1]));
   pair.client_ = std::make_unique<End>(pair.link_, 0);

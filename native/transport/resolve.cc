@@ -52,8 +52,8 @@ struct Pending {
 std::string ToText(const Address& address) {
   char host[NI_MAXHOST];
   char port[NI_MAXSERV];
-  if (::getnameinfo(reinterpret_cast<const sockaddr*>(&address.storage), address.bytes, host, sizeof host, port, sizeof port,
-                    NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
+  if (::getnameinfo(reinterpret_cast<const sockaddr*>(&address.storage), address.bytes, host, sizeof host, port,
+                    sizeof port, NI_NUMERICHOST | NI_NUMERICSERV) != 0) {
     return "unknown address";
   }
   if (address.storage.ss_family == AF_INET6) return '[' + std::string(host) + "]:" + port;

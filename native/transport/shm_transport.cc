@@ -67,13 +67,14 @@ Result<bool> ShmTransport::Submit(const Request& request) {
   }
   ++unanswered_;
   ++counters_.calls;
-  window_->Submit(index, {.function = request.function,
-                          .flags = WindowFlags(request.flags),
-                          .deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_),
-                          .input_offset = call.input_offset,
-                          .input_bytes = call.input_bytes,
-                          .output_offset = call.output_offset,
-                          .output_capacity = call.output_capacity});
+  window_->Submit(index,
+                  {.function = request.function,
+                   .flags = WindowFlags(request.flags),
+                   .deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_),
+                   .input_offset = call.input_offset,
+                   .input_bytes = call.input_bytes,
+                   .output_offset = call.output_offset,
+                   .output_capacity = call.output_capacity});
   return true;
 }
 
@@ -131,8 +132,9 @@ Status ShmTransport::PlaceOutput(uint32_t index, std::span<std::byte> output) {
 Result<uint64_t> ShmTransport::PinBlockOf(uint64_t offset, uint64_t bytes) {
   const std::optional<uint64_t> block = window_->allocator().Find(offset, bytes);
   if (!block.has_value()) {
-    return Status(Code::kArgumentInvalid, "the memory lies in the connection's window but in no buffer allocated there "
-                                          "(was it released?)");
+    return Status(Code::kArgumentInvalid,
+                  "the memory lies in the connection's window but in no buffer allocated there "
+                  "(was it released?)");
   }
   window_->allocator().Pin(*block);
   return *block;
@@ -192,7 +194,8 @@ size_t ShmTransport::Deliver(const ClientWindow::Completion& completion, const S
   Call& call = calls_[index];
   if (closed_ || !call.in_use) return 0;
   if (completion.need_room) {
-    if (call.abandoned || call.answered) return 0;  // by a sink, after the batch was collected: the result was given up then
+    if (call.abandoned || call.answered)
+      return 0;  // by a sink, after the batch was collected: the result was given up then
     result_sizes_.Note(call.function, completion.result_bytes);
     call.room_wanted = std::max<uint64_t>(completion.result_bytes, 1);
     ++rooms_wanted_;
@@ -225,14 +228,16 @@ size_t ShmTransport::DeliverResult(Call& call, const ClientWindow::Completion& c
   return Answer(call, Status::Ok(), payload, sink);
 }
 
-/// The server is trusted to answer, but nothing it says is used as an address before it was compared with what was offered.
+/// The server is trusted to answer, but nothing it says is used as an address before it was compared with what was
+/// offered.
 Status ShmTransport::CheckResult(const Call& call, const ClientWindow::Completion& completion) const {
   const uint64_t slots = window::SlotInputOffset(completion.call);
   auto lies_in = [&](uint64_t offset, uint64_t bytes) {
     return window::InRange(completion.result_offset, completion.result_bytes, offset, offset + bytes);
   };
   const bool inside = completion.result_bytes == 0 || lies_in(call.output_offset, call.output_capacity) ||
-                      lies_in(call.input_offset, call.input_bytes) || lies_in(slots, kSlotInputBytes + kSlotOutputBytes);
+                      lies_in(call.input_offset, call.input_bytes) ||
+                      lies_in(slots, kSlotInputBytes + kSlotOutputBytes);
   if (!inside || completion.status > UINT16_MAX) {
     return {Code::kProtocolInvalid, "the server answered with a result outside the memory it was offered"};
   }
@@ -261,7 +266,8 @@ Status ShmTransport::GiveRoom(uint32_t index) {
     window_->GiveUp(index);
     return block.status().WithContext("no room for a result of " + std::to_string(bytes) + " bytes");
   }
-  // The room offered first holds nothing of interest; the caller's own output stays pinned, as the server may know it still.
+  // The room offered first holds nothing of interest; the caller's own output stays pinned, as the server may know it
+  // still.
   if (call.own_output != kNoBlock) window_->allocator().Release(call.own_output);
   call.own_output = call.output_offset = block.value();
   call.output_capacity = bytes;
@@ -309,7 +315,8 @@ bool ShmTransport::PrepareToSleep() {
   if (closed_ || !failure_.ok()) return unanswered_ == 0;
   for (uint32_t index = 0; index < window::kCalls && rooms_wanted_ > 0; ++index) {
     // Buffers released since the last Poll may be the room that a result waits for. Poll gives it.
-    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->allocator().Fits(calls_[index].room_wanted)) return false;
+    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->allocator().Fits(calls_[index].room_wanted))
+      return false;
   }
   if (window_->open_calls() == 0 && window_->committed_bytes() > window_->allocator().used_bytes() + kKeepBytes) {
     if (const uint64_t now = NowNs(); now - trimmed_ns_ >= kTrimIntervalNs) {

@@ -16,9 +16,9 @@ namespace praas::transport {
 
 /// Calls through a window shared with the host and its workers on the same machine.
 ///
-/// Payloads in memory from Allocate are used in place. Other inputs are copied once: up to 4 KiB into the call's slot, larger
-/// ones into a block. Results without an output of their own go to the call's slot or to a block as large as the function's
-/// recent results; a larger one waits on the server until it has been given room.
+/// Payloads in memory from Allocate are used in place. Other inputs are copied once: up to 4 KiB into the call's slot,
+/// larger ones into a block. Results without an output of their own go to the call's slot or to a block as large as the
+/// function's recent results; a larger one waits on the server until it has been given room.
 class ShmTransport final : public Transport {
  public:
   /// `default_timeout_ns` is for requests without a deadline.
@@ -36,24 +36,24 @@ class ShmTransport final : public Transport {
   [[nodiscard]] bool PrepareToSleep() override;
   [[nodiscard]] Result<Buffer> Allocate(uint64_t bytes) override;
   void Release(const Buffer& buffer) override;
-  /// Calls in flight are answered with kConnectionClosed by the next Poll. The window is unmapped: buffers and payloads are
-  /// gone when this returns, inside a sink when Poll returns.
+  /// Calls in flight are answered with kConnectionClosed by the next Poll. The window is unmapped: buffers and payloads
+  /// are gone when this returns, inside a sink when Poll returns.
   void Close() noexcept override;
   [[nodiscard]] bool closed() const noexcept override { return closed_; }
 
-  /// The connection saw its peer die: the next Poll hands out what was answered before and then fails every other call with
-  /// `status`. Submit fails with it from now on. Memory stays mapped until Close.
+  /// The connection saw its peer die: the next Poll hands out what was answered before and then fails every other call
+  /// with `status`. Submit fails with it from now on. Memory stays mapped until Close.
   void Fail(Status status);
   /// Gives all free memory of the window back to the system; for a connection that has been idle.
   void Trim();
 
   struct Counters {
-    uint64_t calls = 0;             // submitted
-    uint64_t replies = 0;           // handed to the sink
-    uint64_t in_place_inputs = 0;   // used where the caller had them
-    uint64_t staged_bytes = 0;      // input bytes copied into call slots
-    uint64_t copied_bytes = 0;      // input bytes copied into blocks, result bytes copied into memory outside the window
-    uint64_t rooms_given = 0;       // results that had to wait for room
+    uint64_t calls = 0;            // submitted
+    uint64_t replies = 0;          // handed to the sink
+    uint64_t in_place_inputs = 0;  // used where the caller had them
+    uint64_t staged_bytes = 0;     // input bytes copied into call slots
+    uint64_t copied_bytes = 0;     // input bytes copied into blocks, result bytes copied into memory outside the window
+    uint64_t rooms_given = 0;      // results that had to wait for room
     uint64_t abandoned = 0;
     window::ClientWindow::Counters window;
   };

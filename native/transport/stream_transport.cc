@@ -17,15 +17,17 @@ namespace {
 
 Status ClosedStatus() { return Status(Code::kConnectionClosed, "the connection is closed"); }
 
-/// An orderly or reset end of the stream means that the process at the other end is gone; a timeout or a network error only
-/// that it cannot be reached.
+/// An orderly or reset end of the stream means that the process at the other end is gone; a timeout or a network error
+/// only that it cannot be reached.
 Status PeerGone(const Status& cause) {
   if (cause.code() != Code::kConnectionLost) return cause;
   switch (cause.sys_errno()) {
     case 0:
     case ECONNRESET:
-    case EPIPE: return Status(Code::kHostLost, "the process host is gone: " + cause.message(), cause.sys_errno());
-    default: return cause;
+    case EPIPE:
+      return Status(Code::kHostLost, "the process host is gone: " + cause.message(), cause.sys_errno());
+    default:
+      return cause;
   }
 }
 
@@ -53,7 +55,8 @@ Result<bool> StreamTransport::Submit(const Request& request) {
   if (!lost_.ok()) return lost_;
   if (request.input.size() > options_.max_payload) {
     return Status(Code::kPayloadTooLarge, "the input has " + std::to_string(request.input.size()) +
-                                              " bytes; this process takes at most " + std::to_string(options_.max_payload));
+                                              " bytes; this process takes at most " +
+                                              std::to_string(options_.max_payload));
   }
   if (calls_.size() >= options_.max_in_flight) return false;
   if (!calls_.try_emplace(request.call, Call{request.output, false}).second) {

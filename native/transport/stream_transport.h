@@ -15,9 +15,9 @@ namespace praas::transport {
 
 /// Calls as frames on a ByteStream: the `tcp` and `loopback` transports.
 ///
-/// The stream carries more than calls: the connection pushes its own frames through `writer()` and gets every frame that is
-/// not the reply to a Submit through the sink given to SetOther. Nothing is written before the next Poll, so that everything
-/// submitted until then shares a system call.
+/// The stream carries more than calls: the connection pushes its own frames through `writer()` and gets every frame
+/// that is not the reply to a Submit through the sink given to SetOther. Nothing is written before the next Poll, so
+/// that everything submitted until then shares a system call.
 class StreamTransport final : public Transport, private protocol::FrameSink {
  public:
   struct Options {

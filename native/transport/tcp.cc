@@ -43,7 +43,8 @@ Status Tune(int socket) {
 }
 
 Status Lost(const char* what, int sys_errno) {
-  return Status(Code::kConnectionLost, std::string(what) + ": " + std::generic_category().message(sys_errno), sys_errno);
+  return Status(Code::kConnectionLost, std::string(what) + ": " + std::generic_category().message(sys_errno),
+                sys_errno);
 }
 
 Status Closed() { return Status(Code::kConnectionClosed, "the connection is closed"); }
@@ -82,8 +83,10 @@ bool IsPassing(int error) {
     case EHOSTDOWN:
     case ENONET:
     case EHOSTUNREACH:
-    case ENETUNREACH: return true;
-    default: return false;
+    case ENETUNREACH:
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -103,7 +106,8 @@ Result<size_t> TcpStream::Read(std::span<std::byte> into) {
   while (true) {
     const ssize_t got = ::recv(socket_.get(), into.data(), into.size(), 0);
     if (got > 0) return static_cast<size_t>(got);
-    if (got == 0) return into.empty() ? Result<size_t>(size_t{0}) : Status(Code::kConnectionLost, "the peer closed the connection");
+    if (got == 0)
+      return into.empty() ? Result<size_t>(size_t{0}) : Status(Code::kConnectionLost, "the peer closed the connection");
     if (errno == EAGAIN || errno == EWOULDBLOCK) return size_t{0};
     if (errno != EINTR) return Lost("recv", errno);
   }
@@ -125,7 +129,8 @@ Result<size_t> TcpStream::Write(std::span<const iovec> parts) {
 std::string TcpStream::PeerName() const {
   Address address;
   address.bytes = sizeof address.storage;
-  if (::getpeername(socket_.get(), reinterpret_cast<sockaddr*>(&address.storage), &address.bytes) != 0) return "unknown address";
+  if (::getpeername(socket_.get(), reinterpret_cast<sockaddr*>(&address.storage), &address.bytes) != 0)
+    return "unknown address";
   return ToText(address);
 }
 
@@ -171,9 +176,11 @@ Result<TcpListener> TcpListener::Listen(const std::string& host, uint16_t port) 
       last = Status::System("socket");
       continue;
     }
-    if (Status status = SetOption(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !status.ok()) return status;
+    if (Status status = SetOption(socket.get(), SOL_SOCKET, SO_REUSEADDR, 1, "SO_REUSEADDR"); !status.ok())
+      return status;
     if (address.storage.ss_family == AF_INET6 && host.empty()) {
-      if (Status status = SetOption(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0, "IPV6_V6ONLY"); !status.ok()) return status;
+      if (Status status = SetOption(socket.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0, "IPV6_V6ONLY"); !status.ok())
+        return status;
     }
     if (::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address.storage), address.bytes) != 0) {
       last = Status::System("bind " + ToText(address));
@@ -185,7 +192,8 @@ Result<TcpListener> TcpListener::Listen(const std::string& host, uint16_t port) 
     }
     sockaddr_storage bound{};
     socklen_t size = sizeof bound;
-    if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0) return Status::System("getsockname");
+    if (::getsockname(socket.get(), reinterpret_cast<sockaddr*>(&bound), &size) != 0)
+      return Status::System("getsockname");
     const uint16_t network_port = bound.ss_family == AF_INET6 ? reinterpret_cast<const sockaddr_in6&>(bound).sin6_port
                                                               : reinterpret_cast<const sockaddr_in&>(bound).sin_port;
     return TcpListener(std::move(socket), OpenReserve(), ntohs(network_port));

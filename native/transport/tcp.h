@@ -11,8 +11,8 @@
 
 namespace praas::transport {
 
-/// A connected TCP socket: non-blocking, TCP_NODELAY, keepalive and TCP_USER_TIMEOUT, so that a machine that vanished is
-/// noticed within kDeadPeerSeconds even when nothing is being sent.
+/// A connected TCP socket: non-blocking, TCP_NODELAY, keepalive and TCP_USER_TIMEOUT, so that a machine that vanished
+/// is noticed within kDeadPeerSeconds even when nothing is being sent.
 class TcpStream : public ByteStream {
  public:
   static constexpr int kDeadPeerSeconds = 20;
@@ -34,9 +34,10 @@ class TcpStream : public ByteStream {
 };
 
 /// Resolves `host` (IPv4 and IPv6; names are looked up on a thread of their own, as the resolver knows no deadline) and
-/// tries every address until one answers. kConnectionTimeout at the deadline, kConnectionLost with the last errno when all
-/// refuse.
-[[nodiscard]] Result<std::unique_ptr<TcpStream>> TcpConnect(const std::string& host, uint16_t port, uint64_t deadline_ns);
+/// tries every address until one answers. kConnectionTimeout at the deadline, kConnectionLost with the last errno when
+/// all refuse.
+[[nodiscard]] Result<std::unique_ptr<TcpStream>> TcpConnect(const std::string& host, uint16_t port,
+                                                            uint64_t deadline_ns);
 
 class TcpListener {
  public:

@@ -31,14 +31,16 @@ struct Request {
 
 struct Reply {
   uint64_t call = 0;
-  Status status{};                       // error message or, for kFunctionThrew and kWorkerCrashed, its JSON as message
-  std::span<const std::byte> payload{};  // valid inside the sink only, unless it lies in `Request::output` or `Request::input`
+  Status status{};  // error message or, for kFunctionThrew and kWorkerCrashed, its JSON as message
+  std::span<const std::byte>
+      payload{};  // valid inside the sink only, unless it lies in `Request::output` or `Request::input`
 };
 
-/// Client side of one connection's calls: `tcp`, `loopback` (both over a ByteStream), `shm`; later `verbs`. Chosen at run time.
+/// Client side of one connection's calls: `tcp`, `loopback` (both over a ByteStream), `shm`; later `verbs`. Chosen at
+/// run time.
 ///
-/// Single-threaded and non-blocking: Submit and Poll are called by the thread that owns the connection. Replies come in any
-/// order. When the peer dies, every call in flight gets kConnectionLost (or kHostLost) through Poll, exactly once.
+/// Single-threaded and non-blocking: Submit and Poll are called by the thread that owns the connection. Replies come in
+/// any order. When the peer dies, every call in flight gets kConnectionLost (or kHostLost) through Poll, exactly once.
 class Transport {
  public:
   using Sink = std::function<void(const Reply&)>;
@@ -50,9 +52,9 @@ class Transport {
   [[nodiscard]] virtual Result<bool> Submit(const Request& request) = 0;
   /// Asks the peer to give up; the reply still comes (kInvocationCancelled, or the result when that was faster).
   virtual void Cancel(uint64_t call) = 0;
-  /// The owner has answered the call itself (deadline): cancels it, and from now on neither reads its input nor writes to its
-  /// output, unless they lie in an allocated buffer (which then is not handed out anew while the peer may still use it).
-  /// The reply still comes through Poll, with an empty payload; until then the call counts as in flight.
+  /// The owner has answered the call itself (deadline): cancels it, and from now on neither reads its input nor writes
+  /// to its output, unless they lie in an allocated buffer (which then is not handed out anew while the peer may still
+  /// use it). The reply still comes through Poll, with an empty payload; until then the call counts as in flight.
   virtual void Abandon(uint64_t call) { Cancel(call); }
   /// Moves what can be moved and hands finished calls to `sink`. Returns how many. Never blocks.
   virtual size_t Poll(const Sink& sink) = 0;
@@ -63,7 +65,8 @@ class Transport {
   /// Arms the wake-up; false when there is already something to poll. After waking, call Poll.
   [[nodiscard]] virtual bool PrepareToSleep() = 0;
 
-  /// Memory for inputs and outputs; plain memory on stream transports. kBackpressure/kPayloadTooLarge when there is none.
+  /// Memory for inputs and outputs; plain memory on stream transports. kBackpressure/kPayloadTooLarge when there is
+  /// none.
   [[nodiscard]] virtual Result<Buffer> Allocate(uint64_t bytes) = 0;
   virtual void Release(const Buffer& buffer) = 0;
 

@@ -1,5 +1,5 @@
-// Any bytes as a connection: the reader must deliver only frames that are valid and bytes that were there, whatever the sink
-// answers, and a header that decodes must encode to itself.
+// Any bytes as a connection: the reader must deliver only frames that are valid and bytes that were there, whatever the
+// sink answers, and a header that decodes must encode to itself.
 
 #include <algorithm>
 #include <cstdint>
@@ -52,10 +52,15 @@ class Sink : public FrameSink {
     EncodeHeader(frame, std::span<std::byte, kHeaderBytes>(header, kHeaderBytes));
     Check(DecodeHeader(std::span<const std::byte, kHeaderBytes>(header, kHeaderBytes), kLargestPayload).ok());
     switch ((choices_ + count_++) % 4) {
-      case 0: memory_.resize(frame.payload_bytes); return Placement::Into(memory_);
-      case 1: return Placement::Discard();
-      case 2: return Placement::NotNow();
-      default: return Placement::Scratch();
+      case 0:
+        memory_.resize(frame.payload_bytes);
+        return Placement::Into(memory_);
+      case 1:
+        return Placement::Discard();
+      case 2:
+        return Placement::NotNow();
+      default:
+        return Placement::Scratch();
     }
   }
   Status OnFrame(const Frame& frame, std::span<std::byte> payload) override {
@@ -76,7 +81,8 @@ class Sink : public FrameSink {
 
 }  // namespace
 
-/// A fuzzer cannot guess checksums: with the lowest bit of the second byte set, every header in the input is given its own.
+/// A fuzzer cannot guess checksums: with the lowest bit of the second byte set, every header in the input is given its
+/// own.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   std::vector<std::byte> bytes(size - 2);

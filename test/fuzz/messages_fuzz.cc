@@ -1,4 +1,5 @@
-// Any bytes as a message: decoding never reads beyond them, and what decodes encodes to something that decodes to the same.
+// Any bytes as a message: decoding never reads beyond them, and what decodes encodes to something that decodes to the
+// same.
 
 #include <cstdint>
 #include <cstdlib>
@@ -54,18 +55,29 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   // A copy of exactly this size, so that reading beyond the end is found.
   const Bytes bytes(reinterpret_cast<const std::byte*>(data) + 1, reinterpret_cast<const std::byte*>(data) + size);
   switch (data[0] & 15) {
-    case 0: RoundTrip(DecodeHello, bytes); break;
-    case 1: RoundTrip(DecodeWelcome, bytes); break;
-    case 2: RoundTrip(DecodeReject, bytes); break;
-    case 3: RoundTrip(DecodeUpgradeRequest, bytes); break;
-    case 4: RoundTrip(DecodeUpgradeOffer, bytes); break;
+    case 0:
+      RoundTrip(DecodeHello, bytes);
+      break;
+    case 1:
+      RoundTrip(DecodeWelcome, bytes);
+      break;
+    case 2:
+      RoundTrip(DecodeReject, bytes);
+      break;
+    case 3:
+      RoundTrip(DecodeUpgradeRequest, bytes);
+      break;
+    case 4:
+      RoundTrip(DecodeUpgradeOffer, bytes);
+      break;
     case 5: {
       Frame frame;
       frame.code = 1;
       Check(!DecodeError(frame, bytes).ok());
       break;
     }
-    default: RoundTripState(static_cast<uint16_t>((data[0] & 15) - 6), bytes);
+    default:
+      RoundTripState(static_cast<uint16_t>((data[0] & 15) - 6), bytes);
   }
   return 0;
 }

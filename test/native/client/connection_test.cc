@@ -340,7 +340,8 @@ TEST(Connection, BytesThatAreNoFrameEndIt) {
 
 TEST(Connection, AnswersOfTheWrongKindEndIt) {
   using protocol::FrameType;
-  for (const FrameType type : {FrameType::kResolved, FrameType::kStateReply, FrameType::kAdminReply, FrameType::kData, FrameType::kHello}) {
+  for (const FrameType type :
+       {FrameType::kResolved, FrameType::kStateReply, FrameType::kAdminReply, FrameType::kData, FrameType::kHello}) {
     FrameServer server;
     Driver driver = Connect(server);
     const uint64_t call = *driver->Invoke(kHold, {}, {}, 0, 0);
@@ -359,7 +360,8 @@ TEST(Connection, AnswersNobodyWaitsForAreSkipped) {
   Driver driver = Connect(server);
   server.WithWriter([&](protocol::FrameWriter& writer) {
     const Bytes payload(100'000);
-    for (const FrameType type : {FrameType::kReply, FrameType::kResolved, FrameType::kStateReply, FrameType::kAdminReply, FrameType::kData}) {
+    for (const FrameType type :
+         {FrameType::kReply, FrameType::kResolved, FrameType::kStateReply, FrameType::kAdminReply, FrameType::kData}) {
       writer.PushCopy({.type = type, .call = 4711}, payload);
     }
     writer.Push({.type = FrameType::kCredit, .call = 4711, .aux = 10});
@@ -379,8 +381,11 @@ TEST(Connection, ACorruptResultFailsItsCallOnly) {
     driver.PollUntil([&] { return server.held() == 1; });
     const Bytes payload = Pattern(size, 1);
     std::array<std::byte, protocol::kHeaderBytes> header;
-    protocol::EncodeHeader({.type = protocol::FrameType::kReply, .flags = protocol::kPayloadChecksum, .call = call,
-                            .payload_bytes = size, .payload_crc = protocol::Crc32c(payload) ^ 1},
+    protocol::EncodeHeader({.type = protocol::FrameType::kReply,
+                            .flags = protocol::kPayloadChecksum,
+                            .call = call,
+                            .payload_bytes = size,
+                            .payload_crc = protocol::Crc32c(payload) ^ 1},
                            header);
     server.WriteRaw(header);
     server.WriteRaw(payload);
@@ -433,7 +438,8 @@ TEST(Connection, ALockGrantedTooLateIsGivenBack) {
   Driver driver = Connect(server);
   server.StopReading(true);
   const StateRequest lock{.op = StateOp::kLock, .key = "free", .mode = protocol::LockMode::kWrite};
-  EXPECT_EQ(driver.Wait(client::SubmitState(*driver, lock, DeadlineIn(kSoonNs))).status.code(), Code::kStateLockTimeout);
+  EXPECT_EQ(driver.Wait(client::SubmitState(*driver, lock, DeadlineIn(kSoonNs))).status.code(),
+            Code::kStateLockTimeout);
   server.StopReading(false);
   driver.PollUntil([&] { return server.unlocks() == 1; });
   EXPECT_EQ(driver->in_flight(), 0u);

@@ -59,8 +59,10 @@ class Driver {
       ASSERT_LT(NowNs(), deadline) << "nothing happened";
     }
   }
-  Outcome Call(uint32_t function, std::span<const std::byte> input, std::span<std::byte> output = {}, uint64_t deadline_ns = 0) {
-    return Wait(connection_->Invoke(function, input, output, 0, deadline_ns != 0 ? deadline_ns : DeadlineIn(kWatchdogNs)));
+  Outcome Call(uint32_t function, std::span<const std::byte> input, std::span<std::byte> output = {},
+               uint64_t deadline_ns = 0) {
+    return Wait(
+        connection_->Invoke(function, input, output, 0, deadline_ns != 0 ? deadline_ns : DeadlineIn(kWatchdogNs)));
   }
 
   std::map<uint64_t, Outcome>& outcomes() { return outcomes_; }
@@ -90,7 +92,9 @@ class Driver {
         stream.received.insert(stream.received.end(), event.chunk.begin(), event.chunk.end());
         if (stream.consume) connection_->ConsumedChunk(event.call, event.chunk.size());
         break;
-      case client::StreamEvent::Kind::kRoom: stream.room = event.room; break;
+      case client::StreamEvent::Kind::kRoom:
+        stream.room = event.room;
+        break;
       case client::StreamEvent::Kind::kEnd:
         stream.ended = true;
         stream.status = event.status;

@@ -9,8 +9,8 @@
 namespace praas::test {
 namespace {
 
-using client::ConnectOptions;
 using client::Connection;
+using client::ConnectOptions;
 
 Status ConnectWith(FrameServer& server, const std::function<void(ConnectOptions&)>& change) {
   ConnectOptions options = OptionsFor(server.port());
@@ -49,7 +49,8 @@ TEST(Handshake, AHostWithoutChecksumsCannotServeWhoWantsThem) {
 
 TEST(Handshake, AFailedUpgradeLeavesTcpAndAReason) {
   for (const auto& [capabilities, machine, word] :
-       {std::tuple{uint64_t{0}, MachineId(), "no shared memory"}, std::tuple{uint64_t{protocol::kCapShm}, std::string("elsewhere"), "another machine"},
+       {std::tuple{uint64_t{0}, MachineId(), "no shared memory"},
+        std::tuple{uint64_t{protocol::kCapShm}, std::string("elsewhere"), "another machine"},
         std::tuple{uint64_t{protocol::kCapShm}, MachineId(), "no windows here"}}) {
     FrameServer server({.capabilities = capabilities, .machine_id = machine});
     ConnectOptions options = OptionsFor(server.port());
@@ -111,7 +112,8 @@ TEST(Handshake, APeerThatHangsUpIsConnectionLost) {
 }
 
 TEST(Handshake, AnotherProtocolIsRecognised) {
-  const Status status = AgainstPeer([](transport::TcpStream& stream) { WriteAll(stream, ToBytes(std::string(100, 'H'))); });
+  const Status status =
+      AgainstPeer([](transport::TcpStream& stream) { WriteAll(stream, ToBytes(std::string(100, 'H'))); });
   EXPECT_EQ(status.code(), Code::kProtocolInvalid);
   EXPECT_NE(status.message().find("does not speak"), std::string::npos) << status.message();
 }
@@ -130,17 +132,24 @@ TEST(Handshake, AnotherVersionIsNamed) {
 TEST(Handshake, UnexpectedAndMalformedAnswersAreRefused) {
   using protocol::FrameType;
   EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kPing}, {}); }).code(), Code::kProtocolInvalid);
-  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReply, .call = 1}, {}); }).code(), Code::kProtocolInvalid);
-  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kWelcome}, {}); }).code(), Code::kProtocolInvalid);
-  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReject}, {}); }).code(), Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReply, .call = 1}, {}); }).code(),
+            Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kWelcome}, {}); }).code(),
+            Code::kProtocolInvalid);
+  EXPECT_EQ(AgainstPeer([](auto& s) { SendFrame(s, {.type = FrameType::kReject}, {}); }).code(),
+            Code::kProtocolInvalid);
   EXPECT_EQ(AgainstPeer([](auto& s) {
               SendFrame(s, {.type = FrameType::kReject}, Encode(protocol::Reject{Code::kOk, "fine"}));
             }).code(),
             Code::kProtocolInvalid);
   EXPECT_EQ(AgainstPeer([](auto& s) {
               SendFrame(s, {.type = FrameType::kWelcome},
-                        Encode(protocol::Welcome{.session_id = 1, .process = "other", .max_contiguous = 1, .max_in_flight = 1,
-                                                 .default_timeout_ns = 1, .host_pid = 1}));
+                        Encode(protocol::Welcome{.session_id = 1,
+                                                 .process = "other",
+                                                 .max_contiguous = 1,
+                                                 .max_in_flight = 1,
+                                                 .default_timeout_ns = 1,
+                                                 .host_pid = 1}));
             }).code(),
             Code::kProtocolInvalid);
 }

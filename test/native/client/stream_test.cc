@@ -186,7 +186,9 @@ TEST(ConnectionStream, AHostThatBreaksTheRulesIsLeft) {
             }).code(),
             Code::kProtocolInvalid)
       << "out of order";
-  EXPECT_EQ(AfterRaw([&](auto& writer, uint64_t call) { writer.Push({.type = FrameType::kCredit, .call = call, .aux = 0}); }).code(),
+  EXPECT_EQ(AfterRaw([&](auto& writer, uint64_t call) {
+              writer.Push({.type = FrameType::kCredit, .call = call, .aux = 0});
+            }).code(),
             Code::kProtocolInvalid)
       << "no credit at all";
 }

@@ -209,7 +209,9 @@ TEST(FrameStream, NotNowStopsReadingUntilThereIsRoom) {
   FrameReader reader(kMax);
   Collector sink;
   bool room = false;
-  sink.place = [&](const Frame& frame) { return frame.call == 2 && !room ? Placement::NotNow() : Placement::Scratch(); };
+  sink.place = [&](const Frame& frame) {
+    return frame.call == 2 && !room ? Placement::NotNow() : Placement::Scratch();
+  };
   for (int i = 0; i < 3; ++i) {
     Result<FrameReader::State> state = reader.Read(stream, sink);
     ASSERT_TRUE(state.ok());
@@ -298,7 +300,8 @@ TEST(FrameStream, EndWithinAFrameSaysSo) {
     Status status;
     while (status.ok()) status = reader.Read(stream, sink).status();
     EXPECT_EQ(status.code(), Code::kConnectionLost);
-    EXPECT_EQ(status.message().find("within a frame") != std::string::npos, size != 0 && size != whole.bytes.size()) << size;
+    EXPECT_EQ(status.message().find("within a frame") != std::string::npos, size != 0 && size != whole.bytes.size())
+        << size;
     EXPECT_EQ(sink.frames.size(), size == whole.bytes.size() ? 1u : 0u);
   }
 }

@@ -149,7 +149,8 @@ TEST(FrameHeader, AllowsEachTypeItsFlagsOnly) {
       frame.call = 1;
       if (type <= 5 || type >= 17) frame.call = 0;
       const bool on_call = bit == 0 || bit == 1 || bit == 4;
-      const bool allowed = bit == 3 || (frame.type == FrameType::kCall && on_call) || (frame.type == FrameType::kData && bit == 2);
+      const bool allowed =
+          bit == 3 || (frame.type == FrameType::kCall && on_call) || (frame.type == FrameType::kData && bit == 2);
       if (frame.type == FrameType::kData && bit != 2) frame.payload_bytes = 1;
       EXPECT_EQ(DecodeCode(Encoded(frame)) == Code::kOk, allowed) << "type " << type << " bit " << bit;
     }

@@ -14,7 +14,12 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 Hello AHello() {
-  return {.role = Role::kAdmin, .process = "näme", .token = std::string("se\0cret", 7), .capabilities = 5, .client_pid = 42, .name = "me"};
+  return {.role = Role::kAdmin,
+          .process = "näme",
+          .token = std::string("se\0cret", 7),
+          .capabilities = 5,
+          .client_pid = 42,
+          .name = "me"};
 }
 
 Welcome AWelcome() {
@@ -57,8 +62,8 @@ Bytes Join(const std::vector<Field>& fields) {
   return writer.Take();
 }
 
-/// What must hold of every message: each required field is required, none may come twice, integers have their size, no cut
-/// is accepted that ends within a field, order does not matter and unknown fields are skipped.
+/// What must hold of every message: each required field is required, none may come twice, integers have their size, no
+/// cut is accepted that ends within a field, order does not matter and unknown fields are skipped.
 void CheckShape(const Bytes& good, const std::function<Status(std::span<const std::byte>)>& decode,
                 const std::vector<uint16_t>& optional = {}) {
   ASSERT_TRUE(decode(good).ok()) << decode(good).message();
@@ -67,7 +72,8 @@ void CheckShape(const Bytes& good, const std::function<Status(std::span<const st
     const bool required = std::find(optional.begin(), optional.end(), fields[i].tag) == optional.end();
     std::vector<Field> damaged = fields;
     damaged.erase(damaged.begin() + static_cast<ptrdiff_t>(i));
-    EXPECT_EQ(decode(Join(damaged)).code(), required ? Code::kProtocolInvalid : Code::kOk) << "without field " << fields[i].tag;
+    EXPECT_EQ(decode(Join(damaged)).code(), required ? Code::kProtocolInvalid : Code::kOk)
+        << "without field " << fields[i].tag;
     damaged = fields;
     damaged.push_back(fields[i]);
     EXPECT_EQ(decode(Join(damaged)).code(), Code::kProtocolInvalid) << "twice field " << fields[i].tag;
@@ -125,8 +131,12 @@ TEST(Messages, HelloRefusesBadValues) {
   EXPECT_EQ(code([](Hello& h) { h.client_pid = 0; }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](Hello& h) { h.client_pid = -1; }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](Hello& h) { h.name = "\xc0\xaf"; }), Code::kProtocolInvalid);
-  EXPECT_LE(Encode(Hello{.process = std::string(255, 'x'), .token = std::string(kMaxToken, 't'), .client_pid = 1,
-                         .name = std::string(255, 'n')}).size(), kMaxHelloBytes);
+  EXPECT_LE(Encode(Hello{.process = std::string(255, 'x'),
+                         .token = std::string(kMaxToken, 't'),
+                         .client_pid = 1,
+                         .name = std::string(255, 'n')})
+                .size(),
+            kMaxHelloBytes);
 }
 
 TEST(Messages, WelcomeRoundTripsAndKeepsItsShape) {
@@ -172,7 +182,8 @@ TEST(Messages, RejectRoundTripsAndKeepsItsShape) {
 }
 
 TEST(Messages, RejectCutsLongMessagesAtACharacter) {
-  const Result<Reject> reject = DecodeReject(Encode(Reject{Code::kInternal, std::string(kMaxErrorMessage - 1, 'x') + "ä"}));
+  const Result<Reject> reject =
+      DecodeReject(Encode(Reject{Code::kInternal, std::string(kMaxErrorMessage - 1, 'x') + "ä"}));
   ASSERT_TRUE(reject.ok());
   EXPECT_EQ(reject->message.size(), kMaxErrorMessage - 1);
 }
@@ -185,7 +196,8 @@ TEST(Messages, UpgradeRoundTripsAndKeepsItsShape) {
   EXPECT_EQ(decoded->window_bytes, 123u);
   CheckShape(request, With(DecodeUpgradeRequest));
   EXPECT_EQ(DecodeUpgradeRequest(Encode(UpgradeRequest{"", 1})).status().code(), Code::kProtocolInvalid);
-  EXPECT_EQ(DecodeUpgradeRequest(Encode(UpgradeRequest{std::string(17, 'x'), 1})).status().code(), Code::kProtocolInvalid);
+  EXPECT_EQ(DecodeUpgradeRequest(Encode(UpgradeRequest{std::string(17, 'x'), 1})).status().code(),
+            Code::kProtocolInvalid);
 }
 
 TEST(Messages, OfferRoundTripsAndKeepsItsShape) {
@@ -213,7 +225,8 @@ TEST(Messages, OfferRefusesBadValues) {
   };
   EXPECT_EQ(code([](UpgradeOffer& o) { o.socket_path = ""; }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](UpgradeOffer& o) { o.socket_path = std::string(kMaxSocketPath, '/'); }), Code::kOk);
-  EXPECT_EQ(code([](UpgradeOffer& o) { o.socket_path = std::string(kMaxSocketPath + 1, '/'); }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](UpgradeOffer& o) { o.socket_path = std::string(kMaxSocketPath + 1, '/'); }),
+            Code::kProtocolInvalid);
   EXPECT_EQ(code([](UpgradeOffer& o) { o.nonce.pop_back(); }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](UpgradeOffer& o) { o.nonce += 'x'; }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](UpgradeOffer& o) { o.window_bytes = 0; }), Code::kProtocolInvalid);
@@ -258,11 +271,12 @@ TEST(Names, AreUtf8OfOneTo255Bytes) {
   EXPECT_TRUE(ValidateName(std::string(255, 'x'), "name").ok());
   EXPECT_EQ(ValidateName("", "name").code(), Code::kNameInvalid);
   EXPECT_EQ(ValidateName(std::string(256, 'x'), "name").code(), Code::kNameInvalid);
-  for (const char* good : {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
+  for (const char* good : {"\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80",
+                           "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf"}) {
     EXPECT_TRUE(IsUtf8(good)) << good;
   }
-  for (const char* bad : {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xe0\x9f\xbf", "\xed\xa0\x80", "\xf0\x8f\xbf\xbf",
-                          "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xc3", "\xe2\x82"}) {
+  for (const char* bad : {"\x80", "\xbf", "\xc0\x80", "\xc1\xbf", "\xc2", "\xe0\x9f\xbf", "\xed\xa0\x80",
+                          "\xf0\x8f\xbf\xbf", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff", "a\xc3", "\xe2\x82"}) {
     EXPECT_FALSE(IsUtf8(bad));
   }
 }

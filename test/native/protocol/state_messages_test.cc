@@ -16,7 +16,9 @@ std::vector<std::byte> Whole(std::vector<std::byte> head, std::span<const std::b
 }
 
 std::span<const std::byte> AsBytes(std::string_view text) { return std::as_bytes(std::span(text)); }
-std::string_view AsText(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+std::string_view AsText(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 Result<StateRequest> RoundTrip(const StateRequest& request, std::vector<std::byte>& storage) {
   storage = Whole(EncodeHead(request), request.data);
@@ -70,10 +72,12 @@ TEST(StateRequest, RefusesBadValues) {
   EXPECT_EQ(DecodeStateRequest(0, {}).status().code(), Code::kUnsupported);
   EXPECT_EQ(DecodeStateRequest(9, {}).status().code(), Code::kUnsupported);
   EXPECT_EQ(RoundTrip({.op = StateOp::kGet, .key = ""}, storage).status().code(), Code::kNameInvalid);
-  EXPECT_EQ(RoundTrip({.op = StateOp::kGet, .key = std::string(256, 'k')}, storage).status().code(), Code::kNameInvalid);
+  EXPECT_EQ(RoundTrip({.op = StateOp::kGet, .key = std::string(256, 'k')}, storage).status().code(),
+            Code::kNameInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kLock, .key = "\xff"}, storage).status().code(), Code::kNameInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kKeys, .limit = 0}, storage).status().code(), Code::kArgumentInvalid);
-  EXPECT_EQ(RoundTrip({.op = StateOp::kKeys, .limit = kMaxKeysPerReply + 1}, storage).status().code(), Code::kArgumentInvalid);
+  EXPECT_EQ(RoundTrip({.op = StateOp::kKeys, .limit = kMaxKeysPerReply + 1}, storage).status().code(),
+            Code::kArgumentInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kKeys, .prefix = std::string(256, 'k'), .limit = 1}, storage).status().code(),
             Code::kProtocolInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kLock, .key = "l", .mode = static_cast<LockMode>(3)}, storage).status().code(),
@@ -91,7 +95,12 @@ TEST(StateRequest, EveryCutIsFound) {
 StateReply SomeInfos(size_t count) {
   StateReply reply;
   for (size_t i = 0; i < count; ++i) {
-    reply.infos.push_back({.key = "k" + std::to_string(i), .kind = 2, .element_type = 3, .bytes = 4, .version = 5, .modified_wall_ns = 6});
+    reply.infos.push_back({.key = "k" + std::to_string(i),
+                           .kind = 2,
+                           .element_type = 3,
+                           .bytes = 4,
+                           .version = 5,
+                           .modified_wall_ns = 6});
   }
   return reply;
 }
@@ -132,9 +141,12 @@ TEST(StateReply, EveryOperationRoundTrips) {
 }
 
 TEST(StateReply, RefusesBadLists) {
-  EXPECT_EQ(DecodeStateReply(StateOp::kStat, EncodeHead(StateOp::kStat, SomeInfos(0))).status().code(), Code::kProtocolInvalid);
-  EXPECT_EQ(DecodeStateReply(StateOp::kStat, EncodeHead(StateOp::kStat, SomeInfos(2))).status().code(), Code::kProtocolInvalid);
-  EXPECT_EQ(DecodeStateReply(StateOp::kKeys, EncodeHead(StateOp::kKeys, SomeInfos(1001))).status().code(), Code::kProtocolInvalid);
+  EXPECT_EQ(DecodeStateReply(StateOp::kStat, EncodeHead(StateOp::kStat, SomeInfos(0))).status().code(),
+            Code::kProtocolInvalid);
+  EXPECT_EQ(DecodeStateReply(StateOp::kStat, EncodeHead(StateOp::kStat, SomeInfos(2))).status().code(),
+            Code::kProtocolInvalid);
+  EXPECT_EQ(DecodeStateReply(StateOp::kKeys, EncodeHead(StateOp::kKeys, SomeInfos(1001))).status().code(),
+            Code::kProtocolInvalid);
   StateReply bad = SomeInfos(1);
   bad.infos[0].kind = 3;
   EXPECT_EQ(DecodeStateReply(StateOp::kStat, EncodeHead(StateOp::kStat, bad)).status().code(), Code::kProtocolInvalid);

@@ -49,7 +49,8 @@ class Relay {
     EXPECT_TRUE(pair.ok());
     pair_.emplace(std::move(*pair));
     near_ = pair_->TakeServer();
-    Result<std::unique_ptr<transport::TcpStream>> far = transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs));
+    Result<std::unique_ptr<transport::TcpStream>> far =
+        transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs));
     EXPECT_TRUE(far.ok()) << far.status().message();
     far_ = std::move(*far);
     thread_ = std::thread([this] { Run(); });
@@ -144,7 +145,8 @@ struct BackendFactory {
 };
 
 std::unique_ptr<transport::ByteStream> Dial(uint16_t port) {
-  Result<std::unique_ptr<transport::TcpStream>> stream = transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs));
+  Result<std::unique_ptr<transport::TcpStream>> stream =
+      transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs));
   EXPECT_TRUE(stream.ok()) << stream.status().message();
   return std::move(*stream);
 }
@@ -261,7 +263,8 @@ TEST_P(Conformance, ResultsLieInTheOutputWhenTheyFit) {
     if (size > 0) {
       EXPECT_EQ(outcome.lay_at, output.data()) << size;
     }
-    EXPECT_TRUE(std::all_of(output.begin() + static_cast<ptrdiff_t>(size), output.end(), [](std::byte b) { return b == std::byte{9}; }));
+    EXPECT_TRUE(std::all_of(output.begin() + static_cast<ptrdiff_t>(size), output.end(),
+                            [](std::byte b) { return b == std::byte{9}; }));
   }
 }
 
@@ -409,7 +412,8 @@ void CheckUnderFaults(uint16_t port, const transport::LoopbackFaults& faults) {
   client::ConnectOptions options = OptionsFor(0);
   options.checksum = true;
   options.timeout_ns = 1'000'000'000;
-  Result<std::unique_ptr<client::Connection>> connection = client::Connection::Over(relay.TakeClient(), "loopback", options);
+  Result<std::unique_ptr<client::Connection>> connection =
+      client::Connection::Over(relay.TakeClient(), "loopback", options);
   if (!connection.ok()) return;
   Driver driver(std::move(*connection));
   std::mt19937 random(static_cast<uint32_t>(faults.seed));
@@ -437,15 +441,18 @@ class FaultyLoopback : public ::testing::Test {
 };
 
 TEST_F(FaultyLoopback, LostConnections) {
-  for (uint64_t seed = 1; seed <= 6; ++seed) CheckUnderFaults(host_.port(), {.seed = seed, .split = 200'000, .cut_after = seed * 40'000});
+  for (uint64_t seed = 1; seed <= 6; ++seed)
+    CheckUnderFaults(host_.port(), {.seed = seed, .split = 200'000, .cut_after = seed * 40'000});
 }
 
 TEST_F(FaultyLoopback, LostBytes) {
-  for (uint64_t seed = 1; seed <= 4; ++seed) CheckUnderFaults(host_.port(), {.seed = seed, .split = 500'000, .lose_byte = 30'000});
+  for (uint64_t seed = 1; seed <= 4; ++seed)
+    CheckUnderFaults(host_.port(), {.seed = seed, .split = 500'000, .lose_byte = 30'000});
 }
 
 TEST_F(FaultyLoopback, CorruptedBytes) {
-  for (uint64_t seed = 1; seed <= 4; ++seed) CheckUnderFaults(host_.port(), {.seed = seed, .split = 500'000, .corrupt = 50'000});
+  for (uint64_t seed = 1; seed <= 4; ++seed)
+    CheckUnderFaults(host_.port(), {.seed = seed, .split = 500'000, .corrupt = 50'000});
 }
 
 }  // namespace

@@ -59,12 +59,14 @@ inline Bytes SizedInput(uint64_t bytes, uint32_t seed) {
 
 /// The functions every server in these tests offers, in this order.
 enum TestFunction : uint32_t { kEcho = 0, kSized = 1, kThrow = 2, kHold = 3, kStreamEcho = 4, kFunctionCount = 5 };
-inline constexpr std::array<const char*, kFunctionCount> kFunctionNames = {"echo", "sized", "throw", "hold", "streamEcho"};
+inline constexpr std::array<const char*, kFunctionCount> kFunctionNames = {"echo", "sized", "throw", "hold",
+                                                                           "streamEcho"};
 
-/// A process host reduced to its protocol: sessions over any byte stream, served by one thread, functions answered in place.
+/// A process host reduced to its protocol: sessions over any byte stream, served by one thread, functions answered in
+/// place.
 ///
-/// "echo" returns its input, "sized" what SizedInput asks for, "throw" fails with its input as message, "hold" answers when it
-/// is cancelled or released, "streamEcho" returns its chunks.
+/// "echo" returns its input, "sized" what SizedInput asks for, "throw" fails with its input as message, "hold" answers
+/// when it is cancelled or released, "streamEcho" returns its chunks.
 class FrameServer {
  public:
   struct Options {
@@ -80,7 +82,8 @@ class FrameServer {
   };
 
   FrameServer() : FrameServer(Options{}) {}
-  explicit FrameServer(Options options) : options_(std::move(options)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  explicit FrameServer(Options options)
+      : options_(std::move(options)), wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
     Result<transport::TcpListener> listener = transport::TcpListener::Listen("127.0.0.1", 0);
     EXPECT_TRUE(listener.ok()) << listener.status().message();
     listener_.emplace(std::move(*listener));
@@ -175,7 +178,8 @@ class FrameServer {
 
     Result<protocol::Placement> OnHeader(const protocol::Frame& frame) override {
       if (!welcomed_ && frame.type != protocol::FrameType::kHello) return Status(Code::kProtocolInvalid, "no hello");
-      if (frame.type == protocol::FrameType::kData && !streams_.contains(frame.call)) return protocol::Placement::Discard();
+      if (frame.type == protocol::FrameType::kData && !streams_.contains(frame.call))
+        return protocol::Placement::Discard();
       payload_ = std::make_shared<Bytes>(frame.payload_bytes);
       return protocol::Placement::Into(*payload_);
     }
@@ -186,21 +190,33 @@ class FrameServer {
     }
     Status OnFrame(const protocol::Frame& frame, std::span<std::byte> payload) override {
       switch (frame.type) {
-        case protocol::FrameType::kHello: return OnHello(payload);
-        case protocol::FrameType::kResolve: return OnResolve(frame, payload);
-        case protocol::FrameType::kCall: return OnCall(frame);
-        case protocol::FrameType::kCancel: return OnCancel(frame);
-        case protocol::FrameType::kData: return OnData(frame);
-        case protocol::FrameType::kCredit: return OnCredit(frame);
-        case protocol::FrameType::kState: return OnState(frame, payload);
-        case protocol::FrameType::kAdmin: return OnAdmin(frame, payload);
-        case protocol::FrameType::kUpgrade: return OnUpgrade();
+        case protocol::FrameType::kHello:
+          return OnHello(payload);
+        case protocol::FrameType::kResolve:
+          return OnResolve(frame, payload);
+        case protocol::FrameType::kCall:
+          return OnCall(frame);
+        case protocol::FrameType::kCancel:
+          return OnCancel(frame);
+        case protocol::FrameType::kData:
+          return OnData(frame);
+        case protocol::FrameType::kCredit:
+          return OnCredit(frame);
+        case protocol::FrameType::kState:
+          return OnState(frame, payload);
+        case protocol::FrameType::kAdmin:
+          return OnAdmin(frame, payload);
+        case protocol::FrameType::kUpgrade:
+          return OnUpgrade();
         case protocol::FrameType::kPing:
           writer_.Push({.type = protocol::FrameType::kPong, .aux = frame.aux});
           return Status::Ok();
-        case protocol::FrameType::kPong: return Status::Ok();
-        case protocol::FrameType::kGoodbye: return Status(Code::kConnectionClosed, "goodbye");
-        default: return Status(Code::kProtocolInvalid, "unexpected");
+        case protocol::FrameType::kPong:
+          return Status::Ok();
+        case protocol::FrameType::kGoodbye:
+          return Status(Code::kConnectionClosed, "goodbye");
+        default:
+          return Status(Code::kProtocolInvalid, "unexpected");
       }
     }
 
@@ -218,9 +234,11 @@ class FrameServer {
       if (refusal.ok() && !protocol::SecretsEqual(hello->token, server_.options_.token)) {
         refusal = Status(Code::kTokenInvalid, "the token is wrong");
       }
-      if (refusal.ok() && hello->process != server_.options_.process) refusal = Status(Code::kProcessUnknown, "another process");
+      if (refusal.ok() && hello->process != server_.options_.process)
+        refusal = Status(Code::kProcessUnknown, "another process");
       if (!refusal.ok()) {
-        writer_.PushCopy({.type = protocol::FrameType::kReject}, Encode(protocol::Reject{refusal.code(), refusal.message()}));
+        writer_.PushCopy({.type = protocol::FrameType::kReject},
+                         Encode(protocol::Reject{refusal.code(), refusal.message()}));
         leaving_ = true;
         return Status::Ok();
       }
@@ -250,36 +268,43 @@ class FrameServer {
         writer_.Push(reply);
         return Status::Ok();
       }
-      writer_.PushCopy(reply, protocol::SetError(reply, Status(Code::kFunctionUnknown, "no function \"" + std::string(name) + '"')));
+      writer_.PushCopy(
+          reply, protocol::SetError(reply, Status(Code::kFunctionUnknown, "no function \"" + std::string(name) + '"')));
       return Status::Ok();
     }
 
     Status OnCall(const protocol::Frame& frame) {
       if (frame.flags & protocol::kStream) {
-        if (frame.function != kStreamEcho) return Fail(frame.call, Status(Code::kArgumentInvalid, "not a stream")), Status::Ok();
+        if (frame.function != kStreamEcho)
+          return Fail(frame.call, Status(Code::kArgumentInvalid, "not a stream")), Status::Ok();
         streams_[frame.call].credit = server_.options_.stream_credit;
         Count();
         return Status::Ok();
       }
       switch (frame.function) {
-        case kEcho: Answer(frame.call, payload_); break;
+        case kEcho:
+          Answer(frame.call, payload_);
+          break;
         case kSized: {
           uint64_t size = 0;
           uint32_t seed = 0;
-          if (payload_->size() != 12) return Fail(frame.call, Status(Code::kArgumentInvalid, "sized wants 12 bytes")), Status::Ok();
+          if (payload_->size() != 12)
+            return Fail(frame.call, Status(Code::kArgumentInvalid, "sized wants 12 bytes")), Status::Ok();
           std::memcpy(&size, payload_->data(), 8);
           std::memcpy(&seed, payload_->data() + 8, 4);
           Answer(frame.call, std::make_shared<Bytes>(Pattern(size, seed)));
           break;
         }
         case kThrow:
-          Fail(frame.call, Status(Code::kFunctionThrew, {reinterpret_cast<const char*>(payload_->data()), payload_->size()}));
+          Fail(frame.call,
+               Status(Code::kFunctionThrew, {reinterpret_cast<const char*>(payload_->data()), payload_->size()}));
           break;
         case kHold:
           held_.emplace_back(frame.call, payload_);
           Count();
           break;
-        default: Fail(frame.call, Status(Code::kFunctionUnknown, "no such function"));
+        default:
+          Fail(frame.call, Status(Code::kFunctionUnknown, "no such function"));
       }
       return Status::Ok();
     }
@@ -321,7 +346,8 @@ class FrameServer {
         const std::shared_ptr<Bytes> chunk = stream.waiting.front();
         stream.waiting.erase(stream.waiting.begin());
         stream.credit -= chunk->size();
-        writer_.Push({.type = protocol::FrameType::kData, .call = call, .aux = stream.sent++}, *chunk, [chunk](const Status&) {});
+        writer_.Push({.type = protocol::FrameType::kData, .call = call, .aux = stream.sent++}, *chunk,
+                     [chunk](const Status&) {});
       }
       if (!stream.ended || !stream.waiting.empty()) return;
       writer_.Push({.type = protocol::FrameType::kData, .flags = protocol::kLast, .call = call, .aux = stream.sent});
@@ -349,7 +375,9 @@ class FrameServer {
           out.data = values[request->key];
           out.infos.push_back({.key = request->key, .kind = 1, .bytes = out.data.size(), .version = 1});
           break;
-        case protocol::StateOp::kDelete: out.existed = values.erase(request->key) > 0; break;
+        case protocol::StateOp::kDelete:
+          out.existed = values.erase(request->key) > 0;
+          break;
         case protocol::StateOp::kLock:
           if (request->key == "taken") {
             locks_waiting_[frame.call] = true;
@@ -357,8 +385,11 @@ class FrameServer {
           }
           out.lock = 99;
           break;
-        case protocol::StateOp::kUnlock: ++server_.unlocks_; break;
-        default: return fail(Status(Code::kUnsupported, "not in this server"));
+        case protocol::StateOp::kUnlock:
+          ++server_.unlocks_;
+          break;
+        default:
+          return fail(Status(Code::kUnsupported, "not in this server"));
       }
       writer_.Push(reply, out.data, {}, EncodeHead(request->op, out));
       // The value may change before the frame has been sent.

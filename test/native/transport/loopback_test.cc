@@ -18,7 +18,8 @@ Bytes Counting(size_t size) {
 }
 
 /// Sends `bytes` from one end to the other; what arrived until the stream ended or all was there.
-Bytes Send(LoopbackPair& pair, ByteStream& from, ByteStream& to, const Bytes& bytes, std::vector<size_t>* reads = nullptr) {
+Bytes Send(LoopbackPair& pair, ByteStream& from, ByteStream& to, const Bytes& bytes,
+           std::vector<size_t>* reads = nullptr) {
   Bytes arrived;
   size_t sent = 0;
   Bytes buffer(10'000);
@@ -50,7 +51,8 @@ LoopbackPair Make(const LoopbackFaults& faults) {
 }
 
 TEST(LoopbackFaults, TextRoundTrips) {
-  const LoopbackFaults faults{.seed = 42, .split = 1, .stall = 2, .max_delay = 3, .lose_byte = 4, .corrupt = 5, .cut_after = 6};
+  const LoopbackFaults faults{
+      .seed = 42, .split = 1, .stall = 2, .max_delay = 3, .lose_byte = 4, .corrupt = 5, .cut_after = 6};
   EXPECT_EQ(faults.ToText(), "seed=42 split=1 stall=2 max_delay=3 lose_byte=4 corrupt=5 cut_after=6");
   const Result<LoopbackFaults> parsed = LoopbackFaults::Parse(faults.ToText());
   ASSERT_TRUE(parsed.ok());
@@ -83,7 +85,8 @@ TEST(Loopback, SplitsStallsAndDelaysKeepEveryByteInOrder) {
 }
 
 TEST(Loopback, ReplaysFromItsSeed) {
-  const LoopbackFaults faults{.seed = 9, .split = 500'000, .stall = 100'000, .max_delay = 3, .lose_byte = 1000, .corrupt = 1000};
+  const LoopbackFaults faults{
+      .seed = 9, .split = 500'000, .stall = 100'000, .max_delay = 3, .lose_byte = 1000, .corrupt = 1000};
   std::vector<size_t> reads[2];
   Bytes arrived[2];
   for (int run = 0; run < 2; ++run) {

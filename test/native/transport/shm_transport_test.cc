@@ -199,8 +199,11 @@ TEST_F(ShmTransportTest, ErrorsCarryStatusAndMessage) {
   const std::string longer(10'000, 'y');
   auto room = transport_->Allocate(10'000);
   ASSERT_TRUE(room.ok());
-  EXPECT_EQ(Call(MakeRequest(window::kThrow, std::as_bytes(std::span(longer)), {room->data, room->bytes})).status.message(), longer);
-  EXPECT_EQ(Call(MakeRequest(window::kThrow, std::as_bytes(std::span(longer)))).status.message(), longer.substr(0, 4096));
+  EXPECT_EQ(
+      Call(MakeRequest(window::kThrow, std::as_bytes(std::span(longer)), {room->data, room->bytes})).status.message(),
+      longer);
+  EXPECT_EQ(Call(MakeRequest(window::kThrow, std::as_bytes(std::span(longer)))).status.message(),
+            longer.substr(0, 4096));
 }
 
 TEST_F(ShmTransportTest, Serves256InFlightOutOfOrder) {
@@ -217,7 +220,9 @@ TEST_F(ShmTransportTest, Serves256InFlightOutOfOrder) {
     // All are held until the last one came: another one finds no room.
     auto full = transport_->Submit(MakeRequest(window::kHold, {}));
     ASSERT_TRUE(full.ok());
-    if (answers_.empty()) { EXPECT_FALSE(full.value()); }
+    if (answers_.empty()) {
+      EXPECT_FALSE(full.value());
+    }
     Settle(window::kCalls);
     for (const auto& [id, input] : expected) EXPECT_EQ(answers_[id].payload, input);
   }
@@ -346,7 +351,9 @@ TEST_F(ShmTransportTest, SinksMaySubmitPollAndClose) {
       ASSERT_FALSE(reply.payload.empty());
       EXPECT_EQ(reply.payload[0], window::Pattern(0)) << "the payload stays until Poll returns";
     }
-    if (replies == 4) { EXPECT_EQ(reply.status.code(), Code::kConnectionClosed); }
+    if (replies == 4) {
+      EXPECT_EQ(reply.status.code(), Code::kConnectionClosed);
+    }
   };
   transport_->Poll(sink);
   EXPECT_EQ(replies, 4u);
@@ -358,10 +365,13 @@ TEST_F(ShmTransportTest, RefusesReleasedMemoryAndWhatIsTooLarge) {
   auto neighbour = transport_->Allocate(8192);
   ASSERT_TRUE(neighbour.ok());
   // A range over two buffers belongs to neither.
-  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {buffer->data + 1, 8192})).status().code(), Code::kArgumentInvalid);
+  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {buffer->data + 1, 8192})).status().code(),
+            Code::kArgumentInvalid);
   transport_->Release(*buffer);
-  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {buffer->data, 100})).status().code(), Code::kArgumentInvalid);
-  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {}, {buffer->data, 100})).status().code(), Code::kArgumentInvalid);
+  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {buffer->data, 100})).status().code(),
+            Code::kArgumentInvalid);
+  EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, {}, {buffer->data, 100})).status().code(),
+            Code::kArgumentInvalid);
   EXPECT_EQ(transport_->Allocate(1ull << 40).status().code(), Code::kPayloadTooLarge);
   EXPECT_EQ(transport_->Allocate(UINT64_MAX).status().code(), Code::kPayloadTooLarge);
   EXPECT_EQ(transport_->Submit(MakeRequest(window::kEcho, Bytes(65u << 20))).status().code(), Code::kPayloadTooLarge);
@@ -377,7 +387,8 @@ TEST_F(ShmTransportTest, RefusesReleasedMemoryAndWhatIsTooLarge) {
 }
 
 TEST_F(ShmTransportTest, AResultOutsideWhatWasOfferedIsAProtocolError) {
-  for (const uint64_t offset : {uint64_t{0}, uint64_t{64}, window::SlotInputOffset(1), UINT64_MAX - 5, uint64_t{60} << 20}) {
+  for (const uint64_t offset :
+       {uint64_t{0}, uint64_t{64}, window::SlotInputOffset(1), UINT64_MAX - 5, uint64_t{60} << 20}) {
     answers_.clear();
     const uint64_t id = Submit(MakeRequest(window::kEcho, Bytes(10)));
     ASSERT_TRUE(server_->window().TryConsume(1));
@@ -395,7 +406,7 @@ TEST_F(ShmTransportTest, GivesMemoryBackWhenIdle) {
   server_->Start();
   Call(MakeRequest(window::kEcho, Bytes(16u << 20)));
   transport_->Trim();
-  struct stat info{};
+  struct stat info {};
   ASSERT_EQ(fstat(test_window_->created.memfd.get(), &info), 0);
   EXPECT_LE(static_cast<uint64_t>(info.st_blocks) * 512, window::kSlotsOffset);
   EXPECT_EQ(Call(MakeRequest(window::kEcho, Bytes(5000))).payload, Bytes(5000));
