@@ -1,7 +1,6 @@
 import { inspect } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import type {
-  WorkerError} from '../src/errors.js';
+import type { WorkerError } from '../src/errors.js'
 import {
   ArgumentError,
   codeOf,
@@ -10,7 +9,7 @@ import {
   FunctionError,
   PraasError,
   StateError,
-  SystemError
+  SystemError,
 } from '../src/errors.js'
 import { readFileSync } from 'node:fs'
 import { fromNative, translated } from '../src/native/errors.js'

@@ -26,7 +26,8 @@ constexpr uint64_t PayloadEnd(uint64_t window_bytes) noexcept {
 /// Whether `a` lies before `b` in a sequence of counters that wrap around.
 constexpr bool Before(uint32_t a, uint32_t b) noexcept { return static_cast<int32_t>(a - b) < 0; }
 
-// The server may read these while a client that gave the call up writes the next use of the slot: whole words, no tearing.
+// The server may read these while a client that gave the call up writes the next use of the slot: whole words, no
+// tearing.
 template <typename T>
 void StoreOnce(T& field, T value) noexcept {
   std::atomic_ref<T>(field).store(value, std::memory_order_relaxed);
@@ -124,7 +125,8 @@ Status ClientWindow::Commit(uint64_t offset, uint64_t bytes) {
 Status ClientWindow::CommitSlots(uint32_t index) {
   while (committed_slots_ <= index) {
     ++counters_.commits;
-    if (Status status = shm::Commit(handover_.memfd.get(), SlotInputOffset(committed_slots_), kCommitBytes, "client window");
+    if (Status status =
+            shm::Commit(handover_.memfd.get(), SlotInputOffset(committed_slots_), kCommitBytes, "client window");
         !status.ok()) {
       return status;
     }
@@ -137,7 +139,8 @@ std::optional<uint64_t> ClientWindow::OffsetOf(std::span<const std::byte> memory
   // As integers: comparing pointers into different objects is undefined.
   const auto begin = reinterpret_cast<uintptr_t>(mapping_.base());
   const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  if (address < begin || !InRange(address - begin, memory.size(), kPayloadOffset, mapping_.bytes())) return std::nullopt;
+  if (address < begin || !InRange(address - begin, memory.size(), kPayloadOffset, mapping_.bytes()))
+    return std::nullopt;
   return address - begin;
 }
 
@@ -290,8 +293,9 @@ void ClientWindow::Collect(std::vector<Completion>& completions) {
 
 // --- wake-ups ---
 
-/// Writes the submission eventfd, once per stretch in which the ring does not run empty: while the head has not passed what
-/// the last signal was for, its receiver has yet to look at the tail (see server_window.cc for why that look cannot miss).
+/// Writes the submission eventfd, once per stretch in which the ring does not run empty: while the head has not passed
+/// what the last signal was for, its receiver has yet to look at the tail (see server_window.cc for why that look
+/// cannot miss).
 void ClientWindow::SignalUnconsumed() {
   const uint32_t head = header().submit_head.load(std::memory_order_seq_cst);
   if (head == tail_ || Before(head, signalled_tail_)) return;

@@ -20,8 +20,8 @@ namespace praas::window {
 
 /// The client's side of its window: payload memory, call slots, submission, completions. Single-threaded, never blocks.
 ///
-/// Memory is committed (fallocate) before it is handed out, so that a machine out of memory is an error of the call that
-/// needed it and not a SIGBUS in the middle of a copy.
+/// Memory is committed (fallocate) before it is handed out, so that a machine out of memory is an error of the call
+/// that needed it and not a SIGBUS in the middle of a copy.
 class ClientWindow {
  public:
   struct Request {
@@ -35,7 +35,7 @@ class ClientWindow {
   struct Completion {
     uint32_t call;
     bool need_room;
-    uint32_t status;  // Code
+    uint32_t status;                       // Code
     uint64_t result_offset, result_bytes;  // inside the window; still to be compared with what was asked for
   };
 
@@ -43,8 +43,8 @@ class ClientWindow {
   [[nodiscard]] static Result<std::unique_ptr<ClientWindow>> Map(Handover handover);
 
   // --- payload memory ---
-  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kStateMemory: the
-  /// machine has no memory for it.
+  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kStateMemory:
+  /// the machine has no memory for it.
   [[nodiscard]] Result<uint64_t> Allocate(uint64_t bytes);
   [[nodiscard]] PayloadAllocator& allocator() noexcept { return allocator_; }
   /// Offset of memory that lies in the payload area as a whole; nullopt for any other memory.
@@ -61,10 +61,11 @@ class ClientWindow {
   void Submit(uint32_t call, const Request& request);
   /// After `need_room`. false: the call was answered meanwhile (its completion follows).
   bool GiveRoom(uint32_t call, uint64_t output_offset, uint64_t output_capacity);
-  /// Sets the call's flag and signals the host, which tells the worker: one that waits inside the function looks at nothing.
+  /// Sets the call's flag and signals the host, which tells the worker: one that waits inside the function looks at
+  /// nothing.
   void Cancel(uint32_t call);
-  /// Nobody waits for the call any more. Its slot and its memory stay the server's until its completion arrives; a result that
-  /// waits for room is dropped by the server and answered as cancelled.
+  /// Nobody waits for the call any more. Its slot and its memory stay the server's until its completion arrives; a
+  /// result that waits for room is dropped by the server and answered as cancelled.
   void GiveUp(uint32_t call);
   /// The call's completion was handled: its slot may be used again.
   void Close(uint32_t call);
@@ -84,15 +85,15 @@ class ClientWindow {
 
   struct Counters {
     uint64_t submissions = 0;
-    uint64_t signals = 0;     // submission eventfd written
-    uint64_t sleeps = 0;      // PrepareToSleep that returned true
-    uint64_t commits = 0;     // fallocate calls
-    uint64_t trims = 0;       // ranges given back
+    uint64_t signals = 0;  // submission eventfd written
+    uint64_t sleeps = 0;   // PrepareToSleep that returned true
+    uint64_t commits = 0;  // fallocate calls
+    uint64_t trims = 0;    // ranges given back
   };
   [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
 
-  /// How long a poller looks on before it believes that nobody polls the ring: several times what a running consumer needs
-  /// (a hot round trip is below 1 µs), and about what a wake-up by the host costs.
+  /// How long a poller looks on before it believes that nobody polls the ring: several times what a running consumer
+  /// needs (a hot round trip is below 1 µs), and about what a wake-up by the host costs.
   static constexpr uint64_t kPatienceNs = 20'000;
   /// Step of commitment. Larger wastes memory on clients with small payloads, smaller costs system calls.
   static constexpr uint64_t kCommitBytes = 64u << 10;

@@ -28,12 +28,13 @@ struct Offer {
 };
 static_assert(sizeof(Offer) == 16);
 
-/// Both ends may only be processes of one user: file permissions of the socket's path are not enough, because the directory
-/// may have been made by somebody else.
+/// Both ends may only be processes of one user: file permissions of the socket's path are not enough, because the
+/// directory may have been made by somebody else.
 Status CheckPeer(int socket) {
   ucred peer{};
   socklen_t length = sizeof(peer);
-  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0) return Status::System("getsockopt(SO_PEERCRED)");
+  if (getsockopt(socket, SOL_SOCKET, SO_PEERCRED, &peer, &length) != 0)
+    return Status::System("getsockopt(SO_PEERCRED)");
   if (peer.uid != geteuid()) {
     return Status(Code::kTokenInvalid, "the process at the other end of the window socket belongs to user " +
                                            std::to_string(peer.uid) + ", not to " + std::to_string(geteuid()));
@@ -111,13 +112,15 @@ Result<Handover> ReceiveOffer(int socket, uint64_t deadline_ns) {
       if (errno == EINTR || errno == EAGAIN) continue;
       return Status::System("recvmsg from the window socket");
     }
-    if (bytes == 0) return Status(Code::kUpgradeFailed, "the host closed the window socket: it does not know the nonce");
+    if (bytes == 0)
+      return Status(Code::kUpgradeFailed, "the host closed the window socket: it does not know the nonce");
     fd_count += TakeFds(message, fds);
     if ((message.msg_flags & MSG_CTRUNC) != 0) fd_count = kFds + 1;
     got += static_cast<size_t>(bytes);
   }
   if (offer.magic != kMagic || fd_count != kFds) {
-    return Status(Code::kProtocolInvalid, "the host's window offer is malformed (" + std::to_string(fd_count) + " descriptors)");
+    return Status(Code::kProtocolInvalid,
+                  "the host's window offer is malformed (" + std::to_string(fd_count) + " descriptors)");
   }
   return Handover{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), offer.window_bytes};
 }
@@ -206,7 +209,8 @@ Status Send(int socket, int memfd, int submit_event, int complete_event, uint64_
   } while (sent < 0 && errno == EINTR);
   if (sent < 0) return Status::System("sendmsg of a window to its client");
   // The first message on a fresh socket: its buffer takes 16 bytes as a whole or the client is not one of ours.
-  if (sent != static_cast<ssize_t>(sizeof(offer))) return {Code::kUpgradeFailed, "the client's socket took half a message"};
+  if (sent != static_cast<ssize_t>(sizeof(offer)))
+    return {Code::kUpgradeFailed, "the client's socket took half a message"};
   return Status::Ok();
 }
 

@@ -7,8 +7,8 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 
-/// How a same-host client gets its window: over TCP the host names a UNIX socket and a one-time nonce; the client connects there,
-/// both check SO_PEERCRED (same user), the client sends the nonce, the host passes the three fds.
+/// How a same-host client gets its window: over TCP the host names a UNIX socket and a one-time nonce; the client
+/// connects there, both check SO_PEERCRED (same user), the client sends the nonce, the host passes the three fds.
 namespace praas::window {
 
 inline constexpr size_t kNonceBytes = 32;
@@ -18,8 +18,8 @@ struct Handover {
   uint64_t window_bytes = 0;
 };
 
-/// Client. Verifies the peer's user and the memfd's seals and size. Blocks, at most until the deadline (kConnectionTimeout).
-/// kUpgradeFailed: the host does not know the nonce; kTokenInvalid: another user listens there.
+/// Client. Verifies the peer's user and the memfd's seals and size. Blocks, at most until the deadline
+/// (kConnectionTimeout). kUpgradeFailed: the host does not know the nonce; kTokenInvalid: another user listens there.
 [[nodiscard]] Result<Handover> Receive(const std::string& socket_path, const std::string& nonce, uint64_t deadline_ns);
 
 /// Host: after accept. Reads the nonce without blocking: nullopt = not there yet. kTokenInvalid for another user,

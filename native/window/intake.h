@@ -14,17 +14,20 @@ namespace praas::window {
 [[nodiscard]] constexpr uint64_t OriginCall(uint32_t call, uint32_t sequence) noexcept {
   return static_cast<uint64_t>(sequence) << 32 | call;
 }
-[[nodiscard]] constexpr uint32_t OriginCallIndex(uint64_t origin_call) noexcept { return static_cast<uint32_t>(origin_call); }
+[[nodiscard]] constexpr uint32_t OriginCallIndex(uint64_t origin_call) noexcept {
+  return static_cast<uint32_t>(origin_call);
+}
 [[nodiscard]] constexpr uint32_t OriginSequence(uint64_t origin_call) noexcept {
   return static_cast<uint32_t>(origin_call >> 32);
 }
 
 /// What a call that cannot be served is answered: the client should have known.
-inline constexpr std::string_view kInputTooLarge = "the input is larger than the process takes as one payload; stream it";
+inline constexpr std::string_view kInputTooLarge =
+    "the input is larger than the process takes as one payload; stream it";
 inline constexpr std::string_view kTakesStream = "the function takes a stream; open one instead of calling it";
 
-/// Fills an entry the caller has reserved. `input` names the request in the client's window; until a worker completes the
-/// call, `output` names the room the client offered for the result.
+/// Fills an entry the caller has reserved. `input` names the request in the client's window; until a worker completes
+/// the call, `output` names the room the client offered for the result.
 inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, uint32_t window) noexcept {
   using dispatch::Place;
   const bool empty = submission.input_bytes == 0;
@@ -46,8 +49,8 @@ inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, 
   entry.stream = 0;
 }
 
-/// For a submission with `room_given`, after Dispatcher::Unpark took the parked entry: makes it a delivery. `output` stays
-/// the pool block with the result or error, `status` says which, `input` becomes the room the client now offers.
+/// For a submission with `room_given`, after Dispatcher::Unpark took the parked entry: makes it a delivery. `output`
+/// stays the pool block with the result or error, `status` says which, `input` becomes the room the client now offers.
 inline void FillDelivery(dispatch::CallEntry& entry, const Submission& submission) noexcept {
   entry.kind = dispatch::CallKind::kDeliver;
   entry.input = {submission.output_offset, submission.output_capacity, 0, dispatch::Place::kWindow, {}};

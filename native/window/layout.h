@@ -5,7 +5,8 @@
 
 /// Byte layout of a client window: the memory a same-host client shares with host and workers.
 ///
-///   [ WindowHeader | calls[256] | slots[256] (input 4 KiB + output 4 KiB each) | payload area, allocated by the client ]
+///   [ WindowHeader | calls[256] | slots[256] (input 4 KiB + output 4 KiB each) | payload area, allocated by the client
+///   ]
 ///
 /// The client may write anything here at any time. Whoever reads a field to decide something copies it first, then
 /// validates the copy. The truth about a call lies in the call table of the segment, which the client cannot see.
@@ -17,11 +18,12 @@ inline constexpr uint32_t kCalls = 256;  // calls in flight per window; also the
 inline constexpr uint32_t kSlotInputBytes = 4096;
 inline constexpr uint32_t kSlotOutputBytes = 4096;
 
-/// State of a window call. The word is {sequence:32, state:32}; the sequence is bumped by the client at each new use, so an
-/// answer to an earlier call cannot complete a later one (exactly one responder wins the CAS).
+/// State of a window call. The word is {sequence:32, state:32}; the sequence is bumped by the client at each new use,
+/// so an answer to an earlier call cannot complete a later one (exactly one responder wins the CAS).
 ///   kFree → kSubmitted (client) → kDone (server)
 ///   kSubmitted → kNeedRoom (server: result larger than output_capacity) → kRoomGiven (client) → kDone (server)
-/// A client that does not want a parked result any more sets `cancel` before kRoomGiven: the server drops it and answers.
+/// A client that does not want a parked result any more sets `cancel` before kRoomGiven: the server drops it and
+/// answers.
 enum class CallState : uint32_t { kFree = 0, kSubmitted = 1, kNeedRoom = 2, kRoomGiven = 3, kDone = 4 };
 
 [[nodiscard]] constexpr uint64_t PackWord(uint32_t sequence, CallState state) noexcept {
@@ -38,13 +40,14 @@ struct alignas(64) WindowCall {
   std::atomic<uint64_t> word;
   uint32_t function;
   uint32_t flags;
-  uint64_t deadline_ns;      // CLOCK_MONOTONIC: same machine
-  uint64_t input_offset;     // from the start of the window
+  uint64_t deadline_ns;   // CLOCK_MONOTONIC: same machine
+  uint64_t input_offset;  // from the start of the window
   uint64_t input_bytes;
   uint64_t output_offset;    // where the client wants the result
   uint64_t output_capacity;  // how much fits there
   std::atomic<uint32_t> cancel;
-  std::atomic<uint32_t> entry;  // call entry + 1 that a consumer made for this submission; 0 = none yet. See ServerWindow::Note
+  std::atomic<uint32_t>
+      entry;  // call entry + 1 that a consumer made for this submission; 0 = none yet. See ServerWindow::Note
 
   // Response: written by host or worker before the word becomes kDone or kNeedRoom.
   alignas(64) uint32_t status;  // Code
@@ -66,9 +69,9 @@ struct WindowHeader {
   uint64_t reserved[2];
 
   // Client line.
-  alignas(64) std::atomic<uint32_t> submit_tail;      // entries ever submitted
-  std::atomic<uint32_t> client_sleeping;              // 1 = signal the completion eventfd after setting a done bit
-  std::atomic<uint32_t> cancels;                      // calls ever cancelled: the host looks for them when it is signalled
+  alignas(64) std::atomic<uint32_t> submit_tail;  // entries ever submitted
+  std::atomic<uint32_t> client_sleeping;          // 1 = signal the completion eventfd after setting a done bit
+  std::atomic<uint32_t> cancels;                  // calls ever cancelled: the host looks for them when it is signalled
 
   // Server line.
   alignas(64) std::atomic<uint32_t> submit_head;  // entries ever consumed
@@ -83,14 +86,17 @@ static_assert(sizeof(WindowHeader) == 64 * 4 + kCalls * 4);
 
 inline constexpr uint64_t kCallsOffset = 4096;
 inline constexpr uint64_t kSlotsOffset = kCallsOffset + kCalls * sizeof(WindowCall);
-inline constexpr uint64_t kPayloadOffset = kSlotsOffset + static_cast<uint64_t>(kCalls) * (kSlotInputBytes + kSlotOutputBytes);
+inline constexpr uint64_t kPayloadOffset =
+    kSlotsOffset + static_cast<uint64_t>(kCalls) * (kSlotInputBytes + kSlotOutputBytes);
 static_assert(kSlotsOffset % 4096 == 0 && kPayloadOffset % 4096 == 0);
 inline constexpr uint64_t kMinWindowBytes = kPayloadOffset + (64u << 10);
 
 [[nodiscard]] constexpr uint64_t SlotInputOffset(uint32_t call) noexcept {
   return kSlotsOffset + static_cast<uint64_t>(call) * (kSlotInputBytes + kSlotOutputBytes);
 }
-[[nodiscard]] constexpr uint64_t SlotOutputOffset(uint32_t call) noexcept { return SlotInputOffset(call) + kSlotInputBytes; }
+[[nodiscard]] constexpr uint64_t SlotOutputOffset(uint32_t call) noexcept {
+  return SlotInputOffset(call) + kSlotInputBytes;
+}
 
 /// Whether [offset, offset + bytes) lies in [begin, end), for any values of the four.
 [[nodiscard]] constexpr bool InRange(uint64_t offset, uint64_t bytes, uint64_t begin, uint64_t end) noexcept {

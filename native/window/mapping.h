@@ -8,13 +8,13 @@
 
 namespace praas::window {
 
-/// A writable mapping of a whole window with an inaccessible page on either side, so that arithmetic gone wrong faults at
-/// once instead of reaching a neighbour. Owns the address range. Not inherited by forked children.
+/// A writable mapping of a whole window with an inaccessible page on either side, so that arithmetic gone wrong faults
+/// at once instead of reaching a neighbour. Owns the address range. Not inherited by forked children.
 class Mapping {
  public:
   Mapping() noexcept = default;
-  /// Maps the whole memfd. kSegmentInvalid when it is not sealed (shm::CheckMemfd): its other holder could truncate it, and
-  /// every access here would be a SIGBUS.
+  /// Maps the whole memfd. kSegmentInvalid when it is not sealed (shm::CheckMemfd): its other holder could truncate it,
+  /// and every access here would be a SIGBUS.
   [[nodiscard]] static Result<Mapping> MapSealed(int fd);
 
   Mapping(Mapping&& other) noexcept

@@ -59,7 +59,8 @@ std::optional<uint64_t> PayloadAllocator::Find(uint64_t offset, uint64_t bytes) 
   if (block == used_.begin()) return std::nullopt;
   --block;
   const uint64_t within = offset - block->first;
-  if (block->second.released || within > block->second.bytes || bytes > block->second.bytes - within) return std::nullopt;
+  if (block->second.released || within > block->second.bytes || bytes > block->second.bytes - within)
+    return std::nullopt;
   return block->first;
 }
 

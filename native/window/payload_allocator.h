@@ -10,12 +10,12 @@
 
 namespace praas::window {
 
-/// The client's allocator over the payload area of its window: best fit, lowest address first, neighbours merged at once;
-/// every operation in O(log blocks). All bookkeeping is in the client's private memory, because whatever lies in the window
-/// could be overwritten by a function that misbehaves.
+/// The client's allocator over the payload area of its window: best fit, lowest address first, neighbours merged at
+/// once; every operation in O(log blocks). All bookkeeping is in the client's private memory, because whatever lies in
+/// the window could be overwritten by a function that misbehaves.
 ///
-/// A block in use by a call is *pinned*; releasing it then takes effect when the last pin goes, so that memory the server
-/// may still write to is never given to anybody else.
+/// A block in use by a call is *pinned*; releasing it then takes effect when the last pin goes, so that memory the
+/// server may still write to is never given to anybody else.
 class PayloadAllocator {
  public:
   static constexpr uint64_t kGranule = 64;

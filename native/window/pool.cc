@@ -39,10 +39,10 @@ Result<Plan> MakePlan(const segment::Header& header) {
   const uint64_t rest = plan.pool_bytes > plan.inputs_offset ? plan.pool_bytes - plan.inputs_offset : 0;
   plan.arena_bytes = rest / 2 / kPageBytes * kPageBytes;
   if (plan.arena_bytes < Pool::kMinArenaBytes) {
-    return Status(Code::kArgumentInvalid, "a pool of " + std::to_string(header.pool_bytes) + " bytes is too small for " +
-                                              std::to_string(plan.calls) + " calls: their slots take " +
-                                              std::to_string(plan.inputs_offset) + " bytes and payloads need " +
-                                              std::to_string(2 * Pool::kMinArenaBytes));
+    return Status(Code::kArgumentInvalid, "a pool of " + std::to_string(header.pool_bytes) +
+                                              " bytes is too small for " + std::to_string(plan.calls) +
+                                              " calls: their slots take " + std::to_string(plan.inputs_offset) +
+                                              " bytes and payloads need " + std::to_string(2 * Pool::kMinArenaBytes));
   }
   return plan;
 }
@@ -67,8 +67,8 @@ Result<std::unique_ptr<Pool>> Pool::Map(UniqueFd fd, const segment::Segment& seg
   Result<Mapping> mapping = Mapping::MapSealed(fd.get());
   if (!mapping.ok()) return mapping.status();
   if (mapping->bytes() != plan.value().pool_bytes) {
-    return Status(Code::kSegmentInvalid, "the pool has " + std::to_string(mapping->bytes()) + " bytes; its segment says " +
-                                             std::to_string(plan.value().pool_bytes));
+    return Status(Code::kSegmentInvalid, "the pool has " + std::to_string(mapping->bytes()) +
+                                             " bytes; its segment says " + std::to_string(plan.value().pool_bytes));
   }
   return std::unique_ptr<Pool>(new Pool(segment, std::move(fd), *std::move(mapping), plan.value().inputs_offset,
                                         plan.value().arena_bytes, self));
@@ -99,7 +99,11 @@ PayloadRef Pool::InputSlot(uint32_t call, uint64_t bytes) const noexcept {
 }
 
 PayloadRef Pool::OutputSlot(uint32_t call, uint64_t bytes) const noexcept {
-  return {.offset = call * kSlotBytes + dispatch::kSlotInputBytes, .bytes = bytes, .block = 0, .place = Place::kSlot, .reserved = {}};
+  return {.offset = call * kSlotBytes + dispatch::kSlotInputBytes,
+          .bytes = bytes,
+          .block = 0,
+          .place = Place::kSlot,
+          .reserved = {}};
 }
 
 Result<std::span<std::byte>> Pool::Resolve(const PayloadRef& ref) const {
@@ -141,8 +145,8 @@ void Pool::Trim() {
   TrimSlots();
 }
 
-/// Gives back the slots that were touched and whose entries are free. An entry is reserved meanwhile, so that nobody can
-/// begin to fill a slot that is being emptied.
+/// Gives back the slots that were touched and whose entries are free. An entry is reserved meanwhile, so that nobody
+/// can begin to fill a slot that is being emptied.
 void Pool::TrimSlots() {
   const auto slots_end = static_cast<off_t>(inputs_offset_);
   for (off_t at = lseek(fd_.get(), 0, SEEK_DATA); at >= 0 && at < slots_end; at = lseek(fd_.get(), at, SEEK_DATA)) {

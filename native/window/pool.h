@@ -13,18 +13,19 @@
 
 namespace praas::window {
 
-/// The pool window of a process: the memory that payloads of TCP connections and nested calls lie in. A sealed memfd made by
-/// the host and mapped by host and workers; it does not outlive them. The segment must outlive the Pool object.
+/// The pool window of a process: the memory that payloads of TCP connections and nested calls lie in. A sealed memfd
+/// made by the host and mapped by host and workers; it does not outlive them. The segment must outlive the Pool object.
 ///
 ///   [ slot per call entry: input 4 KiB, output 4 KiB | input arena | output arena ]
 ///
-/// Inputs and outputs have an arena each, so that queued inputs can never keep the results of running calls from being written.
+/// Inputs and outputs have an arena each, so that queued inputs can never keep the results of running calls from being
+/// written.
 class Pool {
  public:
   static constexpr uint64_t kMinArenaBytes = 64u << 10;
 
-  /// Host: creates the memfd, of header().pool_bytes bytes, and formats both arenas. Sparse: memory is committed as payloads
-  /// need it. kArgumentInvalid when the slots of all calls leave less than kMinArenaBytes for each arena.
+  /// Host: creates the memfd, of header().pool_bytes bytes, and formats both arenas. Sparse: memory is committed as
+  /// payloads need it. kArgumentInvalid when the slots of all calls leave less than kMinArenaBytes for each arena.
   [[nodiscard]] static Result<std::unique_ptr<Pool>> Create(const segment::Segment& segment);
   /// Worker: maps the host's memfd. `self` is its participant index.
   [[nodiscard]] static Result<std::unique_ptr<Pool>> Map(UniqueFd fd, const segment::Segment& segment,

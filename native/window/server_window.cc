@@ -17,13 +17,14 @@
 namespace praas::window {
 namespace {
 
-// The hand-over with the client is Dekker's: each side stores its word, then loads the other's, and at least one of them
-// sees the other. Four seq_cst accesses are enough for that (and are what ThreadSanitizer understands; it knows no fences):
+// The hand-over with the client is Dekker's: each side stores its word, then loads the other's, and at least one of
+// them sees the other. Four seq_cst accesses are enough for that (and are what ThreadSanitizer understands; it knows no
+// fences):
 //   client: submit_tail = t  ; load needs_wake          server: needs_wake = 1      ; load submit_tail
 //   server: set completions  ; load client_sleeping     client: client_sleeping = 1 ; load completions
 //   client: submit_tail = t  ; load submit_head         server: submit_head = h     ; load submit_tail
-// The last line is what lets a client signal once per stretch: as long as the head has not passed what it signalled for, the
-// server has yet to look at the tail. test/native/window/wake_model_test.cc runs every interleaving of it.
+// The last line is what lets a client signal once per stretch: as long as the head has not passed what it signalled
+// for, the server has yet to look at the tail. test/native/window/wake_model_test.cc runs every interleaving of it.
 
 constexpr uint16_t kConsumerBias = 1;  // participant 0 is the host, and 0 means nobody
 
@@ -94,8 +95,8 @@ Result<std::unique_ptr<ServerWindow>> ServerWindow::Map(const segment::Segment& 
   if (mapping->bytes() < kMinWindowBytes) {
     return Status(Code::kSegmentInvalid, "a window of " + std::to_string(mapping->bytes()) + " bytes is too small");
   }
-  return std::unique_ptr<ServerWindow>(new ServerWindow(segment.window(index), index, std::move(memfd),
-                                                        std::move(complete_event), *std::move(mapping)));
+  return std::unique_ptr<ServerWindow>(
+      new ServerWindow(segment.window(index), index, std::move(memfd), std::move(complete_event), *std::move(mapping)));
 }
 
 ServerWindow::ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event,
@@ -160,7 +161,8 @@ std::optional<Submission> ServerWindow::Peek() noexcept {
     WindowCall& request = call(index);
     const uint64_t word = request.word.load(std::memory_order_acquire);
     const CallState state = StateOf(word);
-    if (state != CallState::kSubmitted && state != CallState::kRoomGiven) {  // answered before its consumer ended, or rubbish
+    if (state != CallState::kSubmitted &&
+        state != CallState::kRoomGiven) {  // answered before its consumer ended, or rubbish
       Taken();
       continue;
     }
@@ -205,7 +207,8 @@ bool ServerWindow::Adopt(uint16_t self) noexcept {
 }
 
 bool ServerWindow::Abandon(uint16_t self) noexcept {
-  // While still the poller: the next one clears needs_wake after its own CAS, so the flag cannot end up set under a poller.
+  // While still the poller: the next one clears needs_wake after its own CAS, so the flag cannot end up set under a
+  // poller.
   SetNeedsWake(true);
   uint32_t mine = self;
   slot_.poller.compare_exchange_strong(mine, 0, std::memory_order_seq_cst);
@@ -243,11 +246,13 @@ bool ServerWindow::Complete(uint32_t index, uint32_t sequence, uint32_t status, 
   return Answer(index, sequence, CallState::kDone, status, 0, result_offset, result_bytes);
 }
 
-bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept {
+bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t status,
+                                 std::span<const char> message) noexcept {
   if (index >= kCalls) return false;
   WindowCall& target = call(index);
   const uint64_t word = target.word.load(std::memory_order_acquire);
-  if (SequenceOf(word) != sequence || !IsOpen(StateOf(word))) return Complete(index, sequence, status, 0, 0);  // tells again
+  if (SequenceOf(word) != sequence || !IsOpen(StateOf(word)))
+    return Complete(index, sequence, status, 0, 0);  // tells again
 
   uint64_t room_offset = SlotOutputOffset(index);
   uint64_t room_bytes = kSlotOutputBytes;
@@ -301,7 +306,8 @@ bool ServerWindow::Answer(uint32_t index, uint32_t sequence, CallState state, ui
 void ServerWindow::Tell(uint32_t index) noexcept {
   header().completions[index / 64].fetch_or(uint64_t{1} << (index % 64), std::memory_order_seq_cst);
   if (header().client_sleeping.load(std::memory_order_seq_cst) == 0) return;
-  // The flag is the client's to clear: if it were taken here, a worker killed before the write would take the wake-up with it.
+  // The flag is the client's to clear: if it were taken here, a worker killed before the write would take the wake-up
+  // with it.
   const uint64_t one = 1;
   // EAGAIN means that the counter is full: the client has more than enough reason to wake up.
   [[maybe_unused]] const ssize_t written = write(complete_event_.get(), &one, sizeof(one));

@@ -16,11 +16,12 @@ namespace praas::window {
 
 /// A submission as the server side believes it: copied out of the window, then validated against the window's bounds.
 struct Submission {
-  uint32_t call;      // window call index
+  uint32_t call;  // window call index
   uint32_t sequence;
-  bool room_given;    // true: kRoomGiven, deliver the parked result
-  uint32_t parked;    // call entry named by the client; still to be checked against the call table
-  int64_t entry;      // call entry noted for this submission by a consumer that ended before Taken; −1 none. Also to be checked
+  bool room_given;  // true: kRoomGiven, deliver the parked result
+  uint32_t parked;  // call entry named by the client; still to be checked against the call table
+  int64_t
+      entry;  // call entry noted for this submission by a consumer that ended before Taken; −1 none. Also to be checked
   uint32_t function;
   uint32_t flags;
   uint64_t deadline_ns;
@@ -44,9 +45,9 @@ struct Submission {
 class ServerWindow {
  public:
   struct Created {
-    UniqueFd memfd;            // sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
-    UniqueFd submit_event;     // client → host: "needs_wake"
-    UniqueFd complete_event;   // host/worker → client
+    UniqueFd memfd;           // sealed F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL
+    UniqueFd submit_event;    // client → host: "needs_wake"
+    UniqueFd complete_event;  // host/worker → client
   };
   /// Host: makes and formats the memory of a new client. `window_bytes` is rounded up to pages; kArgumentInvalid below
   /// kMinWindowBytes. Only the header and the calls are committed.
@@ -64,16 +65,16 @@ class ServerWindow {
 
   /// Becomes the one reader of the ring. false: somebody else is.
   [[nodiscard]] bool TryConsume(uint16_t self) noexcept;
-  /// true: the ring is not empty. A signal for what came meanwhile may have gone to somebody who then found this consumer in
-  /// place and left, so the caller has to try again (or to know that it will).
+  /// true: the ring is not empty. A signal for what came meanwhile may have gone to somebody who then found this
+  /// consumer in place and left, so the caller has to try again (or to know that it will).
   [[nodiscard]] bool EndConsume(uint16_t self) noexcept;
   /// Who consumes at this moment, and how many submissions have ever been consumed.
   [[nodiscard]] std::optional<uint16_t> consumer() const noexcept;
   [[nodiscard]] uint32_t head() const noexcept;
-  /// While consuming: the next submission; nullopt when the ring is empty. A malformed one is answered here (kProtocolInvalid)
-  /// and skipped; one that was answered already is skipped. `Peek` does not advance the ring head: `Taken` does, after the
-  /// call entry exists, so that a consumer killed in between loses nothing: the next one finds the same submission and, in
-  /// `Submission::entry`, the entry that was noted for it.
+  /// While consuming: the next submission; nullopt when the ring is empty. A malformed one is answered here
+  /// (kProtocolInvalid) and skipped; one that was answered already is skipped. `Peek` does not advance the ring head:
+  /// `Taken` does, after the call entry exists, so that a consumer killed in between loses nothing: the next one finds
+  /// the same submission and, in `Submission::entry`, the entry that was noted for it.
   [[nodiscard]] std::optional<Submission> Peek() noexcept;
   /// Notes the entry made for the submission just peeked. Between filling the reserved entry and posting it.
   void Note(uint32_t call, uint32_t entry) noexcept;
@@ -81,8 +82,9 @@ class ServerWindow {
 
   /// A hot worker takes over polling the ring (it clears needs_wake). false: another one polls it.
   [[nodiscard]] bool Adopt(uint16_t self) noexcept;
-  /// The poller is about to sleep or to leave: sets needs_wake, then gives the window up, then looks again. true: there are
-  /// submissions, and the client may have published them before it could see needs_wake: consume them before sleeping.
+  /// The poller is about to sleep or to leave: sets needs_wake, then gives the window up, then looks again. true: there
+  /// are submissions, and the client may have published them before it could see needs_wake: consume them before
+  /// sleeping.
   [[nodiscard]] bool Abandon(uint16_t self) noexcept;
   /// Host: gives up, in the name of a dead participant, consuming and polling. true: there are submissions to consume.
   [[nodiscard]] bool Reclaim(uint16_t dead) noexcept;
@@ -97,18 +99,20 @@ class ServerWindow {
   /// Writes the response and completes call `call` of `sequence` if it is still open; wakes the client when it sleeps.
   /// false: somebody answered before; the client is told of that answer again, because who gave it may have been killed
   /// before it could. At most one caller at a time for one call (the call table sees to that).
-  bool Complete(uint32_t call, uint32_t sequence, uint32_t status, uint64_t result_offset, uint64_t result_bytes) noexcept;
-  /// `message` becomes the result: in the client's output room when it is longer than the call's output slot and fits there,
-  /// else in the slot, cut to kSlotOutputBytes.
+  bool Complete(uint32_t call, uint32_t sequence, uint32_t status, uint64_t result_offset,
+                uint64_t result_bytes) noexcept;
+  /// `message` becomes the result: in the client's output room when it is longer than the call's output slot and fits
+  /// there, else in the slot, cut to kSlotOutputBytes.
   bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept;
   /// The result is `bytes` long and waits in call entry `parked`: asks the client for room. false: answered before.
   bool NeedRoom(uint32_t call, uint32_t sequence, uint32_t parked, uint64_t bytes) noexcept;
-  /// The same, for the host, which does not know whether the one who parked the result came to say so: does nothing if the
-  /// client has been told.
+  /// The same, for the host, which does not know whether the one who parked the result came to say so: does nothing if
+  /// the client has been told.
   void NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept;
 
  private:
-  ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event, Mapping mapping) noexcept;
+  ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event,
+               Mapping mapping) noexcept;
   [[nodiscard]] WindowHeader& header() const noexcept;
   [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
   [[nodiscard]] bool Answer(uint32_t call, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,

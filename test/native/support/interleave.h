@@ -11,28 +11,27 @@
 
 /// A small explicit-state model checker for hand-over protocols: it runs every interleaving of a few threads.
 ///
-/// A *state* is a small copyable struct with everything that matters: the shared words, each thread's program counter and its
-/// local variables. It needs `auto operator<=>(const State&) const = default`, because each distinct state is explored once.
-/// A *thread* is a function that makes one indivisible step (one atomic access to shared memory) and returns true, or
-/// leaves the state as it was and returns false when it cannot move now: blocked, or finished.
+/// A *state* is a small copyable struct with everything that matters: the shared words, each thread's program counter
+/// and its local variables. It needs `auto operator<=>(const State&) const = default`, because each distinct state is
+/// explored once. A *thread* is a function that makes one indivisible step (one atomic access to shared memory) and
+/// returns true, or leaves the state as it was and returns false when it cannot move now: blocked, or finished.
 ///
 ///   struct S { uint8_t flag, work, pc_a, pc_b, taken; auto operator<=>(const S&) const = default; };
 ///   Interleave<S> model;
-///   model.Add("sender", [](S& s) { switch (s.pc_a) { case 0: s.work = 1; s.pc_a = 1; return true; …  default: return false; } });
-///   model.Add("worker", …, /* die = */ [](S& s) { … });
-///   const auto report = model.Explore(S{}, {.terminal = [](const S& s) { return s.work ? "work was left" : ""; }});
-///   EXPECT_TRUE(report.ok()) << report.Text();
+///   model.Add("sender", [](S& s) { switch (s.pc_a) { case 0: s.work = 1; s.pc_a = 1; return true; …  default: return
+///   false; } }); model.Add("worker", …, /* die = */ [](S& s) { … }); const auto report = model.Explore(S{}, {.terminal
+///   = [](const S& s) { return s.work ? "work was left" : ""; }}); EXPECT_TRUE(report.ok()) << report.Text();
 ///
-/// A *terminal* state is one in which no thread can move; work that is undelivered there is a lost wake-up. A thread that
-/// polls for ever hides such a state, so `goal` asks for more: from every reachable state some continuation reaches it.
-/// Threads added with a `die` function may be killed between any two of their steps, at most `max_kills` in all; `die` is
-/// what the rest of the system gets to see of the death.
+/// A *terminal* state is one in which no thread can move; work that is undelivered there is a lost wake-up. A thread
+/// that polls for ever hides such a state, so `goal` asks for more: from every reachable state some continuation
+/// reaches it. Threads added with a `die` function may be killed between any two of their steps, at most `max_kills` in
+/// all; `die` is what the rest of the system gets to see of the death.
 ///
-/// Exploration is breadth first, so the trace of a violation is one of the shortest. Prove that a model can fail: mutate it
-/// (leave out the re-check) and expect the violation.
+/// Exploration is breadth first, so the trace of a violation is one of the shortest. Prove that a model can fail:
+/// mutate it (leave out the re-check) and expect the violation.
 ///
-/// Plain steps mean sequentially consistent memory. `TsoMemory` below adds store buffers, the one reordering of x86, with
-/// which a model also shows what a missing fence does.
+/// Plain steps mean sequentially consistent memory. `TsoMemory` below adds store buffers, the one reordering of x86,
+/// with which a model also shows what a missing fence does.
 namespace praas::testing {
 
 template <typename State>
@@ -158,7 +157,8 @@ class Interleave {
   };
 
   /// The earliest node from which no path leads to a goal; nodes.size() when there is none.
-  static size_t FirstWithoutGoal(const std::vector<const Node*>& nodes, const std::vector<std::pair<size_t, size_t>>& edges,
+  static size_t FirstWithoutGoal(const std::vector<const Node*>& nodes,
+                                 const std::vector<std::pair<size_t, size_t>>& edges,
                                  const std::function<bool(const State&)>& goal) {
     std::vector<std::vector<size_t>> sources(nodes.size());
     for (const auto& [from, to] : edges) sources[to].push_back(from);
@@ -186,9 +186,9 @@ class Interleave {
   std::vector<Thread> threads_;
 };
 
-/// Shared words as an x86 machine shows them: each thread's stores wait in a buffer of its own, in order, until they reach
-/// memory at some later time. A member of the model's state. Add one thread `[](S& s) { return s.memory.Drain(i); }` for
-/// each modelled thread i: it is what makes a buffered store visible. Stores of a killed thread still drain.
+/// Shared words as an x86 machine shows them: each thread's stores wait in a buffer of its own, in order, until they
+/// reach memory at some later time. A member of the model's state. Add one thread `[](S& s) { return s.memory.Drain(i);
+/// }` for each modelled thread i: it is what makes a buffered store visible. Stores of a killed thread still drain.
 template <size_t kThreads, size_t kWords, size_t kDepth = 3>
 class TsoMemory {
  public:

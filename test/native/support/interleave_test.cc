@@ -76,7 +76,8 @@ TEST(Interleave, FindsALostUpdateWithAShortestTrace) {
       return true;
     });
   }
-  const auto report = model.Explore({}, {.terminal = [](const Counter& s) { return s.value == 2 ? "" : "lost update"; }});
+  const auto report =
+      model.Explore({}, {.terminal = [](const Counter& s) { return s.value == 2 ? "" : "lost update"; }});
   EXPECT_EQ(report.violation, "lost update");
   EXPECT_EQ(report.trace.size(), 4u);
 }
@@ -100,7 +101,8 @@ TEST(Interleave, KillsAThreadBetweenAnyTwoSteps) {
       return ++s.pc[1] == 1;
     });
     const auto report = model.Explore(
-        {}, {.terminal = [](const Counter& s) { return s.pc[1] == 1 ? "" : "waits for a dead holder"; }, .max_kills = 1});
+        {},
+        {.terminal = [](const Counter& s) { return s.pc[1] == 1 ? "" : "waits for a dead holder"; }, .max_kills = 1});
     EXPECT_EQ(report.ok(), repair) << report.Text();
   }
 }

@@ -24,7 +24,8 @@ class ClientWindowTest : public testing::Test {
   }
   uint32_t SubmitEmpty(uint32_t function = kEcho) {
     const uint32_t call = Open();
-    client_->Submit(call, {.function = function, .output_offset = SlotOutputOffset(call), .output_capacity = kSlotOutputBytes});
+    client_->Submit(
+        call, {.function = function, .output_offset = SlotOutputOffset(call), .output_capacity = kSlotOutputBytes});
     return call;
   }
   std::vector<ClientWindow::Completion> Collect() {
@@ -33,7 +34,7 @@ class ClientWindowTest : public testing::Test {
     return completions;
   }
   [[nodiscard]] uint64_t CommittedBytes() const {
-    struct stat info{};
+    struct stat info {};
     EXPECT_EQ(fstat(window_.created.memfd.get(), &info), 0);
     return static_cast<uint64_t>(info.st_blocks) * 512;
   }
@@ -102,7 +103,8 @@ TEST_F(ClientWindowTest, TrimKeepsSlotsOfOpenCalls) {
 }
 
 TEST_F(ClientWindowTest, NoMemoryIsAnErrorOfTheCallThatNeededIt) {
-  // The file size limit stands in for an exhausted machine: fallocate refuses, touching the page would have worked or killed.
+  // The file size limit stands in for an exhausted machine: fallocate refuses, touching the page would have worked or
+  // killed.
   auto child = test::Child::Fork([this] {
     auto window = window_.Client();
     const rlimit limit{kPayloadOffset + (1u << 20), kPayloadOffset + (1u << 20)};
@@ -180,7 +182,8 @@ TEST_F(ClientWindowTest, ARepairTellsWhatAKilledWorkerDidNot) {
   header->completions[call / 64] = 0;
   ASSERT_TRUE(client_->PrepareToSleep());
   DrainEvent(client_->complete_event());
-  EXPECT_FALSE(server_->CompleteError(call, submission->sequence, static_cast<uint32_t>(Code::kWorkerCrashed), std::string_view("crashed")));
+  EXPECT_FALSE(server_->CompleteError(call, submission->sequence, static_cast<uint32_t>(Code::kWorkerCrashed),
+                                      std::string_view("crashed")));
   EXPECT_TRUE(WaitReadable(client_->complete_event(), 0));
   const auto completions = Collect();
   ASSERT_EQ(completions.size(), 1u);
@@ -247,7 +250,9 @@ TEST_F(ClientWindowTest, APollerThatDoesNotLookIsReportedBeforeSleepAndAfterPati
 TEST_F(ClientWindowTest, CompletionEventOnlyForASleeper) {
   for (const bool sleeps : {false, true}) {
     const uint32_t call = SubmitEmpty();
-    if (sleeps) { EXPECT_TRUE(client_->PrepareToSleep()); }
+    if (sleeps) {
+      EXPECT_TRUE(client_->PrepareToSleep());
+    }
     ASSERT_TRUE(server_->TryConsume(1));
     const auto submission = server_->Peek();
     ASSERT_TRUE(submission.has_value());
@@ -255,7 +260,9 @@ TEST_F(ClientWindowTest, CompletionEventOnlyForASleeper) {
     server_->Taken();
     EXPECT_FALSE(server_->EndConsume(1));
     EXPECT_EQ(WaitReadable(client_->complete_event(), 0), sleeps);
-    if (!sleeps) { EXPECT_FALSE(client_->PrepareToSleep()) << "there is a completion"; }
+    if (!sleeps) {
+      EXPECT_FALSE(client_->PrepareToSleep()) << "there is a completion";
+    }
     client_->Awake();
     EXPECT_FALSE(WaitReadable(client_->complete_event(), 0));
     EXPECT_EQ(Collect().size(), 1u);

@@ -126,7 +126,9 @@ TEST(Handover, RefusesMemoryThatCouldBeTruncated) {
   ASSERT_EQ(ftruncate(unsealed.get(), 64 << 20), 0);
   auto received = Exchange(listener, [&](int socket) {
     AwaitNonce(socket);
-    EXPECT_TRUE(Send(socket, unsealed.get(), window.created.submit_event.get(), window.created.complete_event.get(), 64 << 20).ok());
+    EXPECT_TRUE(
+        Send(socket, unsealed.get(), window.created.submit_event.get(), window.created.complete_event.get(), 64 << 20)
+            .ok());
   });
   EXPECT_EQ(received.status().code(), Code::kSegmentInvalid) << received.status().message();
 }
@@ -154,7 +156,9 @@ TEST(Handover, RefusesRubbishAndBlockingEvents) {
   UniqueFd blocking(eventfd(0, EFD_CLOEXEC));
   auto received = Exchange(listener, [&](int socket) {
     AwaitNonce(socket);
-    EXPECT_TRUE(Send(socket, window.created.memfd.get(), blocking.get(), window.created.complete_event.get(), window.bytes).ok());
+    EXPECT_TRUE(
+        Send(socket, window.created.memfd.get(), blocking.get(), window.created.complete_event.get(), window.bytes)
+            .ok());
   });
   EXPECT_EQ(received.status().code(), Code::kProtocolInvalid);
 }

@@ -17,7 +17,7 @@ using dispatch::PayloadRef;
 using dispatch::Place;
 
 uint64_t CommittedBytes(int fd) {
-  struct stat info{};
+  struct stat info {};
   EXPECT_EQ(fstat(fd, &info), 0);
   return static_cast<uint64_t>(info.st_blocks) * 512;
 }
@@ -47,7 +47,8 @@ TEST(Pool, WhatTheHostWritesAWorkerReads) {
   ASSERT_TRUE(seen.ok());
   EXPECT_EQ(std::memcmp(seen->data(), bytes->data(), bytes->size()), 0);
 
-  auto output = (*worker)->outputs().Allocate(5000, {segment::BlockOwner::Kind::kCall, 0, 3}, DeadlineIn(1'000'000'000));
+  auto output =
+      (*worker)->outputs().Allocate(5000, {segment::BlockOwner::Kind::kCall, 0, 3}, DeadlineIn(1'000'000'000));
   ASSERT_TRUE(output.ok());
   EXPECT_TRUE(host->Resolve(Ref(Place::kPoolOutput, output->offset, 5000)).ok());
   EXPECT_FALSE(host->Resolve(Ref(Place::kPoolInput, output->offset, 5000)).ok()) << "each arena has its own part";
@@ -99,7 +100,8 @@ TEST(Pool, SizeIsSealedAndChecked) {
   EXPECT_NE(ftruncate(pool->fd(), 0), 0);
   EXPECT_EQ(errno, EPERM);
   TestSegment other(32u << 20);
-  EXPECT_EQ(Pool::Map(UniqueFd(fcntl(pool->fd(), F_DUPFD_CLOEXEC, 0)), other.get()).status().code(), Code::kSegmentInvalid);
+  EXPECT_EQ(Pool::Map(UniqueFd(fcntl(pool->fd(), F_DUPFD_CLOEXEC, 0)), other.get()).status().code(),
+            Code::kSegmentInvalid);
   EXPECT_FALSE(Pool::Map(UniqueFd(open("/dev/null", O_RDWR | O_CLOEXEC)), other.get()).ok());
 }
 

@@ -26,7 +26,9 @@ class RawClient {
   RawClient(const RawClient&) = delete;
 
   [[nodiscard]] WindowHeader& header() const { return *reinterpret_cast<WindowHeader*>(base_); }
-  [[nodiscard]] WindowCall& call(uint32_t index) const { return reinterpret_cast<WindowCall*>(base_ + kCallsOffset)[index]; }
+  [[nodiscard]] WindowCall& call(uint32_t index) const {
+    return reinterpret_cast<WindowCall*>(base_ + kCallsOffset)[index];
+  }
   [[nodiscard]] std::byte* base() const { return base_; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
   void Push(uint32_t index) const {
@@ -77,7 +79,8 @@ TEST_F(ServerWindowTest, AClientCannotResizeTheWindow) {
 TEST_F(ServerWindowTest, RefusesMemoryThatIsNotSealed) {
   UniqueFd unsealed(memfd_create("unsealed", MFD_CLOEXEC | MFD_ALLOW_SEALING));
   ASSERT_EQ(ftruncate(unsealed.get(), 64 << 20), 0);
-  EXPECT_EQ(ServerWindow::Map(segment_.get(), 0, std::move(unsealed), UniqueFd()).status().code(), Code::kSegmentInvalid);
+  EXPECT_EQ(ServerWindow::Map(segment_.get(), 0, std::move(unsealed), UniqueFd()).status().code(),
+            Code::kSegmentInvalid);
   EXPECT_FALSE(ServerWindow::Map(segment_.get(), 0, UniqueFd(), UniqueFd()).ok());
 }
 
@@ -107,8 +110,8 @@ TEST_F(ServerWindowTest, RangesOutsideAreAnsweredAndSkipped) {
       {0, 1, false},
       {64, 64, false},
       {kCallsOffset, 128, false},
-      {SlotInputOffset(index) - 1, 1, false},       // the slots of the call before
-      {SlotInputOffset(index), 8193, false},        // … and of the one after
+      {SlotInputOffset(index) - 1, 1, false},  // the slots of the call before
+      {SlotInputOffset(index), 8193, false},   // … and of the one after
       {SlotInputOffset(index + 1), 1, false},
       {SlotOutputOffset(index) + 4096, 1, false},
   };
@@ -186,6 +189,18 @@ TEST_F(ServerWindowTest, WhatTheServerIsAskedAboutIsChecked) {
   EXPECT_TRUE(server_->Bytes(UINT64_MAX, 2).empty());
 }
 
+TEST_F(ServerWindowTest, TellsWhoConsumesAndHowFarItGot) {
+  EXPECT_EQ(server_->consumer(), std::nullopt);
+  ASSERT_TRUE(server_->TryConsume(kWorker));
+  EXPECT_EQ(server_->consumer(), kWorker);
+  EXPECT_EQ(server_->head(), 0u);
+  EXPECT_FALSE(server_->EndConsume(kWorker));
+  ASSERT_TRUE(server_->TryConsume(0));
+  EXPECT_EQ(server_->consumer(), 0);
+  EXPECT_FALSE(server_->EndConsume(0));
+  EXPECT_EQ(server_->consumer(), std::nullopt);
+}
+
 TEST_F(ServerWindowTest, ConsumingAndPollingHaveOneHolderEach) {
   ASSERT_TRUE(server_->TryConsume(kWorker));
   EXPECT_FALSE(server_->TryConsume(kWorker));
@@ -260,8 +275,21 @@ TEST_F(ServerWindowTest, AConsumerKilledBeforeTakenLosesNothing) {
 /// Writes what is most likely to hurt, everywhere, until it is killed.
 [[noreturn]] void Scribble(const RawClient& raw, uint32_t seed) {
   std::mt19937_64 random(seed);
-  const uint64_t interesting[] = {0, 1, UINT64_MAX, UINT64_MAX / 2, raw.bytes(), raw.bytes() - 1, kPayloadOffset,
-                                  kPayloadOffset - 1, kSlotsOffset, 4096, 4097, kCalls, kCalls - 1, 1ull << 32, 1ull << 63};
+  const uint64_t interesting[] = {0,
+                                  1,
+                                  UINT64_MAX,
+                                  UINT64_MAX / 2,
+                                  raw.bytes(),
+                                  raw.bytes() - 1,
+                                  kPayloadOffset,
+                                  kPayloadOffset - 1,
+                                  kSlotsOffset,
+                                  4096,
+                                  4097,
+                                  kCalls,
+                                  kCalls - 1,
+                                  1ull << 32,
+                                  1ull << 63};
   auto value = [&]() -> uint64_t {
     const uint64_t any = random();
     if (any % 3 == 0) return interesting[any / 3 % std::size(interesting)] + (any >> 60 & 3);
@@ -315,10 +343,17 @@ TEST_F(ServerWindowTest, AClientThatScribblesOverItsWindowHarmsNobodyElse) {
       }
       const std::string longer(10'000, 'e');
       switch (taken % 4) {
-        case 0: answered += server_->Complete(s->call, s->sequence, 0, s->output_offset, 1); break;
-        case 1: answered += server_->CompleteError(s->call, s->sequence, 7, longer); break;
-        case 2: answered += server_->NeedRoom(s->call, s->sequence, 3, 1 << 20); break;
-        default: answered += server_->Complete(s->call, s->sequence, 0, s->input_offset, s->input_bytes);
+        case 0:
+          answered += server_->Complete(s->call, s->sequence, 0, s->output_offset, 1);
+          break;
+        case 1:
+          answered += server_->CompleteError(s->call, s->sequence, 7, longer);
+          break;
+        case 2:
+          answered += server_->NeedRoom(s->call, s->sequence, 3, 1 << 20);
+          break;
+        default:
+          answered += server_->Complete(s->call, s->sequence, 0, s->input_offset, s->input_bytes);
       }
       server_->Note(s->call, 5);
       server_->Taken();

@@ -31,8 +31,12 @@ class TestSegment {
   explicit TestSegment(uint64_t pool_bytes = 64u << 20, uint32_t calls = 128) {
     static std::atomic<int> count{0};
     name_ = "/praas-test-window-" + std::to_string(getpid()) + "-" + std::to_string(++count);
-    auto segment = segment::Segment::CreateOrAttach(
-        {.name = name_, .process_id = "test", .memory_bytes = 1 << 20, .pool_bytes = pool_bytes, .calls = calls, .format = nullptr});
+    auto segment = segment::Segment::CreateOrAttach({.name = name_,
+                                                     .process_id = "test",
+                                                     .memory_bytes = 1 << 20,
+                                                     .pool_bytes = pool_bytes,
+                                                     .calls = calls,
+                                                     .format = nullptr});
     EXPECT_TRUE(segment.ok()) << segment.status().message();
     segment_ = std::make_unique<segment::Segment>(std::move(segment).value());
     EXPECT_TRUE(segment_->Commit(segment_->header().windows, 4).ok());
@@ -112,7 +116,9 @@ class TestServer {
   std::atomic<uint64_t> served{0};
   std::atomic<bool> lost_wake_up{false};
 
-  void Start() { thread_ = std::thread([this] { Run(); }); }
+  void Start() {
+    thread_ = std::thread([this] { Run(); });
+  }
   void Stop() {
     if (!thread_.joinable()) return;
     stop_ = true;
@@ -207,20 +213,23 @@ class TestServer {
       if (!window_->NeedRoom(s.call, s.sequence, last_parked_, bytes)) parked_.erase(last_parked_);
       return;
     }
-    if (!result.empty()) std::memcpy(window_->Bytes(s.output_offset, result.size()).data(), result.data(), result.size());
+    if (!result.empty())
+      std::memcpy(window_->Bytes(s.output_offset, result.size()).data(), result.data(), result.size());
     window_->Complete(s.call, s.sequence, 0, s.output_offset, result.size());
   }
 
   void Deliver(const Submission& s) {
     const auto parked = parked_.find(s.parked);
     if (parked == parked_.end()) {
-      window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kProtocolInvalid), std::string_view("no such result"));
+      window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kProtocolInvalid),
+                             std::string_view("no such result"));
       return;
     }
     std::vector<std::byte> result = std::move(parked->second);
     parked_.erase(parked);
     if (window_->cancelled(s.call)) {
-      window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kInvocationCancelled), std::string_view("given up"));
+      window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kInvocationCancelled),
+                             std::string_view("given up"));
       return;
     }
     Give(s, std::move(result));

@@ -1,5 +1,5 @@
-// Every interleaving of the two sleep/wake hand-overs of a client window, on x86's memory model (store buffers), and proof that
-// the models find the bugs they are for: each is run with one piece of the protocol left out.
+// Every interleaving of the two sleep/wake hand-overs of a client window, on x86's memory model (store buffers), and
+// proof that the models find the bugs they are for: each is run with one piece of the protocol left out.
 #include <gtest/gtest.h>
 
 #include <array>
@@ -17,32 +17,33 @@ using praas::testing::TsoMemory;
 /// What is left out.
 enum class Mutation {
   kNone,
-  kClientFence,    // between publishing and looking at needs_wake
-  kAbandonRecheck, // the worker sleeps without looking at the ring again
-  kAbandonFence,   // between setting needs_wake and looking at the ring
-  kReleaseRecheck, // a consumer leaves without looking at the ring again
-  kReclaim,        // the host leaves a dead worker's window alone
-  kSignalAlways,   // (not a bug) a signal per submission instead of one per stretch
-  kStretchBlind,   // "signalled before" is taken as enough even when that was consumed
-  kBusyWorker,     // (not a bug) the poller runs a function and never looks; the client signals before it sleeps
-  kBusyUnnoticed,  // the same, but the client sleeps without a signal
+  kClientFence,     // between publishing and looking at needs_wake
+  kAbandonRecheck,  // the worker sleeps without looking at the ring again
+  kAbandonFence,    // between setting needs_wake and looking at the ring
+  kReleaseRecheck,  // a consumer leaves without looking at the ring again
+  kReclaim,         // the host leaves a dead worker's window alone
+  kSignalAlways,    // (not a bug) a signal per submission instead of one per stretch
+  kStretchBlind,    // "signalled before" is taken as enough even when that was consumed
+  kBusyWorker,      // (not a bug) the poller runs a function and never looks; the client signals before it sleeps
+  kBusyUnnoticed,   // the same, but the client sleeps without a signal
 };
 
-// --- submissions: one client, a hot worker that adopted the window, the host -------------------------------------------------
+// --- submissions: one client, a hot worker that adopted the window, the host
+// -------------------------------------------------
 
 struct Submissions {
 #if defined(__SANITIZE_THREAD__)
-  static constexpr uint8_t kCount = 2;    // the exploration has one thread and is ten times slower under the sanitizer
+  static constexpr uint8_t kCount = 2;  // the exploration has one thread and is ten times slower under the sanitizer
 #else
-  static constexpr uint8_t kCount = 3;    // submissions
+  static constexpr uint8_t kCount = 3;  // submissions
 #endif
   static constexpr uint8_t kReturns = 1;  // how often the worker comes back and adopts the window again
   enum Thread : size_t { kClient, kWorker, kHost, kThreads };
   enum Word : size_t { kTail, kHead, kNeedsWake, kPoller, kConsumer, kWords };
 
   TsoMemory<kThreads, kWords> memory;
-  uint8_t event = 0;         // the submission eventfd, as the kernel has it
-  uint8_t worker_dead = 0;   // what the host's pidfd says: 1 died, 2 handled
+  uint8_t event = 0;        // the submission eventfd, as the kernel has it
+  uint8_t worker_dead = 0;  // what the host's pidfd says: 1 died, 2 handled
   std::array<uint8_t, kThreads> pc{};
   std::array<uint8_t, kThreads> resume{};  // where the consuming routine returns to
   uint8_t published = 0, signalled = 0;    // client's own
@@ -53,8 +54,8 @@ struct Submissions {
 
 using S = Submissions;
 
-/// TryConsume, Peek/Taken until empty, EndConsume with its re-check: steps 10 … 15 of worker and host. Returns false when the
-/// thread cannot move.
+/// TryConsume, Peek/Taken until empty, EndConsume with its re-check: steps 10 … 15 of worker and host. Returns false
+/// when the thread cannot move.
 bool ConsumeStep(S& s, size_t self, uint8_t me, Mutation mutation) {
   switch (s.pc[self]) {
     case 10:  // TryConsume
@@ -111,8 +112,7 @@ Interleave<S> SubmissionModel(Mutation mutation, bool killable) {
         return true;
       case 3:  // SignalUnconsumed: nothing to do when all is consumed or a signal is on its way
         s.seen[self] = s.memory.Load(self, S::kHead);
-        if (s.seen[self] == s.published ||
-            (mutation != Mutation::kSignalAlways && s.seen[self] < s.signalled) ||
+        if (s.seen[self] == s.published || (mutation != Mutation::kSignalAlways && s.seen[self] < s.signalled) ||
             (mutation == Mutation::kStretchBlind && s.signalled != 0)) {
           s.pc[self] = s.published == S::kCount ? 5 : 0;
           return true;
@@ -245,15 +245,16 @@ Interleave<S>::Report ExploreSubmissions(Mutation mutation, uint32_t kills) {
   S initial;
   initial.memory.word(S::kPoller) = 2;
   return SubmissionModel(mutation, kills > 0)
-      .Explore(initial, {.terminal =
-                             [](const S& s) {
-                               if (s.memory.word(S::kHead) != S::kCount) return kLostSubmission;
-                               return s.memory.word(S::kConsumer) != 0 ? "the ring stays locked" : "";
-                             },
-                         .invariant =
-                             [](const S& s) { return s.memory.word(S::kHead) > s.published ? "consumed before published" : ""; },
-                         .goal = [](const S& s) { return s.memory.word(S::kHead) == S::kCount; },
-                         .max_kills = kills});
+      .Explore(initial,
+               {.terminal =
+                    [](const S& s) {
+                      if (s.memory.word(S::kHead) != S::kCount) return kLostSubmission;
+                      return s.memory.word(S::kConsumer) != 0 ? "the ring stays locked" : "";
+                    },
+                .invariant =
+                    [](const S& s) { return s.memory.word(S::kHead) > s.published ? "consumed before published" : ""; },
+                .goal = [](const S& s) { return s.memory.word(S::kHead) == S::kCount; },
+                .max_kills = kills});
 }
 
 TEST(SubmissionWakeModel, LosesNothing) {
@@ -287,7 +288,8 @@ TEST(SubmissionWakeModel, AClientThatSleepsDoesNotDependOnABusyPoller) {
   EXPECT_EQ(ExploreSubmissions(Mutation::kBusyUnnoticed, 0).violation, kLostSubmission);
 }
 
-// --- completions: two completers, a client that sleeps in between --------------------------------------------------------------
+// --- completions: two completers, a client that sleeps in between
+// --------------------------------------------------------------
 
 struct Completions {
   enum Thread : size_t { kFirst, kSecond, kClient, kThreads };
@@ -463,8 +465,8 @@ TEST(CompletionWakeModel, FindsEachPieceThatIsLeftOut) {
 }
 
 TEST(CompletionWakeModel, ACompleterMustNotTakeTheFlag) {
-  // Taking client_sleeping saves a write per further completion, but a completer killed between taking it and the write takes
-  // the wake-up with it, and the repair finds nobody sleeping.
+  // Taking client_sleeping saves a write per further completion, but a completer killed between taking it and the write
+  // takes the wake-up with it, and the repair finds nobody sleeping.
   EXPECT_TRUE(ExploreCompletions(Flaw::kTakesTheFlag, 0).ok());
   EXPECT_EQ(ExploreCompletions(Flaw::kTakesTheFlag, 1).violation, kLostCompletion);
 }

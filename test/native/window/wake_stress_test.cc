@@ -1,5 +1,5 @@
-// The real hand-over under load: both sides spin for a random while and then sleep, so that sleeping and waking meet in every
-// order the machine produces. wake_model_test.cc covers the orders it does not.
+// The real hand-over under load: both sides spin for a random while and then sleep, so that sleeping and waking meet in
+// every order the machine produces. wake_model_test.cc covers the orders it does not.
 #include <gtest/gtest.h>
 
 #include <random>
@@ -52,8 +52,8 @@ void PingPong(uint32_t rounds, uint32_t max_batch, uint32_t spin_range) {
   EXPECT_GT(server.sleeps, 0u);
   EXPECT_GT(client->counters().sleeps, 0u);
   std::printf("%u rounds: client slept %lu times and signalled %lu times, server slept %lu times\n", rounds,
-              static_cast<unsigned long>(client->counters().sleeps), static_cast<unsigned long>(client->counters().signals),
-              static_cast<unsigned long>(server.sleeps.load()));
+              static_cast<unsigned long>(client->counters().sleeps),
+              static_cast<unsigned long>(client->counters().signals), static_cast<unsigned long>(server.sleeps.load()));
 }
 
 TEST(WakeStress, MostlySpinning) { PingPong(150'000, 1, 400); }
