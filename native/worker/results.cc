@@ -106,6 +106,8 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
   }
   if (record.stream != 0) streams_.Finish(record, dispatch::StreamEnd::kEnded);
   if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
+  // Before the origin is told: it may look for a free worker at once, and this one is.
+  core_.me.running.store(running_.count() - 1, std::memory_order_release);
 
   Status status;
   if ((record.word.load(std::memory_order_acquire) & kOverdue) != 0) {
@@ -258,6 +260,8 @@ void Results::Deliver(uint32_t index) {
 Status Results::Fail(Running& record, Code code, std::string_view message) {
   if (record.stream != 0) streams_.Finish(record, dispatch::StreamEnd::kAborted);
   if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
+  // Before the origin is told: it may look for a free worker at once, and this one is.
+  core_.me.running.store(running_.count() - 1, std::memory_order_release);
   const bool overdue = (record.word.load(std::memory_order_acquire) & kOverdue) != 0;
   DropOutput(record);
   AnswerError({record.index, record.origin, record.origin_call,
