@@ -45,18 +45,18 @@ Status CheckRegions(Header& header, uint64_t backed_bytes) {
 }  // namespace
 
 Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
-  struct stat info {};
-  if (::fstat(fd, &info) != 0) return Status::System("fstat of a segment");
-  HeaderRead read;
-  read.object_bytes = static_cast<uint64_t>(info.st_size);
-  read.backed_bytes = static_cast<uint64_t>(info.st_blocks) * 512;
-
   std::fill(std::begin(copy->bytes), std::end(copy->bytes), std::byte{0});
   ssize_t got = 0;
   do {
     got = ::pread(fd, copy->bytes, sizeof copy->bytes, 0);
   } while (got < 0 && errno == EINTR);
   if (got < 0) return Status::System("pread of a segment's header");
+  // After the header: a host commits memory before it says so, and the other order would see less than it claims.
+  struct stat info {};
+  if (::fstat(fd, &info) != 0) return Status::System("fstat of a segment");
+  HeaderRead read;
+  read.object_bytes = static_cast<uint64_t>(info.st_size);
+  read.backed_bytes = static_cast<uint64_t>(info.st_blocks) * 512;
 
   const uint64_t magic = copy->header().magic.load(std::memory_order_acquire);
   if (magic == kMagic) {
