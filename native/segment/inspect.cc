@@ -90,30 +90,6 @@ void WriteCounters(const dispatch::Counters& counters, JsonWriter& json) {
   json.Number("busyNs", counters.busy_ns.load());
 }
 
-void WriteParticipants(const Segment& segment, JsonWriter& json) {
-  json.BeginArray("participants");
-  for (uint32_t index = 0; index < segment.header().participants.committed.load(); ++index) {
-    const Participant& participant = segment.participant(index);
-    const uint32_t state = participant.state.load();
-    if (state == static_cast<uint32_t>(ParticipantState::kFree)) continue;
-    json.BeginObject();
-    json.Number("index", index);
-    json.Text("role", index == dispatch::kHostParticipant ? "host" : "worker");
-    json.Text("state", StateName(state));
-    json.Number("pid", participant.pid.load());
-    json.Bool("alive", ProcessId{participant.pid.load(), participant.pid_start_time}.Alive());
-    json.Number("generation", participant.generation.load());
-    json.Number("restarts", participant.restarts);
-    json.Number("startedMs", participant.started_wall_ns / 1'000'000);
-    json.Text("credit", CreditName(participant.credit.load()));
-    json.Bool("sleeping", participant.sleeping.load() != 0);
-    json.Number("running", participant.running.load());
-    WriteCounters(participant.counters, json);
-    json.EndObject();
-  }
-  json.EndArray();
-}
-
 void WriteFunctions(const Segment& segment, JsonWriter& json) {
   json.BeginArray("functions");
   // The count is looked at once; a name is written before it.
@@ -171,20 +147,6 @@ void WriteCalls(const Segment& segment, JsonWriter& json) {
   json.EndArray();
 }
 
-void WriteArena(std::string_view name, const Arena& arena, JsonWriter& json) {
-  const Arena::Usage usage = arena.usage();
-  json.BeginObject(name);
-  json.Number("limitBytes", usage.limit_bytes);
-  json.Number("committedBytes", usage.committed_bytes);
-  json.Number("usedBytes", usage.used_bytes);
-  json.Number("largestFreeBytes", usage.largest_free_bytes);
-  json.Number("usedBlocks", usage.used_blocks);
-  json.Number("freeBlocks", usage.free_blocks);
-  json.Number("rebuilds", usage.rebuilds);
-  json.Bool("rebuildDue", arena.mutex().Observe().died);
-  json.EndObject();
-}
-
 /// Arenas that have been formatted: those of the pool are once a host has made one.
 std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view>* names) {
   std::vector<Arena> arenas;
@@ -199,6 +161,44 @@ std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view
 }
 
 }  // namespace
+
+void WriteParticipants(const Segment& segment, JsonWriter& json) {
+  json.BeginArray("participants");
+  for (uint32_t index = 0; index < segment.header().participants.committed.load(); ++index) {
+    const Participant& participant = segment.participant(index);
+    const uint32_t state = participant.state.load();
+    if (state == static_cast<uint32_t>(ParticipantState::kFree)) continue;
+    json.BeginObject();
+    json.Number("index", index);
+    json.Text("role", index == dispatch::kHostParticipant ? "host" : "worker");
+    json.Text("state", StateName(state));
+    json.Number("pid", participant.pid.load());
+    json.Bool("alive", ProcessId{participant.pid.load(), participant.pid_start_time}.Alive());
+    json.Number("generation", participant.generation.load());
+    json.Number("restarts", participant.restarts);
+    json.Number("startedMs", participant.started_wall_ns / 1'000'000);
+    json.Text("credit", CreditName(participant.credit.load()));
+    json.Bool("sleeping", participant.sleeping.load() != 0);
+    json.Number("running", participant.running.load());
+    WriteCounters(participant.counters, json);
+    json.EndObject();
+  }
+  json.EndArray();
+}
+
+void WriteArena(std::string_view name, const Arena& arena, JsonWriter& json) {
+  const Arena::Usage usage = arena.usage();
+  json.BeginObject(name);
+  json.Number("limitBytes", usage.limit_bytes);
+  json.Number("committedBytes", usage.committed_bytes);
+  json.Number("usedBytes", usage.used_bytes);
+  json.Number("largestFreeBytes", usage.largest_free_bytes);
+  json.Number("usedBlocks", usage.used_blocks);
+  json.Number("freeBlocks", usage.free_blocks);
+  json.Number("rebuilds", usage.rebuilds);
+  json.Bool("rebuildDue", arena.mutex().Observe().died);
+  json.EndObject();
+}
 
 std::string InspectJson(const Segment& segment, const ExtraCheck& extra, const ExtraSection& section) {
   JsonWriter json;

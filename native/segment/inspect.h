@@ -2,10 +2,12 @@
 
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/json_writer.h"
 #include "base/result.h"
+#include "segment/arena.h"
 #include "segment/segment.h"
 
 /// A segment as JSON text, for people and tests: of a live process or of one whose host is dead.
@@ -26,6 +28,10 @@ using ExtraSection = std::function<void(const Segment&, JsonWriter&)>;
 /// process holds for a moment at which nobody was inside what was checked.
 [[nodiscard]] std::string InspectJson(const Segment& segment, const ExtraCheck& extra = {},
                                       const ExtraSection& section = {});
+
+/// The members that a host's own statistics share with this description.
+void WriteParticipants(const Segment& segment, JsonWriter& json);
+void WriteArena(std::string_view name, const Arena& arena, JsonWriter& json);
 
 /// Maps the segment read-only. kSystem with ENOENT when there is none, kSegmentInvalid when it is damaged or none.
 [[nodiscard]] Result<std::string> InspectJson(const std::string& name);
