@@ -1,12 +1,15 @@
 /** Streams of one invocation: chunks in from the caller, chunks out to it, both with back-pressure. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { asBytes, describe } from '../codecs.js'
-import { PraasError } from '../errors.js'
+import { codeOf, PraasError } from '../errors.js'
 import type { NativeWorker } from '../native/binding.js'
 import { translated } from '../native/errors.js'
 import { CheckedViews, guardShared } from './views.js'
 
 /** Largest chunk that is handed over at once; native/dispatch/stream_ring.h. */
 const maxChunkBytes = 256 * 1024
+/** Results of other calls fill the payload memory, and nobody tells a worker when they have gone. */
+const memoryRetryMs = 5
 
 /** Tells everything that waits for chunks or room that some may have come. */
 export class StreamNotices {
@@ -75,8 +78,24 @@ export async function sendChunks(ends: StreamEnds, functionName: string, result:
 async function sendChunk({ worker, handle, notices, signal }: StreamEnds, bytes: Uint8Array): Promise<void> {
   for (;;) {
     signal.throwIfAborted()
-    if (translated(() => worker.writeChunk(handle, bytes))) return
-    await notices.next(signal)
+    switch (tryToSend(worker, handle, bytes)) {
+      case 'sent':
+        return
+      case 'no room':
+        await notices.next(signal)
+        break
+      case 'no memory':
+        await delay(memoryRetryMs, undefined, { signal }).catch(() => undefined)
+    }
+  }
+}
+
+function tryToSend(worker: NativeWorker, handle: bigint, bytes: Uint8Array): 'sent' | 'no room' | 'no memory' {
+  try {
+    return translated(() => worker.writeChunk(handle, bytes)) ? 'sent' : 'no room'
+  } catch (error) {
+    if (codeOf(error) === 'ERR_STATE_MEMORY') return 'no memory'
+    throw error
   }
 }
 

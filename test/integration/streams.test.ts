@@ -72,6 +72,16 @@ describe.each(['shm', 'tcp'] as const)('streams over %s', (transport) => {
     await results.return(undefined)
   })
 
+  it('wait for payload memory that others hold', async () => {
+    // One worker's results fill the memory for results until their reader leaves; the other worker has to wait for it.
+    const holder = process.invokeStream('generate', [Buffer.from(String(64 << 20))])
+    await holder.next()
+    const waiting = collect(process.invokeStream('upper', [Buffer.from('patience')]))
+    await delay(100)
+    await holder.return(undefined)
+    expect(text(await waiting)).toBe('PATIENCE')
+  })
+
   it('end with the failure of the function', async () => {
     const results = process.invokeStream('failsMidway')
     expect(text([(await results.next()).value ?? Buffer.of()])).toBe('first')
