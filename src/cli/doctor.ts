@@ -2,6 +2,8 @@ import { existsSync, readdirSync, readFileSync, statfsSync } from 'node:fs'
 import type { CommandModule } from 'yargs'
 import { cleanRuntimeDirectory } from '../agent/clean.js'
 import { defaultRuntimeDirectory, RuntimeDirectory } from '../agent/runtime_directory.js'
+import type { Cluster } from '../client/cluster.js'
+import { connect } from '../client/connect.js'
 import { messageOf } from '../errors.js'
 import { native } from '../native/binding.js'
 import { formatSize } from '../units.js'
@@ -20,8 +22,8 @@ export const doctor: CommandModule<object, CommonArguments> = {
   command: 'doctor',
   describe: 'check what this machine offers and what is missing',
   builder: (yargs) => commonOptions(yargs),
-  handler: (args) => {
-    const findings = [
+  handler: async (args) => {
+    const local = [
       nodeVersion,
       addon,
       sharedMemory,
@@ -34,6 +36,7 @@ export const doctor: CommandModule<object, CommonArguments> = {
     ]
       .map((check) => checked(check, args))
       .flat()
+    const findings = [...local, ...(await connections(args))]
     if (args.json) printJson(findings)
     else
       printTable(
@@ -121,4 +124,37 @@ function leftovers({ runtimeDir }: CommonArguments): Finding {
   const { removed } = directory ? cleanRuntimeDirectory(directory, { dryRun: true }) : { removed: [] }
   if (removed.length === 0) return { what: 'leftovers', state: 'ok', found: 'none' }
   return { what: 'leftovers', state: 'note', found: `${removed.length} objects of dead hosts`, remedy: 'praas clean' }
+}
+
+/** How calls from here reach each running process, and why not through shared memory. */
+async function connections({ url, runtimeDir }: CommonArguments): Promise<Finding[]> {
+  const running = url !== undefined || (RuntimeDirectory.find(runtimeDir)?.agents().length ?? 0) > 0
+  if (!running) return []
+  const findings: Finding[] = []
+  try {
+    const cluster = await connect(url, runtimeDir === undefined ? {} : { runtimeDir })
+    try {
+      for (const { id } of await cluster.processes()) findings.push(await connectionTo(cluster, id))
+    } finally {
+      await cluster.close()
+    }
+  } catch (error) {
+    findings.push({ what: 'cluster', state: 'bad', found: messageOf(error) })
+  }
+  return findings
+}
+
+async function connectionTo(cluster: Cluster, id: string): Promise<Finding> {
+  const what = `process ${id}`
+  try {
+    const { connection } = await cluster.process(id, { create: false })
+    const reason = connection?.reason
+    return {
+      what,
+      state: reason === undefined ? 'ok' : 'note',
+      found: [connection?.transport ?? 'not connected', reason].filter((part) => part !== undefined).join(': '),
+    }
+  } catch (error) {
+    return { what, state: 'bad', found: messageOf(error) }
+  }
 }

@@ -234,6 +234,7 @@ describe('everything else', () => {
       expect.arrayContaining(['Node', 'native addon', '/dev/shm', 'message queues', 'runtime directory', 'leftovers']),
     )
     expect(findings.filter(({ state }) => state === 'bad')).toEqual([])
+    expect(findings).toContainEqual({ what: expect.stringMatching(/^process /) as string, state: 'ok', found: 'shm' })
     expect((await praas('doctor')).stdout).toContain('native addon')
   })
 
