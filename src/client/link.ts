@@ -6,6 +6,9 @@ import { native } from '../native/binding.js'
 import { fromNative } from '../native/errors.js'
 import { Session } from './session.js'
 
+/** What the addon takes: a wait that polled for a second in vain may block from then on. */
+const maxSpinUs = 1_000_000
+
 /** How a client connects to processes. */
 export interface LinkOptions {
   readonly transport: 'auto' | 'shm' | 'tcp'
@@ -121,7 +124,7 @@ export class Link {
         timeoutMs: Math.min(timeoutMs, connectTimeoutMs),
         windowBytes,
         checksum,
-        spinUs: hotMs < 0 ? Number.MAX_SAFE_INTEGER : hotMs * 1000,
+        spinUs: hotMs < 0 ? maxSpinUs : Math.min(hotMs * 1000, maxSpinUs),
       })
       return new Session(connection)
     } catch (error) {

@@ -37,6 +37,13 @@ describe.each(['shm', 'tcp'] as const)('calls over %s', (transport) => {
     expect(Buffer.compare(process.invokeSync('echo', input), input)).toBe(0)
   })
 
+  it.each([-1, 0, 20])('poll as long as they are told to: %i ms', async (hotMs) => {
+    await using polling = await connect(undefined, { runtimeDir: started.directory.path, transport, hotMs })
+    const called = await polling.process('calls', { create: false })
+    expect(called.invokeSync('echo', Buffer.from('hot'))).toHaveLength(3)
+    expect(await called.invoke('echo', Buffer.from('hot'))).toHaveLength(3)
+  })
+
   it('refuse a byte more than fits, before it is sent', async () => {
     const input = new Uint8Array((8 << 20) + 1)
     expect(await failureOf(process.invoke('echo', input))).toMatchObject({ code: 'ERR_PAYLOAD_TOO_LARGE' })
