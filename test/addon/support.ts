@@ -72,11 +72,16 @@ export class TestHost {
 
   static async start(settings: HostSettings = {}): Promise<TestHost> {
     const host = new TestHost(settings)
-    const ready = await host.line('ready')
-    host.port = Number(ready.values['port'])
-    for (let index = 0; index < (settings.workers ?? 1); index += 1)
-      await host.line('worker', { state: 'ready' }, index)
-    return host
+    try {
+      const ready = await host.line('ready')
+      host.port = Number(ready.values['port'])
+      for (let index = 0; index < (settings.workers ?? 1); index += 1)
+        await host.line('worker', { state: 'ready' }, index)
+      return host
+    } catch (error) {
+      await host.stop()
+      throw error
+    }
   }
 
   get pid(): number {
