@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
@@ -50,6 +50,7 @@ afterAll(async () => {
   server.kill('SIGTERM')
   expect(await once(server, 'exit')).toEqual([0, null])
   expectNothingLeft(RuntimeDirectory.open(runtimeDir), 'main')
+  rmSync(runtimeDir, { recursive: true, force: true })
 })
 
 describe('praas invoke', () => {
