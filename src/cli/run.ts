@@ -5,6 +5,7 @@ import { Cluster } from '../client/cluster.js'
 import { appReference } from '../client/process_options.js'
 import type { AppDescription } from '../control.js'
 import { appName } from '../deploy/bundle.js'
+import { native } from '../native/binding.js'
 import { commonOptions, createFrom, createOptions, type CommonArguments, type CreateArguments } from './common.js'
 import { exitCodes } from './exit_codes.js'
 import { during, note, printJson } from './output.js'
@@ -59,6 +60,8 @@ export const run: CommandModule<object, RunArguments> = {
 
 async function startCluster(args: RunArguments): Promise<Cluster> {
   const { runtimeDir, listen, keep, dev, prewarm, external } = args
+  // Every process and every log somebody follows takes descriptors; the soft limit is often 1,024.
+  native().raiseOpenFiles()
   return Cluster.local({
     ...createFrom(args),
     keep,

@@ -239,6 +239,13 @@ describe('everything else', () => {
     expect((await praas('doctor')).stdout).toContain('native addon')
   })
 
+  it('lets a cluster open as many files as the system allows', () => {
+    const [, soft, hard] =
+      /^Max open files\s+(\d+)\s+(\d+)/m.exec(readFileSync(`/proc/${server.pid}/limits`, 'utf8')) ?? []
+    expect(soft).toBeDefined()
+    expect(soft).toBe(hard)
+  })
+
   it('has nothing to clean while all is well', async () => {
     expect(await praas('clean', '--dry-run')).toMatchObject({
       status: 0,
