@@ -41,7 +41,7 @@ void AgentLink::Read() {
     }
     if (!line->has_value()) return;
     if ((*line)->empty()) continue;
-    Result<AgentLine> parsed = ParseAgentLine(**line);
+    Result<protocol::AgentLine> parsed = protocol::ParseAgentLine(**line);
     if (parsed) {
       hooks_.line(*parsed);
     } else {
@@ -58,7 +58,7 @@ void AgentLink::End() {
 
 void AgentLink::Say(std::string_view verb, const std::vector<std::pair<std::string_view, std::string>>& values) {
   if (watch_ == 0 || unsent_.size() > kMaxUnsent) return;
-  unsent_ += FormatAgentLine(verb, values);
+  unsent_ += protocol::FormatAgentLine(verb, values);
   Write();
 }
 

@@ -9,8 +9,8 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "host/agent_line.h"
 #include "host/event_loop.h"
+#include "protocol/agent_line.h"
 
 namespace praas::host {
 
@@ -19,7 +19,7 @@ namespace praas::host {
 class AgentLink {
  public:
   struct Hooks {
-    std::function<void(const AgentLine&)> line;
+    std::function<void(const protocol::AgentLine&)> line;
     std::function<void(const Status&)> malformed;  // of a line that is skipped
     std::function<void()> ended;
   };
@@ -43,7 +43,7 @@ class AgentLink {
   UniqueFd socket_;
   Hooks hooks_;
   EventLoop::WatchId watch_ = 0;
-  LineSplitter lines_;
+  protocol::LineSplitter lines_;
   std::string unsent_;
 };
 

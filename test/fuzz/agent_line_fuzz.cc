@@ -4,20 +4,20 @@
 #include <cstdint>
 #include <string_view>
 
-#include "host/agent_line.h"
+#include "protocol/agent_line.h"
 #include "host/assignment.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  praas::host::LineSplitter lines;
+  praas::protocol::LineSplitter lines;
   lines.Add({reinterpret_cast<const char*>(data), size});
   while (true) {
     const auto line = lines.Next();
     if (!line.ok() || !line.value().has_value()) return 0;
-    const auto parsed = praas::host::ParseAgentLine(*line.value());
+    const auto parsed = praas::protocol::ParseAgentLine(*line.value());
     if (!parsed.ok()) continue;
     (void)praas::host::ParseAssignment(parsed.value());
     std::vector<std::pair<std::string_view, std::string>> values;
     for (const auto& [key, value] : parsed.value().values) values.emplace_back(key, value);
-    (void)praas::host::FormatAgentLine(parsed.value().verb, values);
+    (void)praas::protocol::FormatAgentLine(parsed.value().verb, values);
   }
 }

@@ -6,21 +6,21 @@
 
 #include <random>
 
-#include "host/agent_line.h"
 #include "host/assignment.h"
 #include "host/log_file.h"
 #include "host/worker_link.h"
+#include "protocol/agent_line.h"
 
 namespace praas::host {
 namespace {
 
 TEST(AgentLine, ComesBackAsItWas) {
   const std::string text = "a b=c%\n\xF0\x9F\x98\x80/\"";
-  std::string line = FormatAgentLine("assign", {{"token", text}, {"empty", ""}});
+  std::string line = protocol::FormatAgentLine("assign", {{"token", text}, {"empty", ""}});
   ASSERT_EQ(line.back(), '\n');
   line.pop_back();
   EXPECT_EQ(line.find('\n'), std::string::npos);
-  const Result<AgentLine> parsed = ParseAgentLine(line);
+  const Result<protocol::AgentLine> parsed = protocol::ParseAgentLine(line);
   ASSERT_TRUE(parsed.ok());
   EXPECT_EQ(parsed.value().verb, "assign");
   EXPECT_EQ(parsed.value().Text("token"), text);
@@ -30,22 +30,23 @@ TEST(AgentLine, ComesBackAsItWas) {
 
 TEST(AgentLine, BadUtf8IsReplaced) {
   // decodeURIComponent of the other side throws at a byte that is no UTF-8.
-  EXPECT_EQ(FormatAgentLine("log", {{"message",
-                                     "\xFF"
-                                     "a\xC3"}}),
+  EXPECT_EQ(protocol::FormatAgentLine("log", {{"message",
+                                               "\xFF"
+                                               "a\xC3"}}),
             "log message=%EF%BF%BDa%EF%BF%BD\n");
 }
 
 TEST(AgentLine, MalformedLinesAreRefused) {
   for (const char* line : {"", " ", "Assign", "as-sign", "assign key", "assign =v", "assign k=1 k=2", "assign k=%",
                            "assign k=%4", "assign k=%zz", "assign k1=v", "averyveryveryveryveryverylongverbxx k=v"}) {
-    const Result<AgentLine> parsed = ParseAgentLine(line);
+    const Result<protocol::AgentLine> parsed = protocol::ParseAgentLine(line);
     EXPECT_EQ(parsed.status().code(), Code::kArgumentInvalid) << line;
   }
 }
 
 TEST(AgentLine, NumbersHaveBounds) {
-  const Result<AgentLine> line = ParseAgentLine("drain a=5 b=-1 c=x d=99999999999999999999 e=5.5 f=");
+  const Result<protocol::AgentLine> line =
+      protocol::ParseAgentLine("drain a=5 b=-1 c=x d=99999999999999999999 e=5.5 f=");
   ASSERT_TRUE(line.ok());
   EXPECT_EQ(line.value().Number("a", 0, 0, 5).value(), 5);
   EXPECT_EQ(line.value().Number("missing", 7, 0, 5).value(), 7);
@@ -61,12 +62,12 @@ TEST(AgentLine, RandomBytesNeverDoHarm) {
   for (int i = 0; i < 20'000; ++i) {
     std::string line;
     for (size_t length = random() % 40; length > 0; --length) line.push_back(alphabet[random() % alphabet.size()]);
-    (void)ParseAgentLine(line).ok();
+    (void)protocol::ParseAgentLine(line).ok();
   }
 }
 
 TEST(LineSplitter, CutsAndBounds) {
-  LineSplitter lines;
+  protocol::LineSplitter lines;
   lines.Add("one\ntw");
   EXPECT_EQ(lines.Next().value(), "one");
   EXPECT_EQ(lines.Next().value(), std::nullopt);
@@ -75,7 +76,7 @@ TEST(LineSplitter, CutsAndBounds) {
   EXPECT_EQ(lines.Next().value(), "");
   EXPECT_EQ(lines.Next().value(), "three");
   EXPECT_EQ(lines.Next().value(), std::nullopt);
-  lines.Add(std::string(kMaxAgentLine, 'x'));
+  lines.Add(std::string(protocol::kMaxAgentLine, 'x'));
   EXPECT_TRUE(lines.Next().ok());
   lines.Add("x");
   EXPECT_FALSE(lines.Next().ok());
@@ -84,9 +85,10 @@ TEST(LineSplitter, CutsAndBounds) {
 constexpr const char* kComplete = "assign process=p segment=%2Fs queue=%2Fq token=t";
 
 TEST(Assignment, DefaultsAndValues) {
-  const Result<Assignment> parsed = ParseAssignment(
-      ParseAgentLine(std::string(kComplete) + " listen=%5B%3A%3A1%5D%3A80 hotMs=-1 calls=4096 workers=3 memory=65536")
-          .value());
+  const Result<Assignment> parsed =
+      ParseAssignment(protocol::ParseAgentLine(std::string(kComplete) +
+                                               " listen=%5B%3A%3A1%5D%3A80 hotMs=-1 calls=4096 workers=3 memory=65536")
+                          .value());
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
   EXPECT_EQ(parsed.value().listen_host, "::1");
   EXPECT_EQ(parsed.value().listen_port, 80);
@@ -100,14 +102,14 @@ TEST(Assignment, DefaultsAndValues) {
 TEST(Assignment, EveryFieldIsChecked) {
   for (const char* wrong : {"calls=0", "calls=4097", "workers=0", "hotMs=-2", "timeoutMs=0", "maxContiguous=4294967296",
                             "listen=1.2.3.4", "listen=a%3A65536", "listen=a%3A-1", "windowBytes=1", "memory=1x"}) {
-    const Result<AgentLine> line = ParseAgentLine(std::string(kComplete) + " " + wrong);
+    const Result<protocol::AgentLine> line = protocol::ParseAgentLine(std::string(kComplete) + " " + wrong);
     ASSERT_TRUE(line.ok());
     EXPECT_EQ(ParseAssignment(line.value()).status().code(), Code::kArgumentInvalid) << wrong;
   }
   for (const char* line :
        {"assign segment=%2Fs queue=%2Fq token=t", "assign process=p segment=s queue=%2Fq token=t",
         "assign process=p segment=%2Fa%2Fb queue=%2Fq token=t", "assign process=p segment=%2Fs queue=%2Fq token="}) {
-    EXPECT_EQ(ParseAssignment(ParseAgentLine(line).value()).status().code(), Code::kArgumentInvalid) << line;
+    EXPECT_EQ(ParseAssignment(protocol::ParseAgentLine(line).value()).status().code(), Code::kArgumentInvalid) << line;
   }
 }
 

@@ -7,8 +7,8 @@
 #include <signal.h>
 #include <sys/socket.h>
 
-#include "host/agent_line.h"
 #include "host/host_fixture.h"
+#include "protocol/agent_line.h"
 #include "support/child.h"
 
 namespace praas::test {
@@ -165,15 +165,15 @@ class Executable {
   }
 
   void Say(std::string_view verb, const std::vector<std::pair<std::string_view, std::string>>& values) {
-    const std::string line = host::FormatAgentLine(verb, values);
+    const std::string line = protocol::FormatAgentLine(verb, values);
     EXPECT_EQ(::send(control_.get(), line.data(), line.size(), MSG_NOSIGNAL), static_cast<ssize_t>(line.size()));
   }
   /// The next line with this verb (and state).
-  host::AgentLine Await(const std::string& verb, const std::string& state = {}) {
+  protocol::AgentLine Await(const std::string& verb, const std::string& state = {}) {
     while (true) {
       auto line = lines_.Next();
       if (line.ok() && line->has_value()) {
-        auto parsed = host::ParseAgentLine(**line);
+        auto parsed = protocol::ParseAgentLine(**line);
         EXPECT_TRUE(parsed.ok()) << **line;
         if (parsed.ok() && parsed->verb == verb && (state.empty() || parsed->Text("state") == state)) return *parsed;
         continue;
@@ -197,7 +197,7 @@ class Executable {
     return Connect(options);
   }
   void AwaitReady() {
-    const host::AgentLine ready = Await("ready");
+    const protocol::AgentLine ready = Await("ready");
     port_ = static_cast<uint16_t>(ready.Number("port", 0, 0, 65535).value());
     attached_ = ready.Text("attached") == "1";
     worker_pid_ = static_cast<pid_t>(Await("worker", "ready").Number("pid", 0, 0, INT32_MAX).value());
@@ -223,7 +223,7 @@ class Executable {
 
   UniqueFd control_;
   Child child_;
-  host::LineSplitter lines_;
+  protocol::LineSplitter lines_;
   uint16_t port_ = 0;
   bool attached_ = false;
   pid_t worker_pid_ = 0;
@@ -295,7 +295,7 @@ TEST_F(Supervised, TerminationDrains) {
 TEST_F(Supervised, ABadAssignmentIsAnswered) {
   process_.assignment.segment = "no-slash";
   Executable host(process_.assignment);
-  const host::AgentLine failed = host.Await("failed");
+  const protocol::AgentLine failed = host.Await("failed");
   EXPECT_EQ(failed.Text("code"), "ERR_ARGUMENT_INVALID");
   host.Say("stop", {});
   EXPECT_EQ(host.child().Wait(), 0);

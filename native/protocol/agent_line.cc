@@ -1,10 +1,10 @@
-#include "host/agent_line.h"
+#include "protocol/agent_line.h"
 
 #include <charconv>
 
-#include "host/text.h"
+#include "base/text.h"
 
-namespace praas::host {
+namespace praas::protocol {
 namespace {
 
 bool IsVerb(std::string_view text) noexcept {
@@ -141,4 +141,4 @@ Result<std::optional<std::string>> LineSplitter::Next() {
   return line;
 }
 
-}  // namespace praas::host
+}  // namespace praas::protocol

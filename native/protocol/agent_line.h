@@ -13,7 +13,7 @@
 
 /// The text protocol between a host and the agent that started it: lines `verb key=value key=value…`, values encoded as
 /// by encodeURIComponent. Text, because it is off the path of calls and people read it when something goes wrong.
-namespace praas::host {
+namespace praas::protocol {
 
 inline constexpr size_t kMaxAgentLine = 1u << 20;
 
@@ -46,4 +46,4 @@ class LineSplitter {
   size_t start_ = 0;
 };
 
-}  // namespace praas::host
+}  // namespace praas::protocol

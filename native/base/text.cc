@@ -1,6 +1,6 @@
-#include "host/text.h"
+#include "base/text.h"
 
-namespace praas::host {
+namespace praas {
 namespace {
 
 /// Length of the well-formed UTF-8 sequence `text` begins with, 0 when it is none.
@@ -43,4 +43,4 @@ std::string ToUtf8(std::string_view text) {
   return out;
 }
 
-}  // namespace praas::host
+}  // namespace praas
