@@ -124,8 +124,8 @@ Status Connection::OnAnswer(const Frame& frame, Call& call, std::span<const std:
     HandOut(call.id, Status::Ok(), payload);
     return Status::Ok();
   }
-  if (frame.aux > UINT32_MAX) return Status(Code::kProtocolInvalid, "function flags out of range");
   const FunctionRef function{frame.function, static_cast<uint32_t>(frame.aux)};
+  if (const uint64_t pages = frame.aux >> 32; pages > 0 && shm_) shm_->ExpectResults(function.index, pages);
   HandOut(call.id, Status::Ok(), std::as_bytes(std::span(&function, 1)));
   return Status::Ok();
 }

@@ -39,4 +39,15 @@ Result<uint64_t> CheckMemfd(int fd) {
   return static_cast<uint64_t>(info.st_size);
 }
 
+bool WriteAll(int fd, uint64_t offset, std::span<const std::byte> bytes) noexcept {
+  while (!bytes.empty()) {
+    const ssize_t written = ::pwrite(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
+    if (written < 0 && errno == EINTR) continue;
+    if (written <= 0) return false;
+    offset += static_cast<uint64_t>(written);
+    bytes = bytes.subspan(static_cast<size_t>(written));
+  }
+  return true;
+}
+
 }  // namespace praas::shm

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <span>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -21,5 +23,8 @@ enum class Sealing {
 /// For a memfd that came from elsewhere: its size, if it cannot shrink any more and the sealing is final.
 /// kSegmentInvalid otherwise, also for anything that is no memfd.
 [[nodiscard]] Result<uint64_t> CheckMemfd(int fd);
+
+/// Writes all of `bytes` at `offset` by system call, for who has the object mapped read-only. false: it could not.
+[[nodiscard]] bool WriteAll(int fd, uint64_t offset, std::span<const std::byte> bytes) noexcept;
 
 }  // namespace praas::shm

@@ -46,6 +46,10 @@ class ShmTransport final : public Transport {
   void Fail(Status status);
   /// Gives all free memory of the window back to the system; for a connection that has been idle.
   void Trim();
+  /// Results of `function` are written straight into as many whole pages.
+  void ExpectResults(uint32_t function, uint64_t pages) {
+    result_sizes_.Expect(function, pages * window::PayloadAllocator::kPage);
+  }
 
   struct Counters {
     uint64_t calls = 0;            // submitted

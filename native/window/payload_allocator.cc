@@ -12,6 +12,12 @@ constexpr uint64_t Rounded(uint64_t bytes) noexcept {
   return std::max<uint64_t>((bytes + kGranule - 1) / kGranule, 1) * kGranule;
 }
 
+/// Where in a run that begins at `offset` a block of `bytes` bytes begins.
+constexpr uint64_t Aligned(uint64_t offset, uint64_t bytes) noexcept {
+  const uint64_t alignment = bytes >= PayloadAllocator::kPage ? PayloadAllocator::kPage : PayloadAllocator::kGranule;
+  return (offset + alignment - 1) / alignment * alignment;
+}
+
 }  // namespace
 
 PayloadAllocator::PayloadAllocator(uint64_t begin, uint64_t end) : begin_(begin), end_(end) {
@@ -22,7 +28,11 @@ PayloadAllocator::PayloadAllocator(uint64_t begin, uint64_t end) : begin_(begin)
 
 PayloadAllocator::FreeRuns::iterator PayloadAllocator::BestFit(uint64_t bytes) const {
   if (bytes > capacity()) return by_size_.end();  // the rounding could overflow
-  return by_size_.lower_bound({Rounded(bytes), 0});
+  const uint64_t needed = Rounded(bytes);
+  // A run that is a page longer fits wherever it begins, so few are looked at.
+  auto run = by_size_.lower_bound({needed, 0});
+  while (run != by_size_.end() && Aligned(run->second, needed) + needed > run->second + run->first) ++run;
+  return run;
 }
 
 bool PayloadAllocator::Fits(uint64_t bytes) const { return BestFit(bytes) != by_size_.end(); }
@@ -31,12 +41,14 @@ std::optional<uint64_t> PayloadAllocator::Allocate(uint64_t bytes) {
   const auto fit = BestFit(bytes);
   if (fit == by_size_.end()) return std::nullopt;
   const uint64_t needed = Rounded(bytes);
-  const auto [run_bytes, offset] = *fit;
+  const auto [run_bytes, run] = *fit;
+  const uint64_t offset = Aligned(run, needed);
   by_size_.erase(fit);
-  free_.erase(offset);
-  if (run_bytes > needed) {
-    free_.emplace(offset + needed, run_bytes - needed);
-    by_size_.emplace(run_bytes - needed, offset + needed);
+  free_.erase(run);
+  for (const auto& [begin, end] : {std::pair(run, offset), std::pair(offset + needed, run + run_bytes)}) {
+    if (begin == end) continue;
+    free_.emplace(begin, end - begin);
+    by_size_.emplace(end - begin, begin);
   }
   used_.emplace(offset, Used{.bytes = needed});
   used_bytes_ += needed;

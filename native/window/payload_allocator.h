@@ -19,11 +19,13 @@ namespace praas::window {
 class PayloadAllocator {
  public:
   static constexpr uint64_t kGranule = 64;
+  static constexpr uint64_t kPage = 4096;
 
   /// Manages [begin, end); both are multiples of kGranule.
   PayloadAllocator(uint64_t begin, uint64_t end);
 
-  /// Offset of at least `bytes` bytes (0 counts as 1); nullopt when no free run is long enough.
+  /// Offset of at least `bytes` bytes (0 counts as 1); nullopt when no free run is long enough. Blocks of a page and
+  /// more begin at a page: a worker that must not see anything else can then map them by themselves.
   [[nodiscard]] std::optional<uint64_t> Allocate(uint64_t bytes);
   /// Whether Allocate would succeed.
   [[nodiscard]] bool Fits(uint64_t bytes) const;
@@ -50,6 +52,7 @@ class PayloadAllocator {
   };
   using UsedBlocks = std::map<uint64_t, Used>;
   using FreeRuns = std::set<std::pair<uint64_t, uint64_t>>;
+  /// The shortest run that holds `bytes` bytes from where blocks of that size may begin.
   [[nodiscard]] FreeRuns::iterator BestFit(uint64_t bytes) const;
   void Free(UsedBlocks::iterator block);
 

@@ -1,9 +1,11 @@
 #include "window/pool.h"
 
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -136,6 +138,27 @@ Result<std::span<std::byte>> Pool::Resolve(const PayloadRef& ref) const {
                                              std::to_string(ref.offset) + " lies outside its part of the pool");
   }
   return std::span<std::byte>(base() + ref.offset, ref.bytes);
+}
+
+Status Pool::ProtectPayloads() {
+  if (::mprotect(base(), bytes(), PROT_READ) != 0) return Status::System("mprotect of the pool window");
+  protected_ = true;
+  return Status::Ok();
+}
+
+Status Pool::Write(const PayloadRef& ref, std::span<const std::byte> data) {
+  Result<std::span<std::byte>> memory = Resolve(ref);
+  if (!memory.ok()) return memory.status();
+  if (memory->size() < data.size()) {
+    return Status(Code::kSegmentInvalid, std::to_string(data.size()) + " bytes for " + std::to_string(ref.bytes));
+  }
+  if (data.empty()) return Status::Ok();
+  if (!protected_) {
+    std::memcpy(memory->data(), data.data(), data.size());
+  } else if (!shm::WriteAll(fd_.get(), ref.offset, data)) {
+    return Status::System("pwrite to the pool window");
+  }
+  return Status::Ok();
 }
 
 void Pool::Trim() {

@@ -32,6 +32,9 @@ class Pool {
                                                          uint16_t self = segment::kUnknownParticipant);
   ~Pool();
 
+  /// From here on this process reads payloads, but writes to them through Write only.
+  [[nodiscard]] Status ProtectPayloads();
+
   [[nodiscard]] int fd() const noexcept { return fd_.get(); }
   [[nodiscard]] std::byte* base() const noexcept { return mapping_.base(); }
   [[nodiscard]] uint64_t bytes() const noexcept { return mapping_.bytes(); }
@@ -42,6 +45,8 @@ class Pool {
   [[nodiscard]] segment::Arena& outputs() noexcept { return outputs_; }
   /// The bytes a reference names (kSlot, kPoolInput, kPoolOutput), bounds-checked; kSegmentInvalid when outside.
   [[nodiscard]] Result<std::span<std::byte>> Resolve(const dispatch::PayloadRef& ref) const;
+  /// Copies bytes to where `ref` names them. kSegmentInvalid when that lies outside, or cannot hold them.
+  [[nodiscard]] Status Write(const dispatch::PayloadRef& ref, std::span<const std::byte> bytes);
   [[nodiscard]] dispatch::PayloadRef InputSlot(uint32_t call, uint64_t bytes) const noexcept;
   [[nodiscard]] dispatch::PayloadRef OutputSlot(uint32_t call, uint64_t bytes) const noexcept;
   /// Host, when idle: gives the memory of free blocks and of free entries' slots back. Safe at any time.
@@ -59,6 +64,7 @@ class Pool {
   uint64_t outputs_offset_;
   segment::Arena inputs_;
   segment::Arena outputs_;
+  bool protected_ = false;
 };
 
 }  // namespace praas::window

@@ -1,10 +1,12 @@
 #include "window/server_window.h"
 
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cassert>
+#include <cerrno>
 #include <cstring>
 #include <new>
 #include <string>
@@ -235,6 +237,22 @@ std::span<std::byte> ServerWindow::Bytes(uint64_t offset, uint64_t length) const
   return {mapping_.base() + offset, length};
 }
 
+Status ServerWindow::ProtectPayloads() {
+  if (::mprotect(mapping_.base() + kSlotsOffset, bytes() - kSlotsOffset, PROT_READ) != 0) {
+    return Status::System("mprotect of a client's window");
+  }
+  protected_ = true;
+  return Status::Ok();
+}
+
+void ServerWindow::Write(uint64_t offset, std::span<const std::byte> data) noexcept {
+  if (!protected_) {
+    std::memmove(mapping_.base() + offset, data.data(), data.size());
+  } else if (!shm::WriteAll(memfd_.get(), offset, data)) {
+    descriptor_lost_.store(true, std::memory_order_relaxed);
+  }
+}
+
 bool ServerWindow::cancelled(uint32_t index) const noexcept {
   return index < kCalls && call(index).cancel.load(std::memory_order_relaxed) != 0;
 }
@@ -265,7 +283,7 @@ bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t sta
     }
   }
   const uint64_t length = std::min<uint64_t>(message.size(), room_bytes);
-  if (length > 0) std::memcpy(mapping_.base() + room_offset, message.data(), length);
+  if (length > 0) Write(room_offset, std::as_bytes(message.first(length)));
   return Complete(index, sequence, status, room_offset, length);
 }
 
@@ -310,7 +328,9 @@ void ServerWindow::Tell(uint32_t index) noexcept {
   // with it.
   const uint64_t one = 1;
   // EAGAIN means that the counter is full: the client has more than enough reason to wake up.
-  [[maybe_unused]] const ssize_t written = write(complete_event_.get(), &one, sizeof(one));
+  if (write(complete_event_.get(), &one, sizeof(one)) < 0 && errno == EBADF) {
+    descriptor_lost_.store(true, std::memory_order_relaxed);
+  }
 }
 
 }  // namespace praas::window

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -57,10 +58,16 @@ class ServerWindow {
                                                                  UniqueFd memfd, UniqueFd complete_event);
   ~ServerWindow();
 
+  /// From here on this process reads payloads, but writes to them through Write only.
+  [[nodiscard]] Status ProtectPayloads();
+
   [[nodiscard]] uint32_t index() const noexcept { return index_; }
   [[nodiscard]] int memfd() const noexcept { return memfd_.get(); }
   [[nodiscard]] int complete_event() const noexcept { return complete_event_.get(); }
+  /// A descriptor of this process was closed behind its back: clients may not have been woken.
+  [[nodiscard]] bool descriptor_lost() const noexcept { return descriptor_lost_.load(std::memory_order_relaxed); }
   [[nodiscard]] uint64_t bytes() const noexcept;
+  [[nodiscard]] const std::byte* base() const noexcept { return mapping_.base(); }
   [[nodiscard]] bool HasSubmissions() const noexcept;
 
   /// Becomes the one reader of the ring. false: somebody else is.
@@ -92,6 +99,8 @@ class ServerWindow {
 
   /// Empty when the range is not inside the window.
   [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
+  /// Copies bytes into the window. Precondition: Bytes(offset, bytes.size()) is not empty.
+  void Write(uint64_t offset, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] bool cancelled(uint32_t call) const noexcept;
   /// Changes whenever the client has cancelled a call.
   [[nodiscard]] uint32_t cancels() const noexcept;
@@ -125,6 +134,8 @@ class ServerWindow {
   UniqueFd complete_event_;
   Mapping mapping_;
   uint32_t peeked_head_ = 0;
+  bool protected_ = false;
+  std::atomic<bool> descriptor_lost_{false};
 };
 
 }  // namespace praas::window

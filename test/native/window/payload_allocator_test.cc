@@ -39,6 +39,20 @@ TEST(PayloadAllocator, TakesTheSmallestRunThatFits) {
   EXPECT_EQ(allocator.Allocate(100), *a);
 }
 
+TEST(PayloadAllocator, BlocksOfAPageAndMoreBeginAtAPage) {
+  PayloadAllocator allocator(kBegin, kEnd);
+  ASSERT_EQ(allocator.Allocate(64), kBegin);
+  EXPECT_EQ(allocator.Allocate(4096), kBegin + 4096);
+  EXPECT_EQ(allocator.Allocate(100), kBegin + 64) << "what lies before a page goes on being used";
+  EXPECT_EQ(allocator.Allocate(5000), kBegin + 8192);
+  // Of 16 KiB that begin within a page, 12 KiB can be used for whole pages.
+  PayloadAllocator narrow(kBegin + 64, kBegin + 4 * 4096);
+  EXPECT_TRUE(narrow.Fits(3 * 4096));
+  EXPECT_FALSE(narrow.Fits(3 * 4096 + 1)) << "Fits says what Allocate would do";
+  EXPECT_FALSE(narrow.Allocate(3 * 4096 + 1).has_value());
+  EXPECT_EQ(narrow.Allocate(3 * 4096), kBegin + 4096);
+}
+
 TEST(PayloadAllocator, TheWholeRangeAndNotAByteMore) {
   PayloadAllocator allocator(kBegin, kEnd);
   EXPECT_FALSE(allocator.Allocate(allocator.capacity() + 1).has_value());
@@ -106,7 +120,8 @@ TEST(PayloadAllocator, RandomUseNeverOverlapsAndMergesBackIntoOneRun) {
       const uint64_t bytes = 1 + random() % (random() % 10 == 0 ? 200'000 : 3000);
       const auto offset = allocator.Allocate(bytes);
       if (!offset) continue;
-      EXPECT_EQ(*offset % PayloadAllocator::kGranule, 0u);
+      EXPECT_EQ(*offset % (bytes >= PayloadAllocator::kPage ? PayloadAllocator::kPage : PayloadAllocator::kGranule),
+                0u);
       EXPECT_GE(*offset, kBegin);
       EXPECT_LE(*offset + bytes, kEnd);
       const auto next = model.lower_bound(*offset);
