@@ -48,6 +48,11 @@ enum class Origin : uint8_t {
   kWindow = 2,  // a same-host client: the result is written into window `origin_index`
 };
 
+/// Which workers a call is for: those that run the language of its function. Each lane has its own doorbell and hints,
+/// so that a call never wakes a worker that could not run it.
+enum class Lane : uint8_t { kNode = 0, kNative = 1 };
+inline constexpr uint32_t kLanes = 2;
+
 enum class CallKind : uint8_t {
   kInvoke = 0,
   kDeliver = 1,  // copy a parked result into the room a window client has now provided
@@ -90,7 +95,8 @@ struct alignas(64) CallEntry {
   uint64_t deadline_ns;  // CLOCK_MONOTONIC; kNoDeadline never occurs here
   PayloadRef input;
   uint16_t flags;                // CallFlags
-  uint16_t depth;                // nesting depth: 0 from a client
+  uint8_t depth;                 // nesting depth: 0 from a client
+  Lane lane;                     // written by Dispatcher::Post
   std::atomic<uint32_t> cancel;  // 1 = the origin has given up; the worker aborts ctx.signal
 
   // Second line, valid from `done` on.

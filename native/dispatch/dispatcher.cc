@@ -12,12 +12,13 @@ constexpr uint64_t Bit(uint32_t index) noexcept { return uint64_t{1} << (index %
 
 }  // namespace
 
-Dispatcher::Dispatcher(const segment::Segment& segment, Doorbell& doorbell, uint16_t self)
+Dispatcher::Dispatcher(const segment::Segment& segment, const Doorbells& doorbells, uint16_t self, Lane lane)
     : segment_(segment),
       header_(segment.header()),
-      doorbell_(doorbell),
+      doorbells_(doorbells),
       me_(segment.participant(self)),
       self_(self),
+      lane_(lane),
       calls_(segment.header().calls.capacity) {}
 
 // ---------------------------------------------------------------------------------------------------------------------------
@@ -43,15 +44,26 @@ std::optional<uint32_t> Dispatcher::Reserve() noexcept {
   return std::nullopt;
 }
 
+Lane Dispatcher::LaneOf(uint32_t function) const noexcept {
+  if (function < header_.function_count.load(std::memory_order_acquire) &&
+      function < header_.functions.committed.load(std::memory_order_acquire)) {
+    const bool native = (segment_.function(function).flags & segment::kFunctionNative) != 0;
+    return native ? Lane::kNative : Lane::kNode;
+  }
+  // There is no such function: whoever takes calls says so.
+  return doorbells_.of(Lane::kNode) != nullptr ? Lane::kNode : Lane::kNative;
+}
+
 void Dispatcher::Post(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
+  entry.lane = LaneOf(entry.function);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
   word.state = CallState::kQueued;
   // seq_cst with the load of `watches`, as in Unwatch: at least one of the two sees the other.
   entry.word.store(word.Pack(), std::memory_order_seq_cst);
   const Bell bell{index, word.generation};
-  if (!TryCredit(bell)) Ring(index);
+  if (!TryCredit(bell, entry.lane)) Ring(index);
   if (self_ == kHostParticipant) return;
   if (segment_.participant(kHostParticipant).watches.load(std::memory_order_seq_cst) == 0) {
     Notify(kHostParticipant, kNoticePosted);
@@ -71,9 +83,9 @@ bool Dispatcher::Unwatch() noexcept {
   return true;
 }
 
-bool Dispatcher::TryCredit(Bell bell) noexcept {
+bool Dispatcher::TryCredit(Bell bell, Lane lane) noexcept {
   for (uint32_t group = 0; group < kMaxParticipants / 64; ++group) {
-    uint64_t bits = header_.hot[group].load(std::memory_order_relaxed);
+    uint64_t bits = hints(lane).hot[group].load(std::memory_order_relaxed);
     while (bits != 0) {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       bits &= bits - 1;
@@ -93,21 +105,25 @@ bool Dispatcher::TryCredit(Bell bell) noexcept {
   return false;
 }
 
-bool Dispatcher::AnySleeper() const noexcept {
+bool Dispatcher::AnySleeper(Lane lane) const noexcept {
   const uint32_t committed = header_.participants.committed.load(std::memory_order_relaxed);
   for (uint32_t group = 0; group * 64 < committed; ++group) {
-    if (header_.sleepers[group].load(std::memory_order_seq_cst) != 0) return true;
+    if (hints(lane).sleepers[group].load(std::memory_order_seq_cst) != 0) return true;
   }
   return false;
 }
 
 void Dispatcher::Ring(uint32_t index) noexcept {
-  const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+  const CallEntry& entry = segment_.call(index);
+  const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
   if (word.state != CallState::kQueued) return;
+  // Read racily when somebody rings for another's entry; of a damaged one, any lane will do.
+  const Lane lane = entry.lane == Lane::kNative ? Lane::kNative : Lane::kNode;
+  Doorbell* const doorbell = doorbells_.of(lane);
   // The bit before the sleepers are read: see the class comment.
-  header_.queued[index / 64].fetch_or(Bit(index), std::memory_order_seq_cst);
-  if (!AnySleeper()) return;  // every worker is awake and drains the table before it sleeps
-  if (doorbell_.Ring({index, word.generation})) {
+  hints(lane).queued[index / 64].fetch_or(Bit(index), std::memory_order_seq_cst);
+  if (!AnySleeper(lane)) return;  // every worker is awake and drains the table before it sleeps
+  if (doorbell != nullptr && doorbell->Ring({index, word.generation})) {
     me_.counters.bells_rung.fetch_add(1, std::memory_order_relaxed);
   } else {
     me_.counters.bells_dropped.fetch_add(1, std::memory_order_relaxed);
@@ -128,6 +144,7 @@ void Dispatcher::ClaimReserved(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
+  entry.lane = lane_;
   entry.claimed_ns = NowNs();
   word.state = CallState::kClaimed;
   entry.word.store(word.Pack(), std::memory_order_release);
@@ -170,14 +187,14 @@ std::optional<uint32_t> Dispatcher::ClaimAny() noexcept {
   // One turn over the bitmap from `start`; the first group is visited twice, for the bits above and below `start`.
   for (uint32_t step = 0; step <= groups; ++step) {
     const uint32_t group = (start / 64 + step) % groups;
-    uint64_t bits = header_.queued[group].load(std::memory_order_seq_cst);
+    uint64_t bits = hints(lane_).queued[group].load(std::memory_order_seq_cst);
     if (step == 0) bits &= ~uint64_t{0} << (start % 64);
     while (bits != 0) {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       bits &= bits - 1;
       if (index >= calls_) break;
       // The bit goes before the claim: cleared afterwards, it could be that of the entry's next call.
-      header_.queued[group].fetch_and(~Bit(index), std::memory_order_seq_cst);
+      hints(lane_).queued[group].fetch_and(~Bit(index), std::memory_order_seq_cst);
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
       if (word.state == CallState::kQueued && Claim({index, word.generation})) {
         claim_cursor_.store(index + 1, std::memory_order_relaxed);
@@ -191,7 +208,7 @@ std::optional<uint32_t> Dispatcher::ClaimAny() noexcept {
 void Dispatcher::OfferCredit() noexcept {
   uint64_t none = kCreditNone;
   if (me_.credit.load(std::memory_order_relaxed) != kCreditNone) return;
-  std::atomic<uint64_t>& hot = header_.hot[self_ / 64];
+  std::atomic<uint64_t>& hot = hints(lane_).hot[self_ / 64];
   if ((hot.load(std::memory_order_relaxed) & Bit(self_)) == 0) hot.fetch_or(Bit(self_), std::memory_order_relaxed);
   me_.credit.compare_exchange_strong(none, kCreditIdle, std::memory_order_release, std::memory_order_relaxed);
 }
@@ -207,7 +224,7 @@ std::optional<Bell> Dispatcher::TakeCredited() noexcept {
 }
 
 std::optional<Bell> Dispatcher::WithdrawCredit() noexcept {
-  header_.hot[self_ / 64].fetch_and(~Bit(self_), std::memory_order_relaxed);
+  hints(lane_).hot[self_ / 64].fetch_and(~Bit(self_), std::memory_order_relaxed);
   const uint64_t taken = me_.credit.exchange(kCreditNone, std::memory_order_seq_cst);
   if (taken == kCreditNone || taken == kCreditIdle) return std::nullopt;
   return UnpackCredit(taken);
@@ -293,13 +310,13 @@ bool Dispatcher::HasCompletion() const noexcept {
 
 void Dispatcher::AnnounceSleep(bool takes_calls) noexcept {
   me_.counters.sleeps.fetch_add(1, std::memory_order_relaxed);
-  if (takes_calls) header_.sleepers[self_ / 64].fetch_or(Bit(self_), std::memory_order_seq_cst);
+  if (takes_calls) hints(lane_).sleepers[self_ / 64].fetch_or(Bit(self_), std::memory_order_seq_cst);
   me_.sleeping.store(1, std::memory_order_seq_cst);
 }
 
 void Dispatcher::AnnounceAwake() noexcept {
   me_.sleeping.store(0, std::memory_order_release);
-  std::atomic<uint64_t>& sleepers = header_.sleepers[self_ / 64];
+  std::atomic<uint64_t>& sleepers = hints(lane_).sleepers[self_ / 64];
   if ((sleepers.load(std::memory_order_relaxed) & Bit(self_)) != 0) {
     sleepers.fetch_and(~Bit(self_), std::memory_order_seq_cst);
   }
@@ -326,16 +343,18 @@ void Dispatcher::SetWaker(std::function<void(uint16_t)> signal) { signal_ = std:
 
 bool Dispatcher::HasQueued() const noexcept {
   for (uint32_t group = 0; group < (calls_ + 63) / 64; ++group) {
-    if (header_.queued[group].load(std::memory_order_seq_cst) != 0) return true;
+    if (hints(lane_).queued[group].load(std::memory_order_seq_cst) != 0) return true;
   }
   return false;
 }
 
-bool Dispatcher::WorkerIdle() const noexcept {
+bool Dispatcher::WorkerIdle(Lane lane) const noexcept {
+  const auto kind = static_cast<uint32_t>(WorkerKind(lane));
   const uint32_t committed = header_.participants.committed.load(std::memory_order_acquire);
   for (uint32_t index = 1; index < committed; ++index) {
     if (index == self_) continue;
     const Participant& worker = segment_.participant(index);
+    if (worker.kind != kind) continue;
     if (worker.state.load(std::memory_order_acquire) != static_cast<uint32_t>(ParticipantState::kReady)) continue;
     if (worker.running.load(std::memory_order_acquire) == 0) return true;
   }
@@ -347,8 +366,11 @@ bool Dispatcher::WorkerIdle() const noexcept {
     if (runs && word.owner < kMaxParticipants) busy.set(word.owner);
   }
   for (uint32_t index = 1; index < committed; ++index) {
-    const uint32_t state = segment_.participant(index).state.load(std::memory_order_acquire);
-    if (index != self_ && state == static_cast<uint32_t>(ParticipantState::kReady) && !busy.test(index)) return true;
+    const Participant& worker = segment_.participant(index);
+    const uint32_t state = worker.state.load(std::memory_order_acquire);
+    if (index != self_ && worker.kind == kind && state == static_cast<uint32_t>(ParticipantState::kReady) &&
+        !busy.test(index))
+      return true;
   }
   return false;
 }

@@ -14,8 +14,10 @@
 namespace praas::dispatch {
 
 /// The call table and the hand-over of calls, as one participant sees it. No allocation, no lock, no wait: every method
-/// is a few atomic operations. `self` is this participant's index. One instance per OS process; methods are
-/// thread-safe, but a given entry is advanced by whoever owns it only.
+/// is a few atomic operations. `self` is this participant's index, `lane` the calls it takes (a host takes none). One
+/// instance per OS process; methods are thread-safe, but a given entry is advanced by whoever owns it only.
+///
+/// A call belongs to the lane of its function. Credits, hints and doorbells are per lane; what follows is said of one.
 ///
 /// Why no wake-up is lost. A posted entry is `queued` before anything else happens. Then either a polling worker got it
 /// as its credit (taken by CAS, so it sees it before it can sleep), or its `queued` bit is set and afterwards
@@ -25,7 +27,7 @@ namespace praas::dispatch {
 /// explores every interleaving of these steps.
 class Dispatcher {
  public:
-  Dispatcher(const segment::Segment& segment, Doorbell& doorbell, uint16_t self);
+  Dispatcher(const segment::Segment& segment, const Doorbells& doorbells, uint16_t self, Lane lane = Lane::kNode);
 
   // --- sender ---
   /// free → reserved(self). nullopt: the table is full (back-pressure).
@@ -33,7 +35,9 @@ class Dispatcher {
   /// reserved → queued, then hands it to a polling worker by credit, or rings the doorbell if a worker sleeps.
   /// A worker also tells the host, unless that watches anyway: somebody has to notice when who got the call is stopped.
   void Post(uint32_t index) noexcept;
-  /// reserved → claimed(self), for a worker that took a call straight from a window.
+  /// Which workers run `function`.
+  [[nodiscard]] Lane LaneOf(uint32_t function) const noexcept;
+  /// reserved → claimed(self), for a worker that took a call of its lane straight from a window.
   void ClaimReserved(uint32_t index) noexcept;
   void ReleaseReserved(uint32_t index) noexcept;  // reserved → free
   /// For the origin, which alone frees the entry. Queued: takes it back, done with `status`, and returns true (the
@@ -84,8 +88,9 @@ class Dispatcher {
   /// dispatcher.
   void SetWaker(std::function<void(uint16_t participant)> signal);
 
-  [[nodiscard]] bool HasQueued() const noexcept;   // some entry may be queued (a hint: the bitmap)
-  [[nodiscard]] bool WorkerIdle() const noexcept;  // some ready worker other than self runs nothing
+  [[nodiscard]] bool HasQueued() const noexcept;  // some entry of this lane may be queued (a hint: the bitmap)
+  /// Some ready worker of `lane` other than self runs nothing.
+  [[nodiscard]] bool WorkerIdle(Lane lane) const noexcept;
   [[nodiscard]] uint32_t in_use() const noexcept;  // entries that are not free; counts, so not for the path of a call
 
   // --- host ---
@@ -111,15 +116,19 @@ class Dispatcher {
   void ResetTable() noexcept;
 
  private:
-  bool TryCredit(Bell bell) noexcept;
-  [[nodiscard]] bool AnySleeper() const noexcept;
+  bool TryCredit(Bell bell, Lane lane) noexcept;
+  [[nodiscard]] bool AnySleeper(Lane lane) const noexcept;
+  [[nodiscard]] segment::Header::Hints& hints(Lane lane) const noexcept {
+    return header_.hints[static_cast<size_t>(lane)];
+  }
   bool Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner) noexcept;
 
   const segment::Segment& segment_;
   segment::Header& header_;
-  Doorbell& doorbell_;
+  const Doorbells& doorbells_;
   Participant& me_;
   const uint16_t self_;
+  const Lane lane_;
   const uint32_t calls_;
   std::atomic<uint32_t> reserve_hint_{0};
   std::atomic<uint32_t> claim_cursor_{0};

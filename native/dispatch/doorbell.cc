@@ -102,46 +102,80 @@ class FutexDoorbell final : public Doorbell {
   FutexQueue& queue_;
 };
 
-FutexQueue& QueueOf(const segment::Segment& segment) {
-  return *reinterpret_cast<FutexQueue*>(segment.base() + segment.header().futex_queue);
+FutexQueue& QueueOf(const segment::Segment& segment, Lane lane) {
+  constexpr uint64_t kEach = segment::kFutexQueueBytes / kLanes;
+  static_assert(sizeof(FutexQueue) <= kEach && kEach % alignof(FutexQueue) == 0);
+  return *reinterpret_cast<FutexQueue*>(segment.base() + segment.header().futex_queue +
+                                        static_cast<uint64_t>(lane) * kEach);
 }
+
+constexpr std::array<Lane, kLanes> kAllLanes = {Lane::kNode, Lane::kNative};
 
 }  // namespace
 
-Result<std::unique_ptr<Doorbell>> Doorbell::Create(const segment::Segment& segment, const std::string& name,
-                                                   std::string* why) {
-  FutexQueue& futex_queue = QueueOf(segment);
-  for (auto& bell : futex_queue.bells) bell.store(0);
-  futex_queue.waiters.store(0);
-
-  const char* forced = std::getenv("PRAAS_DOORBELL");
-  if (forced != nullptr && std::string_view(forced) == "futex") {
-    if (why != nullptr) *why = "PRAAS_DOORBELL=futex";
-  } else {
-    Result<mqueue::MessageQueue> queue =
-        mqueue::MessageQueue::Create(name, {.depth = 10, .message_bytes = sizeof(Bell)});
-    if (queue.ok()) {
-      segment.header().doorbell_kind.store(static_cast<uint32_t>(DoorbellKind::kMessageQueue));
-      return std::unique_ptr<Doorbell>(new QueueDoorbell(std::move(*queue)));
-    }
-    if (why != nullptr) *why = queue.status().message();
-  }
-  segment.header().doorbell_kind.store(static_cast<uint32_t>(DoorbellKind::kFutex));
-  return std::unique_ptr<Doorbell>(new FutexDoorbell(futex_queue));
+std::string Doorbells::QueueName(const std::string& name, Lane lane) {
+  return lane == Lane::kNative ? name + "-native" : name;
 }
 
-Result<std::unique_ptr<Doorbell>> Doorbell::Open(const segment::Segment& segment, DoorbellKind kind,
-                                                 const std::string& name) {
-  switch (kind) {
-    case DoorbellKind::kMessageQueue: {
-      Result<mqueue::MessageQueue> queue = mqueue::MessageQueue::Open(name);
-      if (!queue.ok()) return queue.status();
-      return std::unique_ptr<Doorbell>(new QueueDoorbell(std::move(*queue)));
-    }
-    case DoorbellKind::kFutex:
-      return std::unique_ptr<Doorbell>(new FutexDoorbell(QueueOf(segment)));
+LaneSet Doorbells::lanes() const noexcept {
+  LaneSet lanes{};
+  for (size_t lane = 0; lane < kLanes; ++lane) lanes[lane] = bells_[lane] != nullptr;
+  return lanes;
+}
+
+Result<std::unique_ptr<Doorbells>> Doorbells::Create(const segment::Segment& segment, const std::string& name,
+                                                     const LaneSet& lanes, std::string* why) {
+  for (const Lane lane : kAllLanes) {
+    FutexQueue& futex_queue = QueueOf(segment, lane);
+    for (auto& bell : futex_queue.bells) bell.store(0);
+    futex_queue.waiters.store(0);
   }
-  return Status(Code::kSegmentInvalid, "unknown doorbell kind " + std::to_string(static_cast<uint32_t>(kind)));
+  std::unique_ptr<Doorbells> made(new Doorbells(DoorbellKind::kMessageQueue));
+  const char* forced = std::getenv("PRAAS_DOORBELL");
+  const bool futex = forced != nullptr && std::string_view(forced) == "futex";
+  std::string reason = futex ? "PRAAS_DOORBELL=futex" : "";
+  for (const Lane lane : kAllLanes) {
+    if (!lanes[static_cast<size_t>(lane)] || !reason.empty()) continue;
+    Result<mqueue::MessageQueue> queue =
+        mqueue::MessageQueue::Create(QueueName(name, lane), {.depth = 10, .message_bytes = sizeof(Bell)});
+    if (queue.ok()) {
+      made->bells_[static_cast<size_t>(lane)] = std::make_unique<QueueDoorbell>(std::move(*queue));
+    } else {
+      reason = queue.status().message();
+    }
+  }
+  if (!reason.empty()) {
+    // All lanes alike: a queue that was to be had for one of them would only make the others harder to explain.
+    for (const Lane lane : kAllLanes) {
+      if (made->of(lane) != nullptr) (void)mqueue::MessageQueue::Unlink(QueueName(name, lane));
+    }
+    if (why != nullptr) *why = reason;
+    Result<std::unique_ptr<Doorbells>> futexes = Open(segment, DoorbellKind::kFutex, name, lanes);
+    if (!futexes.ok()) return futexes.status();
+    made = std::move(*futexes);
+  }
+  segment.header().doorbell_kind.store(static_cast<uint32_t>(made->kind_));
+  return made;
+}
+
+Result<std::unique_ptr<Doorbells>> Doorbells::Open(const segment::Segment& segment, DoorbellKind kind,
+                                                   const std::string& name, const LaneSet& lanes) {
+  if (kind != DoorbellKind::kMessageQueue && kind != DoorbellKind::kFutex) {
+    return Status(Code::kSegmentInvalid, "unknown doorbell kind " + std::to_string(static_cast<uint32_t>(kind)));
+  }
+  std::unique_ptr<Doorbells> opened(new Doorbells(kind));
+  for (const Lane lane : kAllLanes) {
+    if (!lanes[static_cast<size_t>(lane)]) continue;
+    std::unique_ptr<Doorbell>& bell = opened->bells_[static_cast<size_t>(lane)];
+    if (kind == DoorbellKind::kFutex) {
+      bell = std::make_unique<FutexDoorbell>(QueueOf(segment, lane));
+      continue;
+    }
+    Result<mqueue::MessageQueue> queue = mqueue::MessageQueue::Open(QueueName(name, lane));
+    if (!queue.ok()) return queue.status();
+    bell = std::make_unique<QueueDoorbell>(std::move(*queue));
+  }
+  return opened;
 }
 
 }  // namespace praas::dispatch

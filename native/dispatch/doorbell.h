@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <optional>
 #include <string>
@@ -26,14 +27,35 @@ class Doorbell {
   [[nodiscard]] virtual std::optional<Bell> Receive(uint64_t deadline_ns) noexcept = 0;
   /// Readable while bells are queued; −1 when this kind cannot be polled (futex).
   [[nodiscard]] virtual int fd() const noexcept = 0;
+};
 
-  /// Host: POSIX queue `name` (depth 10, 8-byte messages, mode 0600), or the futex queue in the segment when the system
-  /// has no mqueue, no queue left, or RLIMIT_MSGQUEUE is used up; `why` then says so. PRAAS_DOORBELL=futex forces it.
-  [[nodiscard]] static Result<std::unique_ptr<Doorbell>> Create(const segment::Segment& segment,
-                                                                const std::string& name, std::string* why);
-  /// Workers: what the host chose. The queue is opened by name.
-  [[nodiscard]] static Result<std::unique_ptr<Doorbell>> Open(const segment::Segment& segment, DoorbellKind kind,
-                                                              const std::string& name);
+/// The lanes of a process that have workers, and so a doorbell.
+using LaneSet = std::array<bool, kLanes>;
+
+/// The doorbells of a process: one for each lane that has workers, all of one kind.
+class Doorbells {
+ public:
+  /// Host: POSIX queues (depth 10, 8-byte messages, mode 0600), or the futex queues in the segment when the system has
+  /// no mqueue, no queue left, or RLIMIT_MSGQUEUE is used up; `why` then says so. PRAAS_DOORBELL=futex forces it.
+  [[nodiscard]] static Result<std::unique_ptr<Doorbells>> Create(const segment::Segment& segment,
+                                                                 const std::string& name, const LaneSet& lanes,
+                                                                 std::string* why);
+  /// Workers: what the host chose. Queues are opened by name.
+  [[nodiscard]] static Result<std::unique_ptr<Doorbells>> Open(const segment::Segment& segment, DoorbellKind kind,
+                                                               const std::string& name, const LaneSet& lanes);
+  /// Name of the queue of a lane, given that of the process.
+  [[nodiscard]] static std::string QueueName(const std::string& name, Lane lane);
+
+  /// nullptr: the lane has no workers.
+  [[nodiscard]] Doorbell* of(Lane lane) const noexcept { return bells_[static_cast<size_t>(lane)].get(); }
+  [[nodiscard]] DoorbellKind kind() const noexcept { return kind_; }
+  [[nodiscard]] LaneSet lanes() const noexcept;
+
+ private:
+  explicit Doorbells(DoorbellKind kind) noexcept : kind_(kind) {}
+
+  DoorbellKind kind_;
+  std::array<std::unique_ptr<Doorbell>, kLanes> bells_;
 };
 
 }  // namespace praas::dispatch

@@ -21,6 +21,10 @@ enum class ParticipantState : uint32_t {
 
 enum class ParticipantKind : uint32_t { kHost = 0, kNodeWorker = 1, kNativeWorker = 2 };
 
+[[nodiscard]] constexpr ParticipantKind WorkerKind(Lane lane) noexcept {
+  return lane == Lane::kNative ? ParticipantKind::kNativeWorker : ParticipantKind::kNodeWorker;
+}
+
 /// The *credit* of a hot worker, one word that is both the right to use its ring and the ring (of depth one: nothing
 /// ever queues behind a running function).
 ///   kCreditNone   the worker is running, asleep or gone: nothing may be put here

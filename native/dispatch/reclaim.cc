@@ -8,8 +8,10 @@ namespace {
 
 void ClearHints(segment::Header& header, Participant& participant, uint16_t index) noexcept {
   const uint64_t bit = uint64_t{1} << (index % 64);
-  header.hot[index / 64].fetch_and(~bit);
-  header.sleepers[index / 64].fetch_and(~bit);
+  for (segment::Header::Hints& lane : header.hints) {
+    lane.hot[index / 64].fetch_and(~bit);
+    lane.sleepers[index / 64].fetch_and(~bit);
+  }
   participant.sleeping.store(0);
   participant.running.store(0);
   participant.notices.store(0);
@@ -105,9 +107,11 @@ void Dispatcher::ResetTable() noexcept {
     const CallWord word = CallWord::Unpack(entry_word.load());
     entry_word.store(CallWord{word.generation + 1, 0, CallState::kFree, 0}.Pack());
   }
-  for (auto& bits : header_.queued) bits.store(0);
-  for (auto& bits : header_.hot) bits.store(0);
-  for (auto& bits : header_.sleepers) bits.store(0);
+  for (segment::Header::Hints& lane : header_.hints) {
+    for (auto& bits : lane.queued) bits.store(0);
+    for (auto& bits : lane.hot) bits.store(0);
+    for (auto& bits : lane.sleepers) bits.store(0);
+  }
   const uint32_t committed = header_.participants.committed.load();
   for (uint32_t index = 0; index < committed; ++index) {
     Participant& participant = segment_.participant(index);

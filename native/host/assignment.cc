@@ -11,9 +11,12 @@ namespace praas::host {
 namespace {
 
 constexpr int64_t kTebi = 1ll << 40;
+/// Of both kinds together; the other participants are for workers whose predecessors are still being buried.
+constexpr int64_t kMaxWorkers = 1000;
+static_assert(kMaxWorkers + 16 < dispatch::kMaxParticipants);
 constexpr int64_t kDayMs = 24ll * 3600 * 1000;
 
-Status Required(const AgentLine& line, const std::string& key, std::string& into) {
+Status Required(const protocol::AgentLine& line, const std::string& key, std::string& into) {
   into = line.Text(key);
   if (into.empty()) return Status(Code::kArgumentInvalid, "assign: " + key + " is missing");
   return Status::Ok();
@@ -49,7 +52,7 @@ Status ParseListen(const std::string& text, Assignment& into) {
 
 }  // namespace
 
-Result<Assignment> ParseAssignment(const AgentLine& line) {
+Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
   Assignment parsed;
   for (const auto& [key, into] : {std::pair<const char*, std::string*>{"process", &parsed.process},
                                   {"segment", &parsed.segment},
@@ -67,6 +70,7 @@ Result<Assignment> ParseAssignment(const AgentLine& line) {
   parsed.log = line.Text("log");
   parsed.objects = line.Text("objects");
   parsed.app = line.Text("app", "{}");
+  parsed.native = line.Text("native");
 
   struct Field {
     const char* key;
@@ -79,7 +83,10 @@ Result<Assignment> ParseAssignment(const AgentLine& line) {
       {"memory", of(defaults.memory_bytes), 1 << 16, 16 * kTebi, [&](int64_t n) { parsed.memory_bytes = n; }},
       {"pool", of(defaults.pool_bytes), 1 << 20, 16 * kTebi, [&](int64_t n) { parsed.pool_bytes = n; }},
       {"calls", defaults.calls, 1, dispatch::kMaxCalls, [&](int64_t n) { parsed.calls = n; }},
-      {"workers", defaults.workers, 1, dispatch::kMaxParticipants / 2, [&](int64_t n) { parsed.workers = n; }},
+      {"workers", defaults.workers, 0, kMaxWorkers, [&](int64_t n) { parsed.workers = n; }},
+      {"nativeWorkers", defaults.native_workers, 0, kMaxWorkers, [&](int64_t n) { parsed.native_workers = n; }},
+      {"workerMemory", of(defaults.worker_memory_bytes), 16 << 20, 16 * kTebi,
+       [&](int64_t n) { parsed.worker_memory_bytes = n; }},
       {"spares", defaults.spares, 0, 64, [&](int64_t n) { parsed.spares = n; }},
       {"concurrency", defaults.concurrency, 1, dispatch::kMaxCalls, [&](int64_t n) { parsed.concurrency = n; }},
       {"hotMs", defaults.hot_ms, -1, kDayMs, [&](int64_t n) { parsed.hot_ms = n; }},
@@ -93,6 +100,11 @@ Result<Assignment> ParseAssignment(const AgentLine& line) {
     Result<int64_t> number = line.Number(field.key, field.fallback, field.least, field.most);
     if (!number) return number.status();
     field.store(*number);
+  }
+  const uint64_t workers = uint64_t{parsed.workers} + parsed.native_workers;
+  if (workers < 1 || workers > static_cast<uint64_t>(kMaxWorkers)) {
+    return Status(Code::kArgumentInvalid, "assign: workers and nativeWorkers together must be 1 to " +
+                                              std::to_string(kMaxWorkers) + ", got " + std::to_string(workers));
   }
   return parsed;
 }

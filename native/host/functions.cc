@@ -8,7 +8,7 @@
 namespace praas::host {
 namespace {
 
-/// FNV-1a over all names and flags.
+/// FNV-1a over all that is said of them.
 uint32_t HashOf(const std::vector<worker::FunctionInfo>& functions) noexcept {
   uint32_t hash = 2166136261u;
   const auto mix = [&](unsigned char byte) { hash = (hash ^ byte) * 16777619u; };
@@ -16,6 +16,7 @@ uint32_t HashOf(const std::vector<worker::FunctionInfo>& functions) noexcept {
     for (const char c : function.name) mix(static_cast<unsigned char>(c));
     mix(0);
     for (int shift = 0; shift < 32; shift += 8) mix(static_cast<unsigned char>(function.flags >> shift));
+    for (int shift = 0; shift < 32; shift += 8) mix(static_cast<unsigned char>(function.max_output_pages >> shift));
   }
   return hash;
 }
@@ -24,19 +25,27 @@ constexpr size_t kNamesInError = 10;
 
 }  // namespace
 
-Status Functions::Register(const std::vector<worker::FunctionInfo>& offered) {
+bool Functions::registered() const noexcept {
+  for (size_t lane = 0; lane < dispatch::kLanes; ++lane) {
+    if (lanes_[lane] && !hashes_[lane]) return false;
+  }
+  return true;
+}
+
+Status Functions::Register(dispatch::Lane lane, const std::vector<worker::FunctionInfo>& offered) {
   const uint32_t hash = HashOf(offered);
-  if (registered_) {
-    if (hash == hash_ && offered.size() == flags_.size()) return Status::Ok();
+  std::optional<uint32_t>& known_hash = hashes_[static_cast<size_t>(lane)];
+  if (known_hash) {
+    if (hash == *known_hash) return Status::Ok();
     return Status(Code::kWorkerStart,
                   "the worker offers other functions than its siblings; has the application changed on disk? Restart "
                   "the process");
   }
-  if (offered.size() > segment::kMaxFunctions) {
-    return Status(Code::kWorkerStart, "the application has " + std::to_string(offered.size()) + " functions; " +
-                                          std::to_string(segment::kMaxFunctions) + " are possible");
+  if (offered.size() > segment::kMaxFunctions - flags_.size()) {
+    return Status(Code::kWorkerStart, "the application has " + std::to_string(flags_.size() + offered.size()) +
+                                          " functions; " + std::to_string(segment::kMaxFunctions) + " are possible");
   }
-  std::unordered_map<std::string, uint32_t> by_name;
+  std::unordered_map<std::string, uint32_t> by_name = by_name_;
   for (const worker::FunctionInfo& function : offered) {
     if (Status status = protocol::ValidateName(function.name, "function name"); !status.ok()) return status;
     if (!by_name.emplace(function.name, static_cast<uint32_t>(by_name.size())).second) {
@@ -44,29 +53,33 @@ Status Functions::Register(const std::vector<worker::FunctionInfo>& offered) {
     }
   }
   segment::Header& header = segment_.header();
-  const auto count = static_cast<uint32_t>(offered.size());
+  const auto first = static_cast<uint32_t>(flags_.size());
+  const uint32_t count = first + static_cast<uint32_t>(offered.size());
   if (Status status = segment_.Commit(header.functions, count); !status.ok()) return status;
-  for (uint32_t index = 0; index < count; ++index) {
+  for (uint32_t index = first; index < count; ++index) {
+    const worker::FunctionInfo& info = offered[index - first];
     segment::Function& function = segment_.function(index);
     std::memset(&function.name, 0, sizeof function.name);
-    function.name.size = static_cast<uint8_t>(offered[index].name.size());
-    std::memcpy(function.name.bytes, offered[index].name.data(), offered[index].name.size());
-    function.flags = offered[index].flags;
-    flags_.push_back(offered[index].flags);
+    function.name.size = static_cast<uint8_t>(info.name.size());
+    std::memcpy(function.name.bytes, info.name.data(), info.name.size());
+    function.flags = info.flags & ~static_cast<uint32_t>(segment::kFunctionNative);
+    if (lane == dispatch::Lane::kNative) function.flags |= segment::kFunctionNative;
+    function.max_output_pages = info.max_output_pages;
+    flags_.push_back(function.flags);
   }
-  header.function_hash.store(hash);
+  header.function_hash.store(first == 0 ? hash : header.function_hash.load() ^ hash);
   header.function_count.store(count, std::memory_order_release);
   by_name_ = std::move(by_name);
-  hash_ = hash;
-  registered_ = true;
+  known_hash = hash;
   failed_.clear();
-  AnswerAll();
+  AnswerKnown();
   return Status::Ok();
 }
 
 Result<ResolvedFunction> Functions::Find(std::string_view name) const {
   if (const auto found = by_name_.find(std::string(name)); found != by_name_.end()) {
-    return ResolvedFunction{found->second, flags_[found->second]};
+    const uint32_t index = found->second;
+    return ResolvedFunction{index, flags_[index], segment_.function(index).max_output_pages};
   }
   std::vector<std::string_view> known;
   for (const auto& [other, index] : by_name_) known.push_back(other);
@@ -79,7 +92,7 @@ Result<ResolvedFunction> Functions::Find(std::string_view name) const {
 }
 
 void Functions::Ask(uint64_t session, std::string name, uint64_t deadline_ns, Answer answer) {
-  if (registered_) return answer(Find(name));
+  if (registered() || by_name_.contains(name)) return answer(Find(name));
   if (!failed_.empty()) return answer(Status(Code::kProcessFailed, failed_));
   asked_.push_back({session, std::move(name), deadline_ns, std::move(answer)});
 }
@@ -88,14 +101,19 @@ void Functions::Forget(uint64_t session) {
   std::erase_if(asked_, [&](const Asked& asked) { return asked.session == session; });
 }
 
-void Functions::AnswerAll() {
-  const std::vector<Asked> asked = std::exchange(asked_, {});
-  for (const Asked& each : asked) each.answer(Find(each.name));
+void Functions::AnswerKnown() {
+  std::vector<Asked> answerable;
+  std::erase_if(asked_, [&](Asked& asked) {
+    if (!registered() && !by_name_.contains(asked.name)) return false;
+    answerable.push_back(std::move(asked));
+    return true;
+  });
+  for (const Asked& each : answerable) each.answer(Find(each.name));
 }
 
 void Functions::Fail(const std::string& why) {
   failed_ = why;
-  if (why.empty() || registered_) return;
+  if (why.empty() || registered()) return;
   const std::vector<Asked> asked = std::exchange(asked_, {});
   for (const Asked& each : asked) each.answer(Status(Code::kProcessFailed, why));
 }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -15,18 +17,21 @@ namespace praas::host {
 
 struct ResolvedFunction {
   uint32_t index;
-  uint32_t flags;
+  uint32_t flags;             // segment::FunctionFlags
+  uint32_t max_output_pages;  // see segment::Function
 };
 
-/// The functions of the application, as its first worker registered them; all workers have to offer the same. Requests
-/// for a name that come before that wait here. I/O thread.
+/// The functions of the application, as the first worker of each lane registered them; all workers of a lane have to
+/// offer the same. Requests for a name that nobody has registered yet wait here until every lane has. I/O thread.
 class Functions {
  public:
-  explicit Functions(const segment::Segment& segment) : segment_(segment) {}
+  /// `lanes`: those that have workers.
+  Functions(const segment::Segment& segment, const dispatch::LaneSet& lanes) : segment_(segment), lanes_(lanes) {}
 
   /// kWorkerStart when they differ from what a sibling registered, or are malformed.
-  [[nodiscard]] Status Register(const std::vector<worker::FunctionInfo>& offered);
-  [[nodiscard]] bool registered() const noexcept { return registered_; }
+  [[nodiscard]] Status Register(dispatch::Lane lane, const std::vector<worker::FunctionInfo>& offered);
+  /// By all lanes.
+  [[nodiscard]] bool registered() const noexcept;
   [[nodiscard]] uint32_t count() const noexcept { return static_cast<uint32_t>(flags_.size()); }
   /// Precondition: index < count().
   [[nodiscard]] uint32_t flags(uint32_t index) const noexcept { return flags_[index]; }
@@ -50,12 +55,12 @@ class Functions {
     uint64_t deadline_ns;
     Answer answer;
   };
-  void AnswerAll();
+  void AnswerKnown();
 
   const segment::Segment& segment_;
-  bool registered_ = false;
+  const dispatch::LaneSet lanes_;
+  std::array<std::optional<uint32_t>, dispatch::kLanes> hashes_;  // of what each lane offers, once it has
   std::string failed_;
-  uint32_t hash_ = 0;
   std::unordered_map<std::string, uint32_t> by_name_;
   std::vector<uint32_t> flags_;
   std::vector<Asked> asked_;

@@ -77,11 +77,11 @@ void Host::AddExternalWorker(UniqueFd control, pid_t pid) {
 }
 
 Status Host::Open() {
-  supervisor_ = std::make_unique<Supervisor>(*loop_, options_.worker_command, SupervisorHooks());
+  supervisor_ = std::make_unique<Supervisor>(*loop_, options_.worker_commands, SupervisorHooks());
   if (options_.control) {
     Result<std::unique_ptr<AgentLink>> agent =
         AgentLink::Open(*loop_, std::move(options_.control),
-                        {.line = [this](const AgentLine& line) { OnAgentLine(line); },
+                        {.line = [this](const protocol::AgentLine& line) { OnAgentLine(line); },
                          .malformed = [this](const Status& why) { Log(why.message()); },
                          .ended = [this] { BeginStop(); }});
     if (!agent) return agent.status();

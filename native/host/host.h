@@ -25,10 +25,10 @@ class Session;
 struct Service;
 
 struct HostOptions {
-  std::vector<std::string> worker_command;  // empty: workers come by AddExternalWorker only
-  UniqueFd control;                         // to the agent; none: the host is driven by its methods
-  std::optional<Assignment> assignment;     // serve this at once
-  uint64_t handshake_ns = 5'000'000'000;    // how long a client may take for its hello
+  WorkerCommands worker_commands;         // without any, workers come by AddExternalWorker only
+  UniqueFd control;                       // to the agent; none: the host is driven by its methods
+  std::optional<Assignment> assignment;   // serve this at once
+  uint64_t handshake_ns = 5'000'000'000;  // how long a client may take for its hello
 };
 
 /// A process host: owns a process's segment, listens for clients, supervises workers, dispatches calls. One per OS
@@ -74,7 +74,7 @@ class Host {
   // host_service.cc: what is served
   [[nodiscard]] Status Serve(const Assignment& assignment);
   void DropService(bool orderly);
-  void OnAgentLine(const AgentLine& line);
+  void OnAgentLine(const protocol::AgentLine& line);
   void OnWorkerMessage(WorkerLink& link, worker::ControlMessage message);
   void OnWorkersFailed(const std::string& why);
   void OnAdmin(Session& session, protocol::AdminOp op, uint64_t call);

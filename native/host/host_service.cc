@@ -32,6 +32,8 @@ Result<UniqueFd> Duplicate(int fd) {
   return copy;
 }
 
+std::string LaneName(dispatch::Lane lane) { return lane == dispatch::Lane::kNative ? "native" : "node"; }
+
 std::string CodeText(const Status& status) { return std::string(CodeName(status.code())); }
 
 }  // namespace
@@ -41,7 +43,7 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
     : process(std::move(opened)),
       log(process->assignment.log, kMaxLogBytes),
       calls(loop, *process, std::move(room_freed)),
-      functions(*process->segment),
+      functions(*process->segment, process->assignment.lanes()),
       state(loop, *process),
       rings(*process, state),
       windows(loop, *process, calls),
@@ -73,8 +75,8 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
 Supervisor::Hooks Host::SupervisorHooks() {
   return {
       .ready =
-          [this](WorkerLink&, const std::vector<worker::FunctionInfo>& functions) {
-            return service_->functions.Register(functions);
+          [this](WorkerLink& link, const std::vector<worker::FunctionInfo>& functions) {
+            return service_->functions.Register(link.lane, functions);
           },
       .message = [this](WorkerLink& link, ControlMessage message) { OnWorkerMessage(link, std::move(message)); },
       .ended =
@@ -89,6 +91,7 @@ Supervisor::Hooks Host::SupervisorHooks() {
             if (agent_ == nullptr) return;
             std::vector<std::pair<std::string_view, std::string>> values = {{"index", std::to_string(link.participant)},
                                                                             {"pid", std::to_string(link.id().pid)},
+                                                                            {"kind", LaneName(link.lane)},
                                                                             {"state", std::string(state)}};
             if (!message.empty()) values.emplace_back("message", std::string(message));
             agent_->Say("worker", values);
@@ -136,7 +139,7 @@ Status Host::Serve(const Assignment& assignment) {
   ArmTick(false);
   supervisor_->Serve(*service.process);
   if (agent_ != nullptr) {
-    const bool queue = service.process->doorbell->kind() == dispatch::DoorbellKind::kMessageQueue;
+    const bool queue = service.process->doorbells->kind() == dispatch::DoorbellKind::kMessageQueue;
     agent_->Say("ready", {{"port", std::to_string(*port)},
                           {"pid", std::to_string(::getpid())},
                           {"attached", service.process->segment->attached() ? "1" : "0"},
@@ -155,7 +158,7 @@ void Host::DropService(bool orderly) {
   service_.reset();
 }
 
-void Host::OnAgentLine(const AgentLine& line) {
+void Host::OnAgentLine(const protocol::AgentLine& line) {
   if (line.verb == "assign") {
     Status status;
     if (service_ != nullptr) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -27,10 +28,10 @@ void OnTerminate(int) {
 }
 
 constexpr const char* kUsage =
-    "usage: praas-host --control-fd N [--runtime-dir DIR] -- WORKER [ARGUMENT...]\n"
+    "usage: praas-host --control-fd N [--runtime-dir DIR] [--native-worker PROGRAM] -- WORKER [ARGUMENT...]\n"
     "       praas-host --version\n"
     "\n"
-    "Serves one process. N is a connected stream socket to the agent; see native/host/agent_line.h.\n";
+    "Serves one process. N is a connected stream socket to the agent; see native/protocol/agent_line.h.\n";
 
 int Usage(const std::string& why) {
   std::fprintf(stderr, "praas-host: %s\n%s", why.c_str(), kUsage);
@@ -45,6 +46,14 @@ void OpenStandardStreams() {
     fd = ::open("/dev/null", O_RDWR);
   } while (fd >= 0 && fd <= STDERR_FILENO);
   if (fd > STDERR_FILENO) ::close(fd);
+}
+
+/// Every worker takes five descriptors and every client one or three; the soft limit is often 1,024.
+void RaiseOpenFiles() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= limit.rlim_max) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void HandleSignals() {
@@ -64,6 +73,7 @@ void HandleSignals() {
 int main(int argc, char** argv) {
   int control_fd = -1;
   std::string runtime_dir;
+  std::string native_worker;
   std::vector<std::string> worker;
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
@@ -75,12 +85,16 @@ int main(int argc, char** argv) {
       worker.assign(argv + i + 1, argv + argc);
       break;
     }
-    if (argument != "--control-fd" && argument != "--runtime-dir")
+    if (argument != "--control-fd" && argument != "--runtime-dir" && argument != "--native-worker")
       return Usage("unknown argument " + std::string(argument));
     if (i + 1 >= argc) return Usage(std::string(argument) + " needs a value");
     const std::string_view value = argv[++i];
     if (argument == "--runtime-dir") {
       runtime_dir = value;
+      continue;
+    }
+    if (argument == "--native-worker") {
+      native_worker = value;
       continue;
     }
     const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), control_fd);
@@ -96,10 +110,14 @@ int main(int argc, char** argv) {
     return 1;
   }
   OpenStandardStreams();
+  RaiseOpenFiles();
   HandleSignals();
 
   praas::host::HostOptions options;
-  options.worker_command = std::move(worker);
+  options.worker_commands[static_cast<size_t>(praas::dispatch::Lane::kNode)] = std::move(worker);
+  if (!native_worker.empty()) {
+    options.worker_commands[static_cast<size_t>(praas::dispatch::Lane::kNative)] = {native_worker};
+  }
   options.control.Reset(control_fd);
   auto host = praas::host::Host::Create(std::move(options));
   if (!host.ok()) {

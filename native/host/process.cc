@@ -45,23 +45,33 @@ Status Process::OpenMemory(uint64_t deadline_ns) {
     if (Status status = state->RepairAfterHost(DeadlineIn(kRepairNs)); !status.ok()) return status.WithContext("state");
   }
 
-  if (Status status = objects.Add("mq", assignment.queue); !status.ok()) return status;
-  Result<std::unique_ptr<dispatch::Doorbell>> bell =
-      dispatch::Doorbell::Create(*segment, assignment.queue, &doorbell_reason);
-  if (!bell) return bell.status();
-  doorbell = std::move(*bell);
+  for (const std::string& queue : Queues()) {
+    if (Status status = objects.Add("mq", queue); !status.ok()) return status;
+  }
+  Result<std::unique_ptr<dispatch::Doorbells>> bells =
+      dispatch::Doorbells::Create(*segment, assignment.queue, assignment.lanes(), &doorbell_reason);
+  if (!bells) return bells.status();
+  doorbells = std::move(*bells);
 
   Result<std::unique_ptr<window::Pool>> memory = window::Pool::Create(*segment);
   if (!memory) return memory.status().WithContext("pool window");
   pool = std::move(*memory);
 
-  dispatcher = std::make_unique<dispatch::Dispatcher>(*segment, *doorbell, dispatch::kHostParticipant);
+  dispatcher = std::make_unique<dispatch::Dispatcher>(*segment, *doorbells, dispatch::kHostParticipant);
   if (attached) dispatcher->ResetTable();
   if (Result<int> own = wakers.Fd(dispatch::kHostParticipant); !own) return own.status();
   dispatcher->SetWaker([this](uint16_t participant) { wakers.Signal(participant); });
   state->OnGrant([this](uint16_t participant) { dispatcher->Notify(participant, dispatch::kNoticeLock); });
   RegisterHost();
   return Status::Ok();
+}
+
+std::vector<std::string> Process::Queues() const {
+  std::vector<std::string> queues;
+  for (const dispatch::Lane lane : {dispatch::Lane::kNode, dispatch::Lane::kNative}) {
+    if (assignment.workers_of(lane) > 0) queues.push_back(dispatch::Doorbells::QueueName(assignment.queue, lane));
+  }
+  return queues;
 }
 
 void Process::RegisterHost() {
@@ -77,7 +87,9 @@ void Process::RegisterHost() {
 
 void Process::LeaveInOrder() {
   // A queue of a process that is gone would go on eating the user's quota.
-  if (doorbell->kind() == dispatch::DoorbellKind::kMessageQueue) (void)mqueue::MessageQueue::Unlink(assignment.queue);
+  if (doorbells->kind() == dispatch::DoorbellKind::kMessageQueue) {
+    for (const std::string& queue : Queues()) (void)mqueue::MessageQueue::Unlink(queue);
+  }
   if (!assignment.socket.empty()) ::unlink(assignment.socket.c_str());
   dispatch::Participant& host = segment->participant(dispatch::kHostParticipant);
   host.state.store(static_cast<uint32_t>(dispatch::ParticipantState::kFree));

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "dispatch/dispatcher.h"
@@ -31,8 +32,8 @@ struct Process {
   Wakers wakers;
   std::unique_ptr<segment::Segment> segment;
   std::unique_ptr<window::Pool> pool;
-  std::unique_ptr<dispatch::Doorbell> doorbell;
-  std::string doorbell_reason;  // why it is not a message queue
+  std::unique_ptr<dispatch::Doorbells> doorbells;
+  std::string doorbell_reason;  // why they are not message queues
   std::unique_ptr<dispatch::Dispatcher> dispatcher;
   std::unique_ptr<segment::Arena> data;
   std::unique_ptr<state::StateStore> state;
@@ -43,6 +44,8 @@ struct Process {
   Process(const Assignment& assigned, ObjectsFile registry) : assignment(assigned), objects(std::move(registry)) {}
   [[nodiscard]] Status OpenMemory(uint64_t deadline_ns);
   void RegisterHost();
+  /// Names of the message queues its lanes use, if they use any.
+  [[nodiscard]] std::vector<std::string> Queues() const;
 };
 
 }  // namespace praas::host

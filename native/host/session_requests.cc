@@ -61,7 +61,7 @@ void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) 
                             if (!found.ok()) return session->Reply(out, found.status());
                             Frame resolved = out;
                             resolved.function = found.value().index;
-                            resolved.aux = found.value().flags;
+                            resolved.aux = uint64_t{found.value().max_output_pages} << 32 | found.value().flags;
                             session->writer_.Push(resolved);
                             session->Wrote();
                           });

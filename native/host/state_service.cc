@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "state/reserved.h"
 
 namespace praas::host {
 namespace {
@@ -154,6 +155,7 @@ void StateService::Serve(uint64_t session, uint64_t call, uint16_t op, const std
                          uint64_t deadline_ns, Reply reply) {
   Result<StateRequest> request = protocol::DecodeStateRequest(op, payload);
   if (!request) return Post(std::move(reply), Error(request.status()));
+  if (Status status = state::CheckUserKey(request->key); !status.ok()) return Post(std::move(reply), Error(status));
   if (NowNs() >= deadline_ns) {
     return Post(std::move(reply), Error(Status(Code::kInvocationTimeout, "the state request missed its deadline")));
   }

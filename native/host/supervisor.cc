@@ -9,8 +9,8 @@
 namespace praas::host {
 namespace {
 
+using dispatch::Lane;
 using dispatch::Participant;
-using dispatch::ParticipantKind;
 using dispatch::ParticipantState;
 using worker::ControlMessage;
 using worker::ControlType;
@@ -20,6 +20,8 @@ constexpr uint64_t kHealthyNs = 10'000 * kMillisecondNs;
 constexpr uint64_t kMaxBackoffMs = 10'000;
 /// Workers that end before they are ready, in a row and with none ready, until the process counts as failed.
 constexpr uint32_t kStartAttempts = 3;
+/// Workers started between two looks at everything else.
+constexpr uint32_t kStartsPerTurn = 8;
 
 uint64_t BackoffNs(uint32_t failures) noexcept {
   if (failures == 0) return 0;
@@ -35,13 +37,14 @@ Result<UniqueFd> Duplicate(int fd) {
 
 }  // namespace
 
-Supervisor::Supervisor(EventLoop& loop, std::vector<std::string> command, Hooks hooks)
-    : loop_(loop), command_(std::move(command)), hooks_(std::move(hooks)), taken_(dispatch::kMaxParticipants, false) {
+Supervisor::Supervisor(EventLoop& loop, WorkerCommands commands, Hooks hooks)
+    : loop_(loop), commands_(std::move(commands)), hooks_(std::move(hooks)), taken_(dispatch::kMaxParticipants, false) {
   taken_[dispatch::kHostParticipant] = true;
 }
 
 Supervisor::~Supervisor() {
   for (Seat& seat : seats_) loop_.CancelTimer(seat.timer);
+  loop_.CancelTimer(filling_);
   loop_.CancelTimer(spare_timer_);
 }
 
@@ -52,21 +55,22 @@ WorkerLink::Hooks Supervisor::LinkHooks() {
           .ended = [this](WorkerLink& link, const WorkerEnd& end) { OnEnded(link, end); }};
 }
 
-Result<WorkerLink*> Supervisor::Start() {
+Result<WorkerLink*> Supervisor::Start(Lane lane) {
   Result<std::pair<UniqueFd, UniqueFd>> ends = worker::ControlSocket::Pair();
   if (!ends) return ends.status();
-  Result<ChildProcess> child = Spawn(command_, ends->second.get());
+  Result<ChildProcess> child = Spawn(command(lane), ends->second.get());
   if (!child) return child.status();
   Result<std::unique_ptr<WorkerLink>> link =
       WorkerLink::FromChild(loop_, std::move(*child), std::move(ends->first), LinkHooks());
   if (!link) return link.status();
+  (*link)->lane = lane;
   links_.push_back(std::move(*link));
   return links_.back().get();
 }
 
 Status Supervisor::Prewarm() {
-  if (command_.empty()) return Status::Ok();
-  Result<WorkerLink*> link = Start();
+  if (command(Lane::kNode).empty()) return Status::Ok();
+  Result<WorkerLink*> link = Start(Lane::kNode);
   return link ? Status::Ok() : link.status();
 }
 
@@ -74,11 +78,26 @@ void Supervisor::Serve(Process& process) {
   process_ = &process;
   for (const auto& link : links_) {
     if (link->external() && (!Attach(*link).ok() || !Load(*link).ok())) link->Kill();
+    // Started ahead for an application in TypeScript, which this is not.
+    if (!link->external() && process.assignment.workers_of(link->lane) == 0) link->Kill();
   }
-  if (command_.empty()) return;
-  seats_.resize(process.assignment.workers);
-  for (uint32_t seat = 0; seat < seats_.size(); ++seat) Fill(seat);
-  FillSpares();
+  for (const Lane lane : {Lane::kNode, Lane::kNative}) {
+    if (command(lane).empty()) continue;
+    for (uint32_t i = 0; i < process.assignment.workers_of(lane); ++i) seats_.push_back({.lane = lane});
+  }
+  FillFrom(0);
+}
+
+/// A few at a time: starting one takes a millisecond of this thread, and who already can be served should not wait for
+/// a thousand.
+void Supervisor::FillFrom(uint32_t seat) {
+  const auto end = std::min<uint32_t>(seat + kStartsPerTurn, static_cast<uint32_t>(seats_.size()));
+  for (; seat < end; ++seat) Fill(seat);
+  if (seat < seats_.size()) {
+    filling_ = loop_.At(NowNs(), [this, seat] { FillFrom(seat); });
+  } else {
+    FillSpares();
+  }
 }
 
 Status Supervisor::AddExternal(UniqueFd control, pid_t pid) {
@@ -102,8 +121,7 @@ Result<uint16_t> Supervisor::TakeParticipant(const WorkerLink& link) {
   *free = true;
 
   Participant& participant = process_->segment->participant(index);
-  participant.kind =
-      static_cast<uint32_t>(link.external() ? ParticipantKind::kNativeWorker : ParticipantKind::kNodeWorker);
+  participant.kind = static_cast<uint32_t>(dispatch::WorkerKind(link.lane));
   participant.generation.fetch_add(1);
   // Recorded before the worker gets the segment: whoever finds it after this host's death can end it.
   participant.pid_start_time = link.id().start_time;
@@ -128,13 +146,16 @@ Status Supervisor::Attach(WorkerLink& link) {
   ControlMessage message{.type = ControlType::kAttach};
   message.attach = {.participant = *index,
                     .generation = process_->segment->participant(*index).generation.load(),
-                    .doorbell_kind = static_cast<uint32_t>(process_->doorbell->kind()),
+                    .lane = link.lane,
+                    .doorbell_kind = static_cast<uint32_t>(process_->doorbells->kind()),
+                    .lanes = process_->doorbells->lanes(),
                     .queue_name = assignment.queue,
                     .hot_ns = assignment.hot_ms < 0 ? -1 : assignment.hot_ms * static_cast<int64_t>(kMillisecondNs),
                     .concurrency = assignment.concurrency,
                     .grace_ns = assignment.grace_ms * kMillisecondNs,
                     .default_timeout_ns = assignment.timeout_ms * kMillisecondNs,
                     .max_contiguous = assignment.max_contiguous,
+                    .worker_memory_bytes = link.lane == Lane::kNative ? assignment.worker_memory_bytes : 0,
                     .process_id = assignment.process};
   Result<int> own = process_->wakers.Fd(*index);
   if (!own) return own.status();
@@ -152,7 +173,7 @@ Status Supervisor::Attach(WorkerLink& link) {
 
 Status Supervisor::Load(WorkerLink& link) {
   ControlMessage message{.type = ControlType::kLoad};
-  message.text = process_->assignment.app;
+  message.text = link.lane == Lane::kNative ? process_->assignment.native : process_->assignment.app;
   if (Status status = link.Send(message); !status.ok()) return status.WithContext("kLoad");
   link.stage = WorkerLink::Stage::kLoading;
   hooks_.report(link, "starting", "");
@@ -164,7 +185,7 @@ void Supervisor::Fill(uint32_t seat) {
   // A spare first, else the worker started ahead of the assignment, else a new one.
   WorkerLink* link = nullptr;
   for (const auto& candidate : links_) {
-    if (candidate->external() || candidate->seat != UINT32_MAX) continue;
+    if (candidate->external() || candidate->seat != UINT32_MAX || candidate->lane != seats_[seat].lane) continue;
     if (candidate->stage == WorkerLink::Stage::kSpare) {
       link = candidate.get();
       break;
@@ -173,7 +194,7 @@ void Supervisor::Fill(uint32_t seat) {
   }
   Status status;
   if (link == nullptr) {
-    Result<WorkerLink*> started = Start();
+    Result<WorkerLink*> started = Start(seats_[seat].lane);
     if (started) {
       link = *started;
     } else {
@@ -187,12 +208,12 @@ void Supervisor::Fill(uint32_t seat) {
     if (status.ok()) status = Load(*link);
     if (!status.ok()) {
       link->failure = status.message();
-      StartFailed(status.message(), false);
+      StartFailed(link->lane, status.message(), false);
       link->Kill();  // its end is noticed like any other and leads back here
       return;
     }
   } else {
-    StartFailed(status.message(), false);
+    StartFailed(seats_[seat].lane, status.message(), false);
     FillLater(seat);
   }
 }
@@ -209,12 +230,13 @@ void Supervisor::FillLater(uint32_t seat) {
 }
 
 void Supervisor::FillSpares() {
-  if (stopping_ || process_ == nullptr || command_.empty()) return;
+  if (stopping_ || process_ == nullptr || command(Lane::kNode).empty() || process_->assignment.workers == 0) return;
   const auto spares = std::count_if(links_.begin(), links_.end(), [](const auto& link) {
-    return !link->external() && link->seat == UINT32_MAX && link->stage != WorkerLink::Stage::kEnded;
+    return !link->external() && link->lane == Lane::kNode && link->seat == UINT32_MAX &&
+           link->stage != WorkerLink::Stage::kEnded;
   });
   for (auto have = static_cast<uint64_t>(spares); have < process_->assignment.spares; ++have) {
-    Result<WorkerLink*> link = Start();
+    Result<WorkerLink*> link = Start(Lane::kNode);
     if (!link) {
       loop_.CancelTimer(spare_timer_);
       spare_timer_ = loop_.At(DeadlineIn(kMaxBackoffMs * kMillisecondNs), [this] { FillSpares(); });
@@ -231,7 +253,7 @@ void Supervisor::OnMessage(WorkerLink& link, ControlMessage message) {
       return;
     case ControlType::kLoadFailed:
       link.failure = message.text;
-      StartFailed(message.text, true);
+      StartFailed(link.lane, message.text, true);
       link.Kill();
       return;
     default:
@@ -244,25 +266,30 @@ void Supervisor::OnReady(WorkerLink& link, const std::vector<worker::FunctionInf
   if (link.stage != WorkerLink::Stage::kLoading) return;
   if (Status status = hooks_.ready(link, functions); !status.ok()) {
     link.failure = status.message();
-    StartFailed(status.message(), true);
+    StartFailed(link.lane, status.message(), true);
     link.Kill();
     return;
   }
   link.stage = WorkerLink::Stage::kReady;
   link.ready_ns = NowNs();
   process_->segment->participant(link.participant).state.store(static_cast<uint32_t>(ParticipantState::kReady));
-  start_failures_ = 0;
+  LaneHealth& health = health_[static_cast<size_t>(link.lane)];
+  health.start_failures = 0;
   hooks_.report(link, "ready", "");
-  if (failed_) {
-    failed_ = false;
-    hooks_.failed("");
-  }
+  if (std::exchange(health.failed, false)) hooks_.failed("");
 }
 
-void Supervisor::StartFailed(const std::string& why, bool for_good) {
-  ++start_failures_;
-  if (failed_ || ready_count() > 0 || !(for_good || start_failures_ >= kStartAttempts)) return;
-  failed_ = true;
+bool Supervisor::AnyReady(Lane lane) const noexcept {
+  return std::any_of(links_.begin(), links_.end(), [lane](const auto& link) {
+    return link->lane == lane && link->stage == WorkerLink::Stage::kReady;
+  });
+}
+
+void Supervisor::StartFailed(Lane lane, const std::string& why, bool for_good) {
+  LaneHealth& health = health_[static_cast<size_t>(lane)];
+  ++health.start_failures;
+  if (health.failed || AnyReady(lane) || !(for_good || health.start_failures >= kStartAttempts)) return;
+  health.failed = true;
   hooks_.failed(why.empty() ? "the workers end before they are ready" : why);
 }
 
@@ -275,12 +302,13 @@ void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
     if (!end.stderr_tail.empty()) why += "; its last words:\n" + end.stderr_tail;
   }
   hooks_.report(link, link.failure.empty() ? "dead" : "failed", why);
+  const Lane lane = link.lane;
   const uint32_t seat = link.seat;
   const uint64_t ready_ns = link.ready_ns;
   if (link.participant != 0) hooks_.ended(link, end);
   Remove(link);
   if (stopping_) return;
-  if (!was_ready && link.failure.empty()) StartFailed("worker " + why, false);
+  if (!was_ready && link.failure.empty()) StartFailed(lane, "worker " + why, false);
   if (seat < seats_.size()) {
     seats_[seat].worker = nullptr;
     if (was_ready && NowNs() - ready_ns >= kHealthyNs) seats_[seat].failures = 0;
@@ -328,6 +356,7 @@ void Supervisor::Release(uint16_t participant) {
 void Supervisor::Drain() {
   stopping_ = true;
   for (Seat& seat : seats_) loop_.CancelTimer(seat.timer);
+  loop_.CancelTimer(filling_);
   loop_.CancelTimer(spare_timer_);
   for (const auto& link : links_) {
     // One that serves nothing yet has nothing to finish, and need not listen.
@@ -343,6 +372,7 @@ void Supervisor::Drain() {
 void Supervisor::Stop() {
   stopping_ = true;
   for (Seat& seat : seats_) loop_.CancelTimer(seat.timer);
+  loop_.CancelTimer(filling_);
   loop_.CancelTimer(spare_timer_);
   for (const auto& link : links_) link->Kill();
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -14,9 +15,13 @@
 
 namespace praas::host {
 
-/// Keeps a process's workers running: `workers` seats, each filled by a worker, and some attached but unloaded spares
-/// that take over a seat at once. A seat whose worker ends is filled again after a back-off (0, 100 ms, 200 ms … 10 s)
-/// that starts over once a worker was healthy for 10 s. I/O thread; workers end with the thread that runs this.
+/// How a worker of each lane is started; empty: not at all.
+using WorkerCommands = std::array<std::vector<std::string>, dispatch::kLanes>;
+
+/// Keeps a process's workers running: seats of both lanes, each filled by a worker, and some attached but unloaded
+/// spares of the Node lane that take over a seat at once. A seat whose worker ends is filled again after a back-off (0,
+/// 100 ms, 200 ms … 10 s) that starts over once a worker was healthy for 10 s. I/O thread; workers end with the thread
+/// that runs this.
 class Supervisor {
  public:
   struct Hooks {
@@ -31,14 +36,14 @@ class Supervisor {
     std::function<void(const std::string& why)> failed;
   };
 
-  Supervisor(EventLoop& loop, std::vector<std::string> command, Hooks hooks);
+  Supervisor(EventLoop& loop, WorkerCommands commands, Hooks hooks);
   ~Supervisor();
 
-  /// Starts one worker ahead of any assignment.
+  /// Starts one Node worker ahead of any assignment.
   [[nodiscard]] Status Prewarm();
   /// From here on seats and spares are kept filled.
   void Serve(Process& process);
-  /// A worker that somebody else started and that is not replaced when it ends.
+  /// A worker of the Node lane that somebody else started and that is not replaced when it ends.
   [[nodiscard]] Status AddExternal(UniqueFd control, pid_t pid);
 
   void Drain();  // tells every worker to finish and leave; nothing is replaced any more
@@ -55,35 +60,45 @@ class Supervisor {
 
  private:
   struct Seat {
+    dispatch::Lane lane = dispatch::Lane::kNode;
     WorkerLink* worker = nullptr;
     uint32_t failures = 0;
     EventLoop::TimerId timer{};
   };
 
   [[nodiscard]] WorkerLink::Hooks LinkHooks();
-  [[nodiscard]] Result<WorkerLink*> Start();
+  [[nodiscard]] Result<WorkerLink*> Start(dispatch::Lane lane);
   [[nodiscard]] Status Attach(WorkerLink& link);
   [[nodiscard]] Status Load(WorkerLink& link);
   [[nodiscard]] Result<uint16_t> TakeParticipant(const WorkerLink& link);
+  void FillFrom(uint32_t seat);
   void Fill(uint32_t seat);
   void FillLater(uint32_t seat);
   void FillSpares();
   void OnMessage(WorkerLink& link, worker::ControlMessage message);
   void OnReady(WorkerLink& link, const std::vector<worker::FunctionInfo>& functions);
   void OnEnded(WorkerLink& link, const WorkerEnd& end);
-  void StartFailed(const std::string& why, bool for_good);
+  void StartFailed(dispatch::Lane lane, const std::string& why, bool for_good);
+  [[nodiscard]] bool AnyReady(dispatch::Lane lane) const noexcept;
+  [[nodiscard]] const std::vector<std::string>& command(dispatch::Lane lane) const noexcept {
+    return commands_[static_cast<size_t>(lane)];
+  }
   void Remove(WorkerLink& link);
 
   EventLoop& loop_;
-  const std::vector<std::string> command_;
+  const WorkerCommands commands_;
   Hooks hooks_;
   Process* process_ = nullptr;
   bool stopping_ = false;
-  bool failed_ = false;
-  uint32_t start_failures_ = 0;  // since a worker was last ready
+  struct LaneHealth {
+    bool failed = false;
+    uint32_t start_failures = 0;  // since a worker was last ready
+  };
+  std::array<LaneHealth, dispatch::kLanes> health_;
   uint32_t restarts_ = 0;
   std::vector<bool> taken_;  // participants in use or not reclaimed yet
   std::vector<Seat> seats_;
+  EventLoop::TimerId filling_{};
   EventLoop::TimerId spare_timer_{};
   std::vector<std::unique_ptr<WorkerLink>> links_;
 };

@@ -226,7 +226,9 @@ void WindowHost::OfferToPoller() {
   // Every worker that polls may take it; the first one that looks does.
   segment::Header& header = process_.header();
   for (uint32_t group = 0; group < dispatch::kMaxParticipants / 64; ++group) {
-    for (uint64_t bits = header.hot[group].load(std::memory_order_relaxed); bits != 0; bits &= bits - 1) {
+    uint64_t bits = 0;
+    for (const segment::Header::Hints& lane : header.hints) bits |= lane.hot[group].load(std::memory_order_relaxed);
+    for (; bits != 0; bits &= bits - 1) {
       const auto participant = static_cast<uint16_t>(group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits)));
       process_.dispatcher->Notify(participant, dispatch::kNoticeWindow);
     }

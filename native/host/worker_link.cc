@@ -129,9 +129,13 @@ void WorkerLink::ControlLost() {
 }
 
 void WorkerLink::OnExit() {
+  siginfo_t ended{};
+  if (::waitid(P_PID, static_cast<id_t>(id_.pid), &ended, WEXITED | WNOHANG | WNOWAIT) == 0 && ended.si_pid == 0)
+    return;
+  // What its functions have forked goes with it. Before it is reaped: until then its pid names its group and no other.
+  ::kill(-id_.pid, SIGKILL);
   int status = 0;
   const pid_t reaped = ::waitpid(id_.pid, &status, WNOHANG);
-  if (reaped == 0) return;
   for (size_t which = 0; which < outputs_.size(); ++which) ReadOutput(which, true);
   WorkerEnd end;
   if (reaped > 0 && WIFSIGNALED(status)) end.signal = WTERMSIG(status);

@@ -65,6 +65,7 @@ class WorkerLink {
   [[nodiscard]] ProcessId id() const noexcept { return id_; }
 
   Stage stage = Stage::kWaiting;
+  dispatch::Lane lane = dispatch::Lane::kNode;
   uint16_t participant = 0;  // 0 until attached
   uint32_t seat = UINT32_MAX;
   uint64_t ready_ns = 0;

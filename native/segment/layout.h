@@ -21,7 +21,7 @@ namespace praas::segment {
 
 inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;          // "PRASSEG1", little-endian
 inline constexpr uint64_t kMagicCreating = 0x3047'4553'5341'5250;  // "PRASSEG0": its creator has not finished
-inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kLayoutVersion = 2;
 inline constexpr size_t kMaxName = 255;  // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
 inline constexpr uint32_t kMaxWindows = 4096;  // same-host clients connected at one time
@@ -34,7 +34,7 @@ inline constexpr uint32_t kLockStride = 384;
 inline constexpr uint32_t kLockHolderStride = 64;
 inline constexpr uint32_t kStateHeadBytes = 4096;
 inline constexpr uint32_t kArenaHeadBytes = 8192;   // segment::ArenaHead
-inline constexpr uint32_t kFutexQueueBytes = 4096;  // the futex doorbell's queue
+inline constexpr uint32_t kFutexQueueBytes = 4096;  // the futex doorbells' queues
 inline constexpr uint32_t kStatsBytes = 4096;
 
 inline constexpr uint32_t kPageBytes = 4096;  // of the layout, whatever the system's pages are
@@ -63,12 +63,14 @@ static_assert(sizeof(Name) == 256);
 enum FunctionFlags : uint32_t {
   kFunctionStream = 1u << 0,      // takes and returns streams of chunks
   kFunctionIdempotent = 1u << 1,  // may be run again after a crash
+  kFunctionNative = 1u << 2,      // run by native workers; set by the host
 };
 
 struct Function {
   Name name;
   uint32_t flags;
-  uint32_t reserved[15];
+  uint32_t max_output_pages;  // of a raw function: how much room its results need; 0 = as much as they have
+  uint32_t reserved[14];
 };
 static_assert(sizeof(Function) == 320);
 
@@ -110,9 +112,11 @@ struct Header {
 
   // Hints for the hand-over of calls (dispatch/dispatcher.h). One bit per call entry or participant; a stale bit costs
   // a look.
-  alignas(64) std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];  // may be queued
-  std::atomic<uint64_t> hot[dispatch::kMaxParticipants / 64];          // offers credits from time to time
-  std::atomic<uint64_t> sleepers[dispatch::kMaxParticipants / 64];     // sleeps at the doorbell
+  struct alignas(64) Hints {
+    std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];           // may be queued
+    std::atomic<uint64_t> hot[dispatch::kMaxParticipants / 64];       // offers credits from time to time
+    std::atomic<uint64_t> sleepers[dispatch::kMaxParticipants / 64];  // sleeps at the doorbell
+  } hints[dispatch::kLanes];
 
   Region participants;   // dispatch::Participant; 0 is the host
   Region functions;      // Function
@@ -128,7 +132,7 @@ struct Header {
   uint64_t arena_heads[3];  // offsets of the three segment::ArenaHead
   uint64_t state_head;      // offset of state::StateHead
   uint64_t stats_offset;    // reserved for process-wide counters
-  uint64_t futex_queue;     // offset of the futex doorbell's queue, kFutexQueueBytes
+  uint64_t futex_queue;     // offset of the futex doorbells' queues, one for each lane, kFutexQueueBytes
 };
 static_assert(sizeof(Header) <= kPageBytes);
 

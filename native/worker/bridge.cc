@@ -23,7 +23,7 @@ void FutexWake(std::atomic<uint32_t>& word) noexcept {
 }  // namespace
 
 DoorbellBridge::DoorbellBridge(Core& core) : core_(core) {
-  if (core_.doorbell->fd() < 0) thread_ = StartThread("praas-bell", [this] { Run(); });
+  if (core_.doorbell().fd() < 0) thread_ = StartThread("praas-bell", [this] { Run(); });
 }
 
 DoorbellBridge::~DoorbellBridge() {
@@ -53,7 +53,7 @@ void DoorbellBridge::Run() noexcept {
       FutexWait(armed_, 0);
       continue;
     }
-    const auto bell = core_.doorbell->Receive(DeadlineIn(kSliceNs));
+    const auto bell = core_.doorbell().Receive(DeadlineIn(kSliceNs));
     if (!bell) continue;
     uint32_t armed = 1;
     if (!stop_.load() && armed_.compare_exchange_strong(armed, 0)) {

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "dispatch/doorbell.h"
 #include "dispatch/participant.h"
 
 /// Messages between a host and one of its workers over a SOCK_SEQPACKET socket pair (the worker finds its end in the fd
@@ -37,21 +38,25 @@ enum class ControlType : uint32_t {
 };
 
 struct FunctionInfo {
-  std::string name;    // 1 … 255 bytes
-  uint32_t flags = 0;  // segment::FunctionFlags
+  std::string name;               // 1 … 255 bytes
+  uint32_t flags = 0;             // segment::FunctionFlags
+  uint32_t max_output_pages = 0;  // see segment::Function
 };
 
 struct Attach {
   uint16_t participant = 0;
   uint32_t generation = 0;
+  dispatch::Lane lane = dispatch::Lane::kNode;
   uint32_t doorbell_kind = 0;
-  std::string queue_name{};
-  int64_t hot_ns = 0;        // −1 always hot, 0 always warm
-  uint32_t concurrency = 1;  // invocations of async functions one worker runs at a time
-  uint64_t grace_ns = 0;     // after a missed deadline, until the worker is killed
+  dispatch::LaneSet lanes{};  // that have a doorbell
+  std::string queue_name{};   // see dispatch::Doorbells::QueueName
+  int64_t hot_ns = 0;         // −1 always hot, 0 always warm
+  uint32_t concurrency = 1;   // invocations of async functions one worker runs at a time
+  uint64_t grace_ns = 0;      // after a missed deadline, until the worker is killed
   uint64_t default_timeout_ns = 0;
   uint64_t max_contiguous = 0;
-  std::string process_id{};  // 1 … 255 bytes
+  uint64_t worker_memory_bytes = 0;  // private memory of a native worker; 0 = not limited
+  std::string process_id{};          // 1 … 255 bytes
 };
 
 struct ControlMessage {

@@ -59,23 +59,38 @@ class Reader {
 void WriteAttach(const Attach& attach, Writer* out) {
   out->Number(attach.participant);
   out->Number(attach.generation);
+  out->Number(static_cast<uint8_t>(attach.lane));
   out->Number(attach.doorbell_kind);
+  for (const bool lane : attach.lanes) out->Number(static_cast<uint8_t>(lane));
   out->Text(attach.queue_name);
   out->Number(attach.hot_ns);
   out->Number(attach.concurrency);
   out->Number(attach.grace_ns);
   out->Number(attach.default_timeout_ns);
   out->Number(attach.max_contiguous);
+  out->Number(attach.worker_memory_bytes);
   out->Text(attach.process_id);
 }
 
+bool ReadLanes(Reader* in, Attach* attach) {
+  uint8_t own = 0;
+  if (!in->Number(&own) || own >= dispatch::kLanes || !in->Number(&attach->doorbell_kind)) return false;
+  attach->lane = static_cast<dispatch::Lane>(own);
+  for (bool& lane : attach->lanes) {
+    uint8_t flag = 0;
+    if (!in->Number(&flag) || flag > 1) return false;
+    lane = flag != 0;
+  }
+  return attach->lanes[own];
+}
+
 bool ReadAttach(Reader* in, Attach* attach) {
-  return in->Number(&attach->participant) && in->Number(&attach->generation) && in->Number(&attach->doorbell_kind) &&
+  return in->Number(&attach->participant) && in->Number(&attach->generation) && ReadLanes(in, attach) &&
          in->Text(&attach->queue_name, 0, kMaxQueueName) && in->Number(&attach->hot_ns) &&
          in->Number(&attach->concurrency) && in->Number(&attach->grace_ns) && in->Number(&attach->default_timeout_ns) &&
-         in->Number(&attach->max_contiguous) && in->Text(&attach->process_id, 1, segment::kMaxName) &&
-         attach->participant > 0 && attach->participant < dispatch::kMaxParticipants && attach->concurrency > 0 &&
-         attach->hot_ns >= -1;
+         in->Number(&attach->max_contiguous) && in->Number(&attach->worker_memory_bytes) &&
+         in->Text(&attach->process_id, 1, segment::kMaxName) && attach->participant > 0 &&
+         attach->participant < dispatch::kMaxParticipants && attach->concurrency > 0 && attach->hot_ns >= -1;
 }
 
 bool ReadFunctions(Reader* in, std::vector<FunctionInfo>* functions) {
@@ -83,7 +98,10 @@ bool ReadFunctions(Reader* in, std::vector<FunctionInfo>* functions) {
   if (!in->Number(&count) || count > segment::kMaxFunctions) return false;
   functions->resize(count);
   for (FunctionInfo& function : *functions) {
-    if (!in->Text(&function.name, 1, segment::kMaxName) || !in->Number(&function.flags)) return false;
+    if (!in->Text(&function.name, 1, segment::kMaxName) || !in->Number(&function.flags) ||
+        !in->Number(&function.max_output_pages)) {
+      return false;
+    }
   }
   return true;
 }
@@ -124,6 +142,7 @@ Result<std::vector<std::byte>> EncodeControl(const ControlMessage& message) {
     for (const FunctionInfo& function : message.functions) {
       out.Text(function.name);
       out.Number(function.flags);
+      out.Number(function.max_output_pages);
     }
   }
   if (out.size() > kMaxMessage) {

@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <mutex>
 #include <utility>
@@ -33,7 +35,7 @@ struct Core {
   const struct Attach attach;
   const segment::Segment segment;
   std::unique_ptr<window::Pool> pool;
-  std::unique_ptr<dispatch::Doorbell> doorbell;
+  std::unique_ptr<dispatch::Doorbells> doorbells;
   std::unique_ptr<dispatch::Dispatcher> dispatcher;
   const UniqueFd event;       // wakes the owner thread
   const UniqueFd host_event;  // wakes the host
@@ -41,17 +43,30 @@ struct Core {
   const uint16_t self;
   dispatch::Participant& me;
   const uint32_t calls;
+  /// Payloads are mapped read-only and results are built in areas of their own: some function of this worker cannot be
+  /// told how much it may write. Set before the worker is ready.
+  std::atomic<bool> guarded{false};
 
   /// Guards what the owner thread and the watchdog may both touch of a running invocation: its large output, its chunk
   /// in hand, its answer at the deadline. Never held while user code runs; the path of a small call does not take it.
   std::mutex mutex;
+
+  /// That of this worker's lane.
+  [[nodiscard]] dispatch::Doorbell& doorbell() const noexcept { return *doorbells->of(attach.lane); }
 
   /// Makes event_fd readable. Safe on any thread.
   void SignalOwner() const noexcept { Signal(event.get()); }
   static void Signal(int event_fd) noexcept {
     const uint64_t one = 1;
     // EAGAIN: the counter is full, so the sleeper has reason enough to wake.
-    [[maybe_unused]] const ssize_t written = ::write(event_fd, &one, sizeof one);
+    if (::write(event_fd, &one, sizeof one) < 0 && errno == EBADF) DescriptorLost();
+  }
+  /// A function has closed a descriptor of this runtime: nobody can be woken any more, so that the only way to tell is
+  /// to end. The host then tells again whatever was not told.
+  [[noreturn]] static void DescriptorLost() noexcept {
+    static constexpr char kText[] = "praas: a function has closed descriptors of the worker, which cannot go on\n";
+    [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
+    ::abort();
   }
   /// Counters have one writer, the owner thread: a plain addition, not a locked one.
   static void Count(std::atomic<uint64_t>& counter, uint64_t by) noexcept {

@@ -1,5 +1,6 @@
 #include "worker/intake.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -91,7 +92,7 @@ std::optional<uint32_t> Intake::FindClaimed(bool capacity) {
 std::optional<uint32_t> Intake::ClaimByBell() {
   for (;;) {
     std::optional<Bell> bell = bridge_.Take();
-    if (!bell) bell = core_.doorbell->TryReceive();
+    if (!bell) bell = core_.doorbell().TryReceive();
     if (!bell) return std::nullopt;
     if (core_.dispatcher->Claim(*bell)) return bell->index;
   }
@@ -119,9 +120,10 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
   if (entry.deadline_ns != 0 && entry.deadline_ns <= entry.claimed_ns) {
     return reject(Code::kInvocationTimeout, "the deadline passed before a worker was free");
   }
-  if (entry.function >= functions_) {
-    return reject(Code::kFunctionUnknown,
-                  "there is no function " + std::to_string(entry.function) + " among " + std::to_string(functions_));
+  const std::optional<uint32_t> function = Offered(entry.function);
+  if (!function) {
+    return reject(Code::kFunctionUnknown, "there is no function " + std::to_string(entry.function) + " among " +
+                                              std::to_string(positions_.size()));
   }
   if (entry.origin == Origin::kWindow && entry.input.bytes > core_.attach.max_contiguous) {
     return reject(Code::kPayloadTooLarge, window::kInputTooLarge);
@@ -139,7 +141,7 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
   }
 
   Invocation invocation;
-  invocation.function = entry.function;
+  invocation.function = *function;
   invocation.flags = entry.flags;
   invocation.stream = record->stream != 0;
   invocation.depth = entry.depth;
@@ -151,6 +153,29 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
   Core::Count(core_.me.counters.bytes_in, invocation.input.size());
   watchdog_.Watch(invocation.deadline_ns);
   return invocation;
+}
+
+void Intake::SetFunctions(const std::vector<FunctionInfo>& functions) {
+  positions_.clear();
+  offered_here_.clear();
+  for (uint32_t position = 0; position < functions.size(); ++position) {
+    positions_.emplace(functions[position].name, position);
+  }
+}
+
+std::optional<uint32_t> Intake::Offered(uint32_t function) {
+  const segment::Header& header = core_.segment.header();
+  const uint32_t count =
+      std::min(header.function_count.load(std::memory_order_acquire), header.functions.committed.load());
+  // The table of a process only grows: the workers of another language may register later than these.
+  while (offered_here_.size() < count) {
+    const segment::Function& record = core_.segment.function(static_cast<uint32_t>(offered_here_.size()));
+    const bool native = (record.flags & segment::kFunctionNative) != 0;
+    const auto found = positions_.find(std::string(record.name.bytes, record.name.size));
+    const bool mine = found != positions_.end() && native == (core_.attach.lane == dispatch::Lane::kNative);
+    offered_here_.push_back(mine ? std::optional(found->second) : std::nullopt);
+  }
+  return function < offered_here_.size() ? offered_here_[function] : std::nullopt;
 }
 
 bool Intake::TakesStream(uint32_t function) const noexcept {
@@ -173,6 +198,7 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
   record.output = Running::Output::kNone;
   record.output_ref = {};
   record.output_bytes = {};
+  record.in_area = false;
   record.direct.store(false, std::memory_order_relaxed);
   record.input_block = 0;
   record.stream = 0;

@@ -2,6 +2,9 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
+#include <unordered_map>
+#include <vector>
 
 #include "worker/core.h"
 #include "worker/inbox.h"
@@ -37,8 +40,8 @@ class Intake {
         watchdog_(parts.watchdog),
         bridge_(parts.bridge) {}
 
-  /// Functions [0, count) exist.
-  void SetFunctions(uint32_t count) noexcept { functions_ = count; }
+  /// What this worker offers, in the order in which it knows them.
+  void SetFunctions(const std::vector<FunctionInfo>& functions);
 
   [[nodiscard]] std::optional<Invocation> Next(bool capacity);
   /// Whether Next might find something: what a polling loop looks at between two calls of it.
@@ -52,6 +55,8 @@ class Intake {
   [[nodiscard]] std::optional<uint32_t> ClaimByBell();
   [[nodiscard]] std::optional<Invocation> Begin(uint32_t index);
   [[nodiscard]] bool TakesStream(uint32_t function) const noexcept;
+  /// The position, among the functions this worker offers, of the one the process knows by this index.
+  [[nodiscard]] std::optional<uint32_t> Offered(uint32_t function);
   [[nodiscard]] Status Fill(Running& record, uint32_t index, MappedWindow* mapped);
   /// Takes the credit back. nullopt: it was idle or not offered.
   [[nodiscard]] std::optional<dispatch::Bell> RetractCredit() noexcept;
@@ -65,11 +70,12 @@ class Intake {
   Results& results_;
   Watchdog& watchdog_;
   DoorbellBridge& bridge_;
-  uint32_t functions_ = 0;
-  std::optional<uint32_t> pending_;  // claimed while preparing to sleep
-  bool offered_ = false;             // credit
-  bool woken_ = false;               // look at the doorbell once
-  bool everywhere_ = false;          // look at all windows once
+  std::unordered_map<std::string, uint32_t> positions_;  // by name
+  std::vector<std::optional<uint32_t>> offered_here_;    // by index in the process; grows with its table
+  std::optional<uint32_t> pending_;                      // claimed while preparing to sleep
+  bool offered_ = false;                                 // credit
+  bool woken_ = false;                                   // look at the doorbell once
+  bool everywhere_ = false;                              // look at all windows once
   uint32_t polls_ = 0;
   uint32_t turns_ = 0;
 };

@@ -78,7 +78,7 @@ Result<uint64_t> NestedCalls::Post(uint32_t function, std::span<const std::byte>
   entry.kind = dispatch::CallKind::kInvoke;
   entry.deadline_ns = deadline_ns == kNoDeadline ? now + core_.attach.default_timeout_ns : deadline_ns;
   entry.flags = static_cast<uint16_t>(flags);
-  entry.depth = depth;
+  entry.depth = static_cast<uint8_t>(depth);
   entry.output = PayloadRef{};
   entry.status = 0;
   entry.connection_index = 0;
@@ -97,8 +97,8 @@ Status NestedCalls::PutInput(CallEntry& entry, uint32_t index, std::span<const s
   entry.input = PayloadRef{};
   if (input.empty()) return Status::Ok();
   if (input.size() <= dispatch::kSlotInputBytes) {
-    std::memcpy(core_.pool->slot_input(index).data(), input.data(), input.size());
     entry.input = core_.pool->InputSlot(index, input.size());
+    if (Status status = core_.pool->Write(entry.input, input); !status.ok()) return status;
     Core::Count(core_.me.counters.staged_bytes, input.size());
     return Status::Ok();
   }
@@ -108,12 +108,10 @@ Status NestedCalls::PutInput(CallEntry& entry, uint32_t index, std::span<const s
   }
   const PayloadRef ref{
       .offset = block->offset, .bytes = input.size(), .block = block->block, .place = Place::kPoolInput};
-  auto memory = core_.pool->Resolve(ref);
-  if (!memory.ok()) {
+  if (Status status = core_.pool->Write(ref, input); !status.ok()) {
     (void)core_.pool->inputs().Free(ref.block, DeadlineIn(kArenaWaitNs));
-    return memory.status();
+    return status;
   }
-  std::memcpy(memory->data(), input.data(), input.size());
   Core::Count(core_.me.counters.copied_bytes, input.size());
   entry.input = ref;
   return Status::Ok();
@@ -206,7 +204,7 @@ bool NestedCalls::Stuck(uint32_t index, uint32_t generation) const noexcept {
   // A worker that takes the call goes from "bell in its credit" over "idle" to "call claimed". Looking twice at all
   // three in this order cannot miss it: what hid in the step between is seen as idle or as a claim the second time.
   for (int look = 0; look < 2; ++look) {
-    if (core_.dispatcher->WorkerIdle()) return false;
+    if (core_.dispatcher->WorkerIdle(core_.segment.call(index).lane)) return false;
     const uint64_t bell = dispatch::PackCredit({index, generation});
     const uint32_t committed = core_.segment.header().participants.committed.load(std::memory_order_acquire);
     for (uint32_t other = 1; other < committed; ++other) {

@@ -13,7 +13,6 @@ namespace {
 
 using dispatch::Origin;
 using dispatch::PayloadRef;
-using dispatch::Place;
 
 bool Inside(std::span<const std::byte> part, std::span<const std::byte> whole) noexcept {
   return !whole.empty() && part.data() >= whole.data() && part.data() + part.size() <= whole.data() + whole.size();
@@ -26,6 +25,8 @@ std::string_view Cut(std::string_view message, size_t most) noexcept {
   return message.substr(0, most);
 }
 
+std::span<const std::byte> BytesOf(std::string_view text) noexcept { return std::as_bytes(std::span(text)); }
+
 constexpr std::string_view kLate = "the deadline has passed";
 
 }  // namespace
@@ -33,7 +34,8 @@ constexpr std::string_view kLate = "the deadline has passed";
 Result<PayloadRef> Results::AllocateBlock(uint32_t index, uint64_t bytes) {
   auto block = core_.pool->outputs().Allocate(bytes, dispatch::CallBlockOwner(index), DeadlineIn(kArenaWaitNs));
   if (!block.ok()) return block.status().WithContext("memory for a result of " + std::to_string(bytes) + " bytes");
-  return PayloadRef{.offset = block->offset, .bytes = bytes, .block = block->block, .place = Place::kPoolOutput};
+  return PayloadRef{
+      .offset = block->offset, .bytes = bytes, .block = block->block, .place = dispatch::Place::kPoolOutput};
 }
 
 void Results::FreeOutput(const PayloadRef& ref) {
@@ -41,7 +43,12 @@ void Results::FreeOutput(const PayloadRef& ref) {
   (void)core_.pool->outputs().Free(ref.block, DeadlineIn(kArenaWaitNs));
 }
 
+void Results::CloseArea(Running& record) noexcept {
+  if (std::exchange(record.in_area, false)) areas_.Close(record.output_bytes.data());
+}
+
 void Results::DropOutput(Running& record) {
+  CloseArea(record);
   if (record.output == Running::Output::kNone) return;
   if (record.output == Running::Output::kBlock) FreeOutput(record.output_ref);
   record.output = Running::Output::kNone;
@@ -63,36 +70,75 @@ Result<std::span<std::byte>> Results::Allocate(Running& record, uint64_t bytes) 
                                               std::to_string(core_.attach.max_contiguous) +
                                               "; return it as a stream, or raise maxContiguous");
   }
-  Running::Output kind = Running::Output::kScratch;
-  PayloadRef ref;
-  std::span<std::byte> memory;
-  if (bytes <= dispatch::kSlotOutputBytes) {
-    // Not the slot itself: a function that overruns its deadline would write into the entry's next call.
-    memory = running_.Scratch(record).first(bytes);
-  } else if (record.origin == Origin::kWindow && bytes <= record.room.bytes) {
-    kind = Running::Output::kRoom;
-    memory = record.window->window->Bytes(record.room.offset, bytes);
-  } else {
-    auto block = AllocateBlock(record.index, bytes);
-    if (!block.ok()) return block.status();
-    kind = Running::Output::kBlock;
-    ref = *block;
-    auto resolved = core_.pool->Resolve(ref);
-    if (!resolved.ok()) return resolved.status();
-    memory = resolved->first(bytes);
-  }
+  Result<Place> place = core_.guarded ? ChooseArea(record, bytes) : Choose(record, bytes);
+  if (!place.ok()) return place.status();
 
   const std::lock_guard lock(core_.mutex);
   if ((record.word.load(std::memory_order_acquire) & kRunningFlags) != 0) {
-    if (kind == Running::Output::kBlock) FreeOutput(ref);
+    if (place->in_area) areas_.Close(place->memory.data());
+    if (place->kind == Running::Output::kBlock) FreeOutput(place->ref);
     return Status(Code::kInvocationTimeout, std::string(kLate));
   }
   DropOutput(record);
-  record.output = kind;
-  record.output_ref = ref;
-  record.output_bytes = memory;
-  record.direct.store(kind == Running::Output::kRoom, std::memory_order_seq_cst);
-  return memory;
+  record.output = place->kind;
+  record.output_ref = place->ref;
+  record.output_bytes = place->memory;
+  record.in_area = place->in_area;
+  record.direct.store(place->kind == Running::Output::kRoom, std::memory_order_seq_cst);
+  return place->memory;
+}
+
+Result<Results::Place> Results::Choose(Running& record, uint64_t bytes) {
+  // Not the slot itself: a function that overruns its deadline would write into the entry's next call.
+  if (bytes <= dispatch::kSlotOutputBytes) {
+    return Place{Running::Output::kScratch, {}, running_.Scratch(record).first(bytes), false};
+  }
+  if (record.origin == Origin::kWindow && bytes <= record.room.bytes) {
+    return Place{Running::Output::kRoom, record.room, record.window->window->Bytes(record.room.offset, bytes), false};
+  }
+  auto block = AllocateBlock(record.index, bytes);
+  if (!block.ok()) return block.status();
+  auto resolved = core_.pool->Resolve(*block);
+  if (!resolved.ok()) return resolved.status();
+  return Place{Running::Output::kBlock, *block, resolved->first(bytes), false};
+}
+
+/// The same where payloads are mapped read-only: whole pages, mapped by themselves, and the result at their end.
+Result<Results::Place> Results::ChooseArea(Running& record, uint64_t bytes) {
+  constexpr uint64_t kPage = ResultAreas::kPage;
+  const uint64_t area_bytes = ResultAreas::Pages(std::max<uint64_t>(bytes, 1));
+  const uint64_t result_offset = area_bytes - (bytes + 15) / 16 * 16;
+  Place place{Running::Output::kScratch, {}, {}, true};
+  int fd = ResultAreas::kPrivate;
+  const void* window = nullptr;
+  uint64_t area_offset = 0;
+  if (record.origin == Origin::kWindow && record.room.offset % kPage == 0 && area_bytes <= record.room.bytes) {
+    place.kind = Running::Output::kRoom;
+    area_offset = record.room.offset;
+    fd = record.window->window->memfd();
+    window = record.window->window.get();
+  } else if (bytes > dispatch::kSlotOutputBytes) {
+    // Blocks have granules of 64 bytes: with a page more, whole pages lie inside.
+    auto block = AllocateBlock(record.index, area_bytes + kPage - segment::Arena::kGranule);
+    if (!block.ok()) return block.status();
+    place.kind = Running::Output::kBlock;
+    place.ref = *block;
+    area_offset = ResultAreas::Pages(block->offset);
+    fd = core_.pool->fd();
+    window = core_.pool.get();
+  } else {
+    // One for each invocation: those of calls made within calls are in use at the same time.
+    area_offset = RunningTable::Slot(record.word.load(std::memory_order_relaxed)) * kPage;
+  }
+  auto area = areas_.Open(fd, window, area_offset, area_bytes);
+  if (!area.ok()) {
+    if (place.kind == Running::Output::kBlock) FreeOutput(place.ref);
+    return area.status();
+  }
+  place.ref.offset = area_offset + result_offset;
+  place.ref.bytes = bytes;
+  place.memory = area->subspan(result_offset, bytes);
+  return place;
 }
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -131,19 +177,19 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
 
 Status Results::ToBlock(Running& record, std::span<const std::byte> result, PayloadRef* ref) {
   if (record.output == Running::Output::kBlock && Inside(result, record.output_bytes)) {
-    if (result.data() != record.output_bytes.data()) {
-      std::memmove(record.output_bytes.data(), result.data(), result.size());
-    }
     *ref = record.output_ref;
+    ref->offset += static_cast<uint64_t>(result.data() - record.output_bytes.data());
     ref->bytes = result.size();
+    CloseArea(record);
     record.output = Running::Output::kNone;  // from here on the call entry's
     return Status::Ok();
   }
   auto block = AllocateBlock(record.index, result.size());
   if (!block.ok()) return block.status();
-  auto memory = core_.pool->Resolve(*block);
-  if (!memory.ok()) return memory.status();
-  std::memcpy(memory->data(), result.data(), result.size());
+  if (Status status = core_.pool->Write(*block, result); !status.ok()) {
+    FreeOutput(*block);
+    return status;
+  }
   CountCopy(result.size());
   *ref = *block;
   return Status::Ok();
@@ -154,15 +200,15 @@ Status Results::PlaceInPool(Running& record, std::span<const std::byte> result) 
   const bool built = record.output == Running::Output::kBlock && Inside(result, record.output_bytes);
   if (result.empty()) {
     // kNone
-  } else if (record.input.place == Place::kPoolInput && Inside(result, record.input_bytes)) {
+  } else if (record.input.place == dispatch::Place::kPoolInput && Inside(result, record.input_bytes)) {
     // The input as it stands: the origin sends it from the input's block and frees that once, as the input.
     ref = record.input;
     ref.offset += static_cast<uint64_t>(result.data() - record.input_bytes.data());
     ref.bytes = result.size();
   } else if (result.size() <= dispatch::kSlotOutputBytes && !built) {
-    std::memcpy(core_.pool->slot_output(record.index).data(), result.data(), result.size());
-    CountCopy(result.size());
     ref = core_.pool->OutputSlot(record.index, result.size());
+    if (Status status = core_.pool->Write(ref, result); !status.ok()) return status;
+    CountCopy(result.size());
   } else if (Status status = ToBlock(record, result, &ref); !status.ok()) {
     return status;
   }
@@ -182,12 +228,11 @@ Status Results::PlaceInWindow(Running& record, std::span<const std::byte> result
   uint64_t offset = record.room.offset;
   if (Inside(result, record.input_bytes)) {
     offset = record.input.offset + static_cast<uint64_t>(result.data() - record.input_bytes.data());
+  } else if (record.output == Running::Output::kRoom && Inside(result, record.output_bytes)) {
+    offset = record.output_ref.offset + static_cast<uint64_t>(result.data() - record.output_bytes.data());
   } else if (result.size() <= record.room.bytes) {
-    const std::span<std::byte> room = window.Bytes(record.room.offset, result.size());
-    if (!result.empty() && result.data() != room.data()) {
-      std::memmove(room.data(), result.data(), result.size());
-      if (!Inside(result, room)) CountCopy(result.size());
-    }
+    if (!result.empty()) window.Write(record.room.offset, result);
+    CountCopy(result.size());
   } else {
     return Park(record, result);
   }
@@ -245,9 +290,8 @@ void Results::Deliver(uint32_t index) {
       return;
     }
   } else if (mapped != nullptr) {
-    const std::span<std::byte> target = mapped->window->Bytes(room.offset, result.bytes);
-    std::memcpy(target.data(), bytes->data(), target.size());
-    CountCopy(target.size());
+    if (result.bytes > 0) mapped->window->Write(room.offset, *bytes);
+    CountCopy(result.bytes);
     mapped->window->Complete(call, sequence, status, room.offset, result.bytes);
   }
   FreeOutput(result);
@@ -273,16 +317,14 @@ Status Results::Fail(Running& record, Code code, std::string_view message) {
 
 bool Results::ParkError(const Target& target, Code code, std::string_view message) {
   dispatch::CallEntry& entry = core_.segment.call(target.index);
-  const uint64_t room = entry.output.place == Place::kWindow ? entry.output.bytes : 0;
+  const uint64_t room = entry.output.place == dispatch::Place::kWindow ? entry.output.bytes : 0;
   if (target.window == nullptr || message.size() <= std::max<uint64_t>(dispatch::kSlotOutputBytes, room)) return false;
   auto block = AllocateBlock(target.index, message.size());
   if (!block.ok()) return false;
-  auto memory = core_.pool->Resolve(*block);
-  if (!memory.ok()) {
+  if (!core_.pool->Write(*block, BytesOf(message)).ok()) {
     FreeOutput(*block);
     return false;
   }
-  std::memcpy(memory->data(), message.data(), message.size());
   ParkBlock(target, *block, code);
   return true;
 }
@@ -300,21 +342,15 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
   }
   dispatch::CallEntry& entry = core_.segment.call(target.index);
   PayloadRef ref;
-  std::span<std::byte> memory;
   if (message.size() > dispatch::kSlotOutputBytes) {
-    if (auto block = AllocateBlock(target.index, message.size()); block.ok()) {
-      if (auto resolved = core_.pool->Resolve(*block); resolved.ok()) {
-        ref = *block;
-        memory = *resolved;
-      }
-    }
+    if (auto block = AllocateBlock(target.index, message.size()); block.ok()) ref = *block;
   }
-  if (memory.empty() && !message.empty()) {
+  if (ref.place == dispatch::Place::kNone && !message.empty()) {
     message = Cut(message, dispatch::kSlotOutputBytes);
     ref = core_.pool->OutputSlot(target.index, message.size());
-    memory = core_.pool->slot_output(target.index);
   }
-  if (!message.empty()) std::memcpy(memory.data(), message.data(), message.size());
+  // What cannot be written is an error without words.
+  if (!core_.pool->Write(ref, BytesOf(message)).ok()) ref.bytes = 0;
   entry.output = ref;
   entry.status = static_cast<uint32_t>(code);
   core_.dispatcher->FinishCompletion(target.index);
@@ -344,7 +380,7 @@ bool Results::Expire(Running& record, uint64_t word) {
   if (record.output == Running::Output::kBlock) {
     (void)core_.pool->outputs().SetOwner(record.output_ref.block, mine, deadline_ns);
   }
-  if (record.input.place == Place::kPoolInput &&
+  if (record.input.place == dispatch::Place::kPoolInput &&
       core_.pool->inputs().SetOwner(record.input.block, mine, deadline_ns).ok()) {
     record.input_block = record.input.block;
     core_.segment.call(index).input = PayloadRef{};
@@ -368,6 +404,7 @@ Status Results::SettleLate(Running& record) {
 }
 
 void Results::Settle(Running& record, bool failed, uint64_t bytes_out) {
+  if (record.window != nullptr && record.window->window->descriptor_lost()) Core::DescriptorLost();
   auto& counters = core_.me.counters;
   Core::Count(counters.calls, 1);
   if (failed) Core::Count(counters.failures, 1);

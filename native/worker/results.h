@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "worker/core.h"
+#include "worker/result_areas.h"
 #include "worker/running.h"
 #include "worker/streams.h"
 #include "worker/windows.h"
@@ -21,8 +22,8 @@ namespace praas::worker {
 /// call, and are freed when the function settles, or by the host when it kills the worker.
 class Results {
  public:
-  Results(Core& core, RunningTable& running, Windows& windows, Streams& streams)
-      : core_(core), running_(running), windows_(windows), streams_(streams) {}
+  Results(Core& core, RunningTable& running, Windows& windows, Streams& streams, ResultAreas& areas)
+      : core_(core), running_(running), windows_(windows), streams_(streams), areas_(areas) {}
 
   // --- owner ---
   [[nodiscard]] Result<std::span<std::byte>> Allocate(Running& record, uint64_t bytes);
@@ -45,6 +46,15 @@ class Results {
     uint64_t origin_call;
     window::ServerWindow* window;
   };
+  /// Where a result of `bytes` bytes is built; nothing is recorded yet.
+  struct Place {
+    Running::Output kind;
+    dispatch::PayloadRef ref;
+    std::span<std::byte> memory;
+    bool in_area;
+  };
+  [[nodiscard]] Result<Place> Choose(Running& record, uint64_t bytes);
+  [[nodiscard]] Result<Place> ChooseArea(Running& record, uint64_t bytes);
   [[nodiscard]] Status PlaceInPool(Running& record, std::span<const std::byte> result);
   [[nodiscard]] Status PlaceInWindow(Running& record, std::span<const std::byte> result);
   [[nodiscard]] Status Park(Running& record, std::span<const std::byte> result);
@@ -58,6 +68,7 @@ class Results {
   [[nodiscard]] bool ParkError(const Target& target, Code code, std::string_view message);
   void AnswerError(const Target& target, Code code, std::string_view message);
   void DropOutput(Running& record);
+  void CloseArea(Running& record) noexcept;
   /// The end of an invocation the watchdog has answered.
   [[nodiscard]] Status SettleLate(Running& record);
   void Settle(Running& record, bool failed, uint64_t bytes_out);
@@ -67,6 +78,7 @@ class Results {
   RunningTable& running_;
   Windows& windows_;
   Streams& streams_;
+  ResultAreas& areas_;
 };
 
 }  // namespace praas::worker

@@ -46,8 +46,9 @@ struct Running {
   uint64_t begun_ns = 0;
 
   Output output = Output::kNone;      // changed under Core::mutex
-  dispatch::PayloadRef output_ref;    // kBlock; under Core::mutex
+  dispatch::PayloadRef output_ref;    // kBlock, kRoom; under Core::mutex
   std::span<std::byte> output_bytes;  // under Core::mutex
+  bool in_area = false;               // output_bytes lies in a result area, to be closed
   uint32_t input_block =
       0;  // the input's block, once the watchdog has taken it over from the answered entry; Core::mutex
 
@@ -71,6 +72,8 @@ class RunningTable {
   [[nodiscard]] static Result<std::unique_ptr<RunningTable>> Make(uint32_t calls);
 
   [[nodiscard]] static uint32_t Index(uint64_t handle) noexcept { return handle & 0xfff; }
+  /// Of the record; different for all that run at a time.
+  [[nodiscard]] static uint32_t Slot(uint64_t handle) noexcept { return handle >> 13 & 0x1fff; }
   [[nodiscard]] static uint32_t Generation(uint64_t handle) noexcept { return static_cast<uint32_t>(handle >> 32); }
 
   // --- owner ---

@@ -1,9 +1,12 @@
 #include "worker/runtime.h"
 
 #include <poll.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "base/clock.h"
@@ -14,6 +17,7 @@
 #include "worker/intake.h"
 #include "worker/nested.h"
 #include "worker/peers.h"
+#include "worker/result_areas.h"
 #include "worker/results.h"
 #include "worker/running.h"
 #include "worker/streams.h"
@@ -35,9 +39,11 @@ struct WorkerRuntime::Parts {
         arena(segment::Arena::Data(core->segment, core->self)),
         state(core->segment, arena, core->self),
         peers(*core),
-        windows(*core, inbox, std::move(options.on_unmap)),
+        windows(*core, inbox,
+                {.unmap = std::move(options.on_unmap),
+                 .gone = [this](const window::ServerWindow& window) { areas.Forget(&window); }}),
         streams(*core),
-        results(*core, *running, windows, streams),
+        results(*core, *running, windows, streams, areas),
         nested(*core),
         watchdog({*core, inbox, peers, *running, results}, std::move(options.on_exit)),
         bridge(*core),
@@ -50,6 +56,26 @@ struct WorkerRuntime::Parts {
     if ((fresh & dispatch::kNoticeWindow) != 0 && core->attach.hot_ns != 0) windows.RequestUnpolled();
     return fresh != 0;
   }
+  /// Until a bell (with `bells`), the eventfd, or the deadline. A bell wakes one of the workers that wait here and not
+  /// all of them (EPOLLEXCLUSIVE); a thousand that all wake for each call would take a core for themselves.
+  void Wait(bool bells, uint64_t deadline_ns) {
+    if (!bells || core->doorbell().fd() < 0) {
+      pollfd event{core->event.get(), POLLIN, 0};
+      if (::poll(&event, 1, PollTimeoutMs(deadline_ns)) > 0 && (event.revents & POLLNVAL) != 0) Core::DescriptorLost();
+      return;
+    }
+    if (!waiter) {
+      waiter.Reset(::epoll_create1(EPOLL_CLOEXEC));
+      epoll_event event{.events = EPOLLIN, .data = {}};
+      epoll_event bell{.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {}};
+      if (::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->event.get(), &event) != 0 ||
+          ::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->doorbell().fd(), &bell) != 0) {
+        Core::DescriptorLost();
+      }
+    }
+    epoll_event ready[2];
+    if (::epoll_wait(waiter.get(), ready, 2, PollTimeoutMs(deadline_ns)) < 0 && errno != EINTR) Core::DescriptorLost();
+  }
   void DrainEvent() const noexcept {
     uint64_t count = 0;
     [[maybe_unused]] const ssize_t taken = ::read(core->event.get(), &count, sizeof count);
@@ -61,6 +87,7 @@ struct WorkerRuntime::Parts {
   state::StateStore state;
   Inbox inbox;
   Peers peers;
+  ResultAreas areas;
   Windows windows;
   Streams streams;
   Results results;
@@ -68,6 +95,7 @@ struct WorkerRuntime::Parts {
   Watchdog watchdog;
   DoorbellBridge bridge;
   Intake intake;
+  UniqueFd waiter;  // epoll; made when first needed
   uint32_t notices = 0;
   bool drain_seen = false;
 };
@@ -101,10 +129,11 @@ Result<std::unique_ptr<WorkerRuntime>> WorkerRuntime::Attach(UniqueFd control, O
   auto pool = window::Pool::Map(std::move(message.fds[1]), core->segment, core->self);
   if (!pool.ok()) return pool.status();
   core->pool = std::move(*pool);
-  auto doorbell = dispatch::Doorbell::Open(core->segment, doorbell_kind, core->attach.queue_name);
-  if (!doorbell.ok()) return doorbell.status();
-  core->doorbell = std::move(*doorbell);
-  core->dispatcher = std::make_unique<dispatch::Dispatcher>(core->segment, *core->doorbell, core->self);
+  auto doorbells = dispatch::Doorbells::Open(core->segment, doorbell_kind, core->attach.queue_name, core->attach.lanes);
+  if (!doorbells.ok()) return doorbells.status();
+  core->doorbells = std::move(*doorbells);
+  core->dispatcher =
+      std::make_unique<dispatch::Dispatcher>(core->segment, *core->doorbells, core->self, core->attach.lane);
   auto running = RunningTable::Make(core->calls);
   if (!running.ok()) return running.status();
 
@@ -128,8 +157,19 @@ Result<std::string> WorkerRuntime::WaitForLoad(uint64_t deadline_ns) {
 }
 
 Status WorkerRuntime::Ready(const std::vector<FunctionInfo>& functions) {
-  parts_->intake.SetFunctions(static_cast<uint32_t>(functions.size()));
+  parts_->intake.SetFunctions(functions);
   return parts_->core->control.Send({.type = ControlType::kReady, .functions = functions});
+}
+
+Status WorkerRuntime::Guard(bool without_state) {
+  Core& core = *parts_->core;
+  if (Status status = core.pool->ProtectPayloads(); !status.ok()) return status;
+  const segment::Segment& segment = core.segment;
+  if (without_state && ::mprotect(segment.data(), segment.data_bytes(), PROT_NONE) != 0) {
+    return Status::System("mprotect of the state");
+  }
+  core.guarded.store(true, std::memory_order_release);
+  return Status::Ok();
 }
 
 Status WorkerRuntime::LoadFailed(std::string_view why) {
@@ -181,13 +221,11 @@ void WorkerRuntime::Sleep(bool capacity, uint64_t deadline_ns) {
     }
   }
   if (NowNs() >= deadline_ns || !PrepareToSleep(capacity)) return;
-  pollfd fds[] = {{event_fd(), POLLIN, 0}, {doorbell_fd(), POLLIN, 0}};
-  const nfds_t count = capacity && !draining() && doorbell_fd() >= 0 ? 2 : 1;
-  (void)::poll(fds, count, PollTimeoutMs(deadline_ns));
+  parts.Wait(capacity && !draining(), deadline_ns);
   Awake();
 }
 
-int WorkerRuntime::doorbell_fd() const noexcept { return parts_->core->doorbell->fd(); }
+int WorkerRuntime::doorbell_fd() const noexcept { return parts_->core->doorbell().fd(); }
 int WorkerRuntime::event_fd() const noexcept { return parts_->core->event.get(); }
 int64_t WorkerRuntime::hot_ns() const noexcept { return parts_->core->attach.hot_ns; }
 
@@ -294,5 +332,14 @@ std::span<std::byte> WorkerRuntime::MappingOf(const std::byte* address) const no
   }
   return parts_->windows.MappingOf(address);
 }
+
+WorkerRuntime::Backing WorkerRuntime::BackingOf(const std::byte* address) const noexcept {
+  const window::Pool& pool = *parts_->core->pool;
+  if (address >= pool.base() && address < pool.base() + pool.bytes()) return {pool.fd(), pool.base()};
+  const window::ServerWindow* const window = parts_->windows.Containing(address);
+  return window == nullptr ? Backing{} : Backing{window->memfd(), window->base()};
+}
+
+const ResultAreas& WorkerRuntime::areas() const noexcept { return parts_->areas; }
 
 }  // namespace praas::worker

@@ -17,6 +17,8 @@
 
 namespace praas::worker {
 
+class ResultAreas;
+
 /// One invocation this worker has claimed. Copies of untrusted fields, validated.
 struct Invocation {
   uint64_t handle = 0;  // call entry index and generation; names the invocation everywhere in this worker
@@ -63,6 +65,10 @@ class WorkerRuntime {
   [[nodiscard]] const struct Attach& attach() const noexcept;
   /// The application to load, as the host's kLoad said it (JSON). Blocks until it came or the deadline.
   [[nodiscard]] Result<std::string> WaitForLoad(uint64_t deadline_ns);
+  /// Before Ready: from here on functions can write to nothing but their own results. Payloads are mapped read-only,
+  /// and each result is built in whole pages between inaccessible address space (worker/result_areas.h).
+  /// `without_state`: no function uses the state of the process either, and it becomes inaccessible.
+  [[nodiscard]] Status Guard(bool without_state);
   [[nodiscard]] Status Ready(const std::vector<FunctionInfo>& functions);
   [[nodiscard]] Status LoadFailed(std::string_view why);
   [[nodiscard]] bool draining() const noexcept;
@@ -129,6 +135,13 @@ class WorkerRuntime {
   /// The stable mapping that inputs and outputs around `address` lie in, for views that share one buffer object: the
   /// pool, a client's window, or this worker's memory for small results. Empty when `address` is in none.
   [[nodiscard]] std::span<std::byte> MappingOf(const std::byte* address) const noexcept;
+  /// The object a payload is mapped from, and where its first byte is mapped; fd −1 for memory of this worker.
+  struct Backing {
+    int fd = -1;
+    const std::byte* begin = nullptr;
+  };
+  [[nodiscard]] Backing BackingOf(const std::byte* address) const noexcept;
+  [[nodiscard]] const ResultAreas& areas() const noexcept;
 
  private:
   struct Parts;

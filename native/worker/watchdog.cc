@@ -149,6 +149,9 @@ void Watchdog::Handle(ControlMessage message) {
       auto window =
           window::ServerWindow::Map(core_.segment, message.index, std::move(message.fds[0]), std::move(message.fds[1]));
       // A window that cannot be mapped leaves its calls to the client's own deadline.
+      if (window.ok() && core_.guarded.load(std::memory_order_acquire)) {
+        if (Status status = (*window)->ProtectPayloads(); !status.ok()) break;
+      }
       if (window.ok()) inbox_.PutWindow({message.index, message.generation, std::move(*window)});
       break;
     }

@@ -19,8 +19,7 @@ std::span<std::byte> PayloadsOf(const window::ServerWindow& window) noexcept {
 
 }  // namespace
 
-Windows::Windows(Core& core, Inbox& inbox, std::function<void(std::span<std::byte>)> on_unmap)
-    : core_(core), inbox_(inbox), on_unmap_(std::move(on_unmap)) {}
+Windows::Windows(Core& core, Inbox& inbox, Hooks hooks) : core_(core), inbox_(inbox), hooks_(std::move(hooks)) {}
 
 Windows::~Windows() {
   (void)AbandonAll();
@@ -106,7 +105,8 @@ void Windows::Retire(uint32_t index) {
 }
 
 void Windows::Unmap(MappedWindow& mapped) {
-  if (on_unmap_) on_unmap_(PayloadsOf(*mapped.window));
+  if (hooks_.unmap) hooks_.unmap(PayloadsOf(*mapped.window));
+  if (hooks_.gone) hooks_.gone(*mapped.window);
   mapped.window.reset();
 }
 
@@ -205,7 +205,7 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
   window::FillEntry(core_.segment.call(*reserved), submission, index);
   mapped.window->Note(submission.call, *reserved);
   core_.segment.window(index).calls.fetch_add(1, std::memory_order_relaxed);
-  if (claim) {
+  if (claim && core_.dispatcher->LaneOf(submission.function) == core_.attach.lane) {
     core_.dispatcher->ClaimReserved(*reserved);
     *taken = *reserved;
     Core::Count(core_.me.counters.window_calls, 1);
@@ -235,7 +235,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
   }
   window::FillDelivery(entry, submission);
   mapped.window->Note(submission.call, submission.parked);
-  if (claim) {
+  if (claim && entry.lane == core_.attach.lane) {
     core_.dispatcher->ClaimReserved(submission.parked);
     *taken = submission.parked;
   } else {
@@ -250,6 +250,20 @@ std::span<std::byte> Windows::MappingOf(const std::byte* address) const noexcept
     if (address >= bytes.data() && address < bytes.data() + bytes.size()) return bytes;
   }
   return {};
+}
+
+const window::ServerWindow* Windows::Containing(const std::byte* address) const noexcept {
+  const auto holds = [address](const MappedWindow& mapped) {
+    const std::span<std::byte> bytes = PayloadsOf(*mapped.window);
+    return address >= bytes.data() && address < bytes.data() + bytes.size();
+  };
+  for (const MappedWindow* mapped : mapped_) {
+    if (holds(*mapped)) return mapped->window.get();
+  }
+  for (const auto& mapped : retired_) {
+    if (holds(*mapped)) return mapped->window.get();
+  }
+  return nullptr;
 }
 
 }  // namespace praas::worker

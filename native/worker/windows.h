@@ -27,8 +27,12 @@ struct MappedWindow {
 /// A window is mapped when a call from it is first claimed, or when this worker is hot and the window has no poller.
 class Windows {
  public:
-  /// `on_unmap` hears of a mapping before it goes, so that nothing keeps a view of it.
-  Windows(Core& core, Inbox& inbox, std::function<void(std::span<std::byte>)> on_unmap);
+  struct Hooks {
+    /// Payloads are about to be unmapped, and nothing may keep a view of them.
+    std::function<void(std::span<std::byte>)> unmap;
+    std::function<void(const window::ServerWindow&)> gone;
+  };
+  Windows(Core& core, Inbox& inbox, Hooks hooks);
   ~Windows();
 
   /// The mapping of window `index`. When there is none yet, asks the host for it and waits, for a few seconds at most.
@@ -56,6 +60,8 @@ class Windows {
 
   /// The mapping that contains `address`, empty if none does.
   [[nodiscard]] std::span<std::byte> MappingOf(const std::byte* address) const noexcept;
+  /// The window whose payloads `address` lies in; nullptr: none.
+  [[nodiscard]] const window::ServerWindow* Containing(const std::byte* address) const noexcept;
 
  private:
   /// Rings one worker polls: more would make each poll slower than the wake-up it saves.
@@ -76,7 +82,7 @@ class Windows {
 
   Core& core_;
   Inbox& inbox_;
-  const std::function<void(std::span<std::byte>)> on_unmap_;
+  const Hooks hooks_;
   std::vector<std::unique_ptr<MappedWindow>> by_index_;
   std::vector<std::unique_ptr<MappedWindow>> retired_;  // gone, but with users
   std::vector<uint32_t> requested_;                     // by index: generation + 1 last asked for

@@ -40,14 +40,16 @@ class DispatcherTest : public ::testing::TestWithParam<DoorbellKind> {
     ASSERT_TRUE(segment_->Commit(segment_->header().calls, 64).ok());
     if (GetParam() == DoorbellKind::kFutex) setenv("PRAAS_DOORBELL", "futex", 1);
     std::string why;
-    auto doorbell = Doorbell::Create(*segment_, name_, &why);
+    auto doorbells = Doorbells::Create(*segment_, name_, {true, true}, &why);
     unsetenv("PRAAS_DOORBELL");
-    ASSERT_TRUE(doorbell.ok()) << doorbell.status().message();
-    doorbell_ = std::move(*doorbell);
-    ASSERT_EQ(doorbell_->kind(), GetParam()) << why;
+    ASSERT_TRUE(doorbells.ok()) << doorbells.status().message();
+    doorbells_ = std::move(*doorbells);
+    doorbell_ = doorbells_->of(Lane::kNode);
+    ASSERT_EQ(doorbells_->kind(), GetParam()) << why;
     for (uint16_t i = 0; i < 3; ++i) {
       segment_->participant(i).state.store(static_cast<uint32_t>(ParticipantState::kReady));
-      dispatcher_[i] = std::make_unique<Dispatcher>(*segment_, *doorbell_, i);
+      segment_->participant(i).kind = static_cast<uint32_t>(i == 0 ? ParticipantKind::kHost : WorkerKind(Lane::kNode));
+      dispatcher_[i] = std::make_unique<Dispatcher>(*segment_, *doorbells_, i);
     }
   }
 
@@ -55,7 +57,9 @@ class DispatcherTest : public ::testing::TestWithParam<DoorbellKind> {
     if (segment_) {
       EXPECT_TRUE(segment::Segment::Unlink(name_).ok());
     }
-    EXPECT_TRUE(mqueue::MessageQueue::Unlink(name_).ok());
+    for (const Lane lane : {Lane::kNode, Lane::kNative}) {
+      EXPECT_TRUE(mqueue::MessageQueue::Unlink(Doorbells::QueueName(name_, lane)).ok());
+    }
   }
 
   Dispatcher& host() { return *dispatcher_[0]; }
@@ -86,7 +90,8 @@ class DispatcherTest : public ::testing::TestWithParam<DoorbellKind> {
 
   std::string name_;
   std::unique_ptr<segment::Segment> segment_;
-  std::unique_ptr<Doorbell> doorbell_;
+  std::unique_ptr<Doorbells> doorbells_;
+  Doorbell* doorbell_ = nullptr;  // of the lane the workers are in
   std::unique_ptr<Dispatcher> dispatcher_[3];
 };
 

@@ -102,7 +102,7 @@ class HostRun {
  public:
   explicit HostRun(TestProcess& process, std::vector<std::string> worker_command = {}) {
     host::HostOptions options;
-    options.worker_command = std::move(worker_command);
+    options.worker_commands[static_cast<size_t>(dispatch::Lane::kNode)] = std::move(worker_command);
     options.assignment = process.assignment;
     options.handshake_ns = handshake_ns;
     auto started = host::Host::Start(std::move(options));

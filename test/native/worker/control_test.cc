@@ -45,13 +45,16 @@ ControlMessage AttachMessage() {
   ControlMessage message{.type = ControlType::kAttach};
   message.attach = {.participant = 7,
                     .generation = 9,
+                    .lane = dispatch::Lane::kNative,
                     .doorbell_kind = 2,
+                    .lanes = {true, true},
                     .queue_name = "/praas-queue",
                     .hot_ns = -1,
                     .concurrency = 16,
                     .grace_ns = 100,
                     .default_timeout_ns = 200,
                     .max_contiguous = 300,
+                    .worker_memory_bytes = 400,
                     .process_id = "prozeß"};
   for (int i = 0; i < 4; ++i) message.fds.push_back(Event());
   return message;
@@ -65,13 +68,16 @@ TEST(ControlSocket, CarriesAttachWithItsDescriptors) {
   EXPECT_EQ(got.type, ControlType::kAttach);
   EXPECT_EQ(got.attach.participant, 7);
   EXPECT_EQ(got.attach.generation, 9u);
+  EXPECT_EQ(got.attach.lane, dispatch::Lane::kNative);
   EXPECT_EQ(got.attach.doorbell_kind, 2u);
+  EXPECT_EQ(got.attach.lanes, (dispatch::LaneSet{true, true}));
   EXPECT_EQ(got.attach.queue_name, "/praas-queue");
   EXPECT_EQ(got.attach.hot_ns, -1);
   EXPECT_EQ(got.attach.concurrency, 16u);
   EXPECT_EQ(got.attach.grace_ns, 100u);
   EXPECT_EQ(got.attach.default_timeout_ns, 200u);
   EXPECT_EQ(got.attach.max_contiguous, 300u);
+  EXPECT_EQ(got.attach.worker_memory_bytes, 400u);
   EXPECT_EQ(got.attach.process_id, "prozeß");
   ASSERT_EQ(got.fds.size(), 4u);
   for (const UniqueFd& fd : got.fds) EXPECT_EQ(::fcntl(fd.get(), F_GETFD), FD_CLOEXEC);
@@ -86,7 +92,7 @@ TEST(ControlSocket, CarriesTheLargestFunctionTable) {
   for (uint32_t i = 0; i < segment::kMaxFunctions; ++i) {
     std::string name = std::to_string(i);
     name.resize(segment::kMaxName, 'n');
-    sent.functions.push_back({name, i});
+    sent.functions.push_back({name, i, 2 * i});
   }
   const int before = OpenFds();
   ASSERT_TRUE(ends.worker.Send(sent).ok());
@@ -94,6 +100,7 @@ TEST(ControlSocket, CarriesTheLargestFunctionTable) {
   ASSERT_EQ(got.functions.size(), segment::kMaxFunctions);
   EXPECT_EQ(got.functions.back().name, sent.functions.back().name);
   EXPECT_EQ(got.functions.back().flags, segment::kMaxFunctions - 1);
+  EXPECT_EQ(got.functions.back().max_output_pages, 2 * (segment::kMaxFunctions - 1));
   EXPECT_TRUE(got.fds.empty());
   EXPECT_EQ(OpenFds(), before);
 }

@@ -90,11 +90,11 @@ class MiniHost {
     pool_ = std::move(*pool);
     if (options.futex) ::setenv("PRAAS_DOORBELL", "futex", 1);
     std::string why;
-    auto doorbell = dispatch::Doorbell::Create(*segment_, name_, &why);
+    auto doorbells = dispatch::Doorbells::Create(*segment_, name_, {true, false}, &why);
     ::unsetenv("PRAAS_DOORBELL");
-    Check(doorbell.status(), doorbell.ok());
-    doorbell_ = std::move(*doorbell);
-    dispatcher_ = std::make_unique<dispatch::Dispatcher>(*segment_, *doorbell_, dispatch::kHostParticipant);
+    Check(doorbells.status(), doorbells.ok());
+    doorbells_ = std::move(*doorbells);
+    dispatcher_ = std::make_unique<dispatch::Dispatcher>(*segment_, *doorbells_, dispatch::kHostParticipant);
     for (UniqueFd& event : events_) event = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
     dispatcher_->SetWaker([this](uint16_t participant) { Signal(participant); });
   }
@@ -122,12 +122,14 @@ class MiniHost {
     Check(pair.status(), pair.ok());
     dispatch::Participant& participant = segment_->participant(index);
     const uint32_t generation = participant.generation.fetch_add(1) + 1;
+    participant.kind = static_cast<uint32_t>(dispatch::WorkerKind(dispatch::Lane::kNode));
     participant.state.store(static_cast<uint32_t>(dispatch::ParticipantState::kStarting));
     auto socket = std::make_shared<ControlSocket>(std::move(pair->first));
     ControlMessage attach{.type = ControlType::kAttach};
     attach.attach = {.participant = index,
                      .generation = generation,
-                     .doorbell_kind = static_cast<uint32_t>(doorbell_->kind()),
+                     .doorbell_kind = static_cast<uint32_t>(doorbells_->kind()),
+                     .lanes = doorbells_->lanes(),
                      .queue_name = name_,
                      .hot_ns = options_.hot_ns,
                      .concurrency = options_.concurrency,
@@ -447,7 +449,7 @@ class MiniHost {
   std::string name_;
   std::unique_ptr<segment::Segment> segment_;
   std::unique_ptr<window::Pool> pool_;
-  std::unique_ptr<dispatch::Doorbell> doorbell_;
+  std::unique_ptr<dispatch::Doorbells> doorbells_;
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;
   std::array<UniqueFd, 8> events_;
   std::array<std::atomic<bool>, 8> drained_{};
