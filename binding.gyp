@@ -44,5 +44,17 @@
       'ldflags!': ['-rdynamic'],
       'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--gc-sections'],
     },
+    {
+      'target_name': 'praas-worker',
+      'type': 'executable',
+      'sources': ['<!@(node scripts/sources.cjs function)', '<!@(node scripts/sources.cjs worker)'],
+      'include_dirs': ['include'],
+      'defines': ['PRAAS_VERSION="<!(node -p "require(\'./package.json\').version")"'],
+      'dependencies': ['praas_core'],
+      'ldflags!': ['-rdynamic'],
+      # With the C++ library of the system: exceptions that functions throw are caught here, and there must be one copy
+      # of the code that does so.
+      'ldflags': ['-Wl,--gc-sections', '-Wl,--dynamic-list=<(module_root_dir)/native/function/exports.ld'],
+    },
   ],
 }

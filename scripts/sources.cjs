@@ -2,9 +2,11 @@
 // Prints the C++ sources of a build target, one per line, relative to the repository root. binding.gyp (the build that
 // ships) and CMakeLists.txt (native tests, tools) both ask this script, so that neither can forget a file.
 //
-//   node scripts/sources.cjs core [FOLDER...]   Node-free runtime: all of native/*/ but napi; only FOLDERs if named
+//   node scripts/sources.cjs core [FOLDER...]   Node-free runtime: native/*/ but napi and function; only FOLDERs if named
 //   node scripts/sources.cjs addon              the binding: native/addon.cc and native/napi/
 //   node scripts/sources.cjs host               entry point of the praas-host executable
+//   node scripts/sources.cjs function           what runs native functions: native/function/ without its entry point
+//   node scripts/sources.cjs worker             entry point of the praas-worker executable
 'use strict'
 
 const fs = require('node:fs')
@@ -16,7 +18,7 @@ const root = path.resolve(__dirname, '..')
 function coreFolders() {
   return fs
     .readdirSync(path.join(root, 'native'), { withFileTypes: true })
-    .filter((entry) => entry.isDirectory() && entry.name !== 'napi')
+    .filter((entry) => entry.isDirectory() && entry.name !== 'napi' && entry.name !== 'function')
     .map((entry) => entry.name)
 }
 
@@ -38,6 +40,8 @@ const targets = {
       .filter((file) => path.posix.basename(file) !== 'main.cc'),
   addon: () => ['native/addon.cc', ...sourcesBelow('native/napi')],
   host: () => ['native/host/main.cc'],
+  function: () => sourcesBelow('native/function').filter((file) => path.posix.basename(file) !== 'main.cc'),
+  worker: () => ['native/function/main.cc'],
 }
 
 const [target, ...folders] = process.argv.slice(2)

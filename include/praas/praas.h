@@ -30,6 +30,8 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+/* Also where -fvisibility=hidden is the default: what is declared here is defined elsewhere. */
+#pragma GCC visibility push(default)
 
 /** Rises when a declaration changes its meaning. A library of another version is refused when it is deployed. */
 #define PRAAS_API_VERSION 1u
@@ -45,19 +47,19 @@ typedef int (*praas_function)(praas_context* context);
 /** The numbers are those of the error codes in docs/errors.md, and never change their meaning. */
 enum praas_status {
   PRAAS_OK = 0,
-  PRAAS_FAILED = 1,                   /* ERR_INTERNAL; as a function's result: failed, see praas_fail */
-  PRAAS_ERR_SYSTEM = 2,               /* the operating system refused; the message names call and errno */
+  PRAAS_FAILED = 1,     /* ERR_INTERNAL; as a function's result: failed, see praas_fail */
+  PRAAS_ERR_SYSTEM = 2, /* the operating system refused; the message names call and errno */
   PRAAS_ERR_ARGUMENT_INVALID = 3,
   PRAAS_ERR_UNSUPPORTED = 4,
   PRAAS_ERR_PROCESS_DRAINING = 23,
   PRAAS_ERR_FUNCTION_UNKNOWN = 30,
-  PRAAS_ERR_FUNCTION_THREW = 31,      /* the message is JSON {name, message, stack, code?} */
+  PRAAS_ERR_FUNCTION_THREW = 31, /* the message is JSON {name, message, stack, code?} */
   PRAAS_ERR_FUNCTION_RESULT = 32,
   PRAAS_ERR_NAME_INVALID = 33,
   PRAAS_ERR_INVOCATION_TIMEOUT = 40,
   PRAAS_ERR_INVOCATION_CANCELLED = 41,
   PRAAS_ERR_INVOCATION_DEADLOCK = 42,
-  PRAAS_ERR_WORKER_CRASHED = 50,      /* the message is JSON {signal, exitCode, stderr} */
+  PRAAS_ERR_WORKER_CRASHED = 50, /* the message is JSON {signal, exitCode, stderr} */
   PRAAS_ERR_PAYLOAD_TOO_LARGE = 60,
   PRAAS_ERR_BACKPRESSURE = 61,
   PRAAS_ERR_STATE_NOT_FOUND = 70,
@@ -76,15 +78,16 @@ const char* praas_error_message(const praas_context* context);
 /** "ERR_STATE_NOT_FOUND" for PRAAS_ERR_STATE_NOT_FOUND; "OK" for PRAAS_OK. Static. */
 const char* praas_status_name(int status);
 
-/* --- input and output ----------------------------------------------------------------------------------------------- */
+/* --- input and output -----------------------------------------------------------------------------------------------
+ */
 
 /** The input, where its sender wrote it: read it in place, do not write. NULL when it is empty. */
 const void* praas_input(const praas_context* context, size_t* bytes);
 
 /**
  * `bytes` bytes of memory at the result's final place, contents undefined. What they hold when the function returns is
- * the result, without a copy. A second call replaces the first, whose memory is then gone. NULL when there is no memory,
- * or bytes exceeds the process's maxContiguous.
+ * the result, without a copy. A second call replaces the first, whose memory is then gone. NULL when there is no
+ * memory, or bytes exceeds the process's maxContiguous.
  */
 void* praas_output(praas_context* context, size_t bytes);
 
@@ -103,7 +106,8 @@ int praas_fail(praas_context* context, const char* format, ...) __attribute__((f
 /** Memory that is freed when the invocation ends, 64-byte aligned, contents undefined. NULL when there is none. */
 void* praas_buffer(praas_context* context, size_t bytes);
 
-/* --- about the invocation ------------------------------------------------------------------------------------------- */
+/* --- about the invocation -------------------------------------------------------------------------------------------
+ */
 
 const char* praas_process_id(const praas_context* context);
 const char* praas_function_name(const praas_context* context);
@@ -116,7 +120,8 @@ uint64_t praas_remaining_ns(const praas_context* context);
 /** 1 once the caller has given up, has gone, or the deadline has passed: nobody reads the result any more. Cheap. */
 int praas_cancelled(const praas_context* context);
 
-/* --- state: shared by all workers of the process, native and TypeScript --------------------------------------------- */
+/* --- state: shared by all workers of the process, native and TypeScript ---------------------------------------------
+ */
 
 /** Element types of shared arrays: those of JavaScript's typed arrays. */
 enum praas_element_type {
@@ -134,11 +139,11 @@ enum praas_element_type {
 };
 
 typedef struct praas_key_info {
-  const char* key;        /* valid inside the callback, or as long as the argument of praas_state_stat */
-  uint32_t element_type;  /* 0 for a value, else enum praas_element_type of an array */
+  const char* key;       /* valid inside the callback, or as long as the argument of praas_state_stat */
+  uint32_t element_type; /* 0 for a value, else enum praas_element_type of an array */
   uint64_t bytes;
-  uint64_t version;       /* process-wide counter, never reused */
-  uint64_t modified_ns;   /* since 1970 */
+  uint64_t version;     /* process-wide counter, never reused */
+  uint64_t modified_ns; /* since 1970 */
 } praas_key_info;
 
 /** The value of `key` in place. Stays valid and unchanged until the invocation ends, even when the key is set anew. */
@@ -163,11 +168,11 @@ int praas_state_append(praas_context* context, const char* key, const void* data
 int praas_state_delete(praas_context* context, const char* key);
 int praas_state_stat(praas_context* context, const char* key, praas_key_info* info);
 /** Calls `visit` for every key that starts with `prefix`, in byte order, until it returns something else than 0. */
-int praas_state_keys(praas_context* context, const char* prefix, int (*visit)(void* argument, const praas_key_info* info),
-                     void* argument);
+int praas_state_keys(praas_context* context, const char* prefix,
+                     int (*visit)(void* argument, const praas_key_info* info), void* argument);
 /**
- * The shared array `key` of `count` elements, zeroed when new: the same memory in every worker and in every language, to
- * be changed in place (with atomics, or under a lock). Valid until the invocation ends. PRAAS_ERR_STATE_TYPE or
+ * The shared array `key` of `count` elements, zeroed when new: the same memory in every worker and in every language,
+ * to be changed in place (with atomics, or under a lock). Valid until the invocation ends. PRAAS_ERR_STATE_TYPE or
  * PRAAS_ERR_STATE_RANGE when it exists with another type or size.
  */
 int praas_state_array(praas_context* context, const char* key, uint32_t element_type, size_t count, void** data);
@@ -180,7 +185,8 @@ enum praas_lock_mode { PRAAS_LOCK_READ = 1, PRAAS_LOCK_WRITE = 2 };
 int praas_state_lock(praas_context* context, const char* name, uint32_t mode, uint64_t timeout_ns, uint64_t* lock);
 int praas_state_unlock(praas_context* context, uint64_t lock);
 
-/* --- calls to functions of the same process, in any language -------------------------------------------------------- */
+/* --- calls to functions of the same process, in any language --------------------------------------------------------
+ */
 
 typedef struct praas_reply {
   const void* data; /* in place; valid until praas_release, or until the invocation ends */
@@ -202,14 +208,15 @@ int praas_invoke_wait(praas_context* context, uint64_t call, praas_reply* reply)
 /** Frees a reply early. Calls that were begun and never waited for are cancelled when the invocation ends. */
 void praas_release(praas_context* context, const praas_reply* reply);
 
-/* --- messages ------------------------------------------------------------------------------------------------------- */
+/* --- messages -------------------------------------------------------------------------------------------------------
+ */
 
 #define PRAAS_SELF "SELF"
 #define PRAAS_ANY "ANY"
 
 /**
- * Puts a message into the mailbox of `process` under `key`. Only PRAAS_SELF and the process's own id are possible so far;
- * others are PRAAS_ERR_UNSUPPORTED.
+ * Puts a message into the mailbox of `process` under `key`. Only PRAAS_SELF and the process's own id are possible so
+ * far; others are PRAAS_ERR_UNSUPPORTED.
  */
 int praas_put(praas_context* context, const char* process, const char* key, const void* data, size_t bytes);
 /**
@@ -218,7 +225,8 @@ int praas_put(praas_context* context, const char* process, const char* key, cons
  */
 int praas_get(praas_context* context, const char* source, const char* key, uint64_t timeout_ns, praas_reply* message);
 
-/* --- registration --------------------------------------------------------------------------------------------------- */
+/* --- registration ---------------------------------------------------------------------------------------------------
+ */
 
 enum praas_function_flags {
   PRAAS_IDEMPOTENT = 1u << 1 /* may be run again when its worker dies */
@@ -240,11 +248,10 @@ typedef struct praas_function_info {
 
 /** Defines and registers a function; its body follows and has a parameter `praas_context* context`. */
 #define PRAAS_FUNCTION(name) PRAAS_FUNCTION_WITH(name, 0)
-#define PRAAS_FUNCTION_WITH(name, function_flags)                                              \
-  static int praas_run_##name(praas_context* context);                                         \
-  PRAAS_EXTERN_C PRAAS_EXPORT const praas_function_info praas_function_##name;                 \
-  const praas_function_info praas_function_##name = {PRAAS_API_VERSION, (function_flags),      \
-                                                     praas_run_##name, #name};                 \
+#define PRAAS_FUNCTION_WITH(name, function_flags)                                                                   \
+  static int praas_run_##name(praas_context* context);                                                              \
+  PRAAS_EXTERN_C PRAAS_EXPORT const praas_function_info praas_function_##name;                                      \
+  const praas_function_info praas_function_##name = {PRAAS_API_VERSION, (function_flags), praas_run_##name, #name}; \
   static int praas_run_##name(praas_context* context)
 
 /**
@@ -255,6 +262,7 @@ typedef struct praas_function_info {
 typedef int (*praas_adapter)(void* symbol, praas_context* context);
 #define PRAAS_ADAPTER_SYMBOL "praas_adapter_v1"
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -6,6 +6,7 @@
 #include "napi/errors.h"
 #include "napi/shapes.h"
 #include "napi/worker_wrap.h"
+#include "state/reserved.h"
 #include "state/state_store.h"
 
 namespace praas::napi {
@@ -20,6 +21,12 @@ Napi::Object InfoObject(Napi::Env env, const state::KeyInfo& info) {
                        info.modified_wall_ns);
 }
 
+std::string ReadKey(napi_env env, napi_value value) {
+  std::string key = ReadText(env, value, "key");
+  OrThrow(env, state::CheckUserKey(key));
+  return key;
+}
+
 napi_value Checked(napi_env env, napi_value value) {
   if (value == nullptr)
     throw ToJsError(env, Status(Code::kInternal, "the JavaScript engine could not make the result"));
@@ -29,7 +36,7 @@ napi_value Checked(napi_env env, napi_value value) {
 }  // namespace
 
 Napi::Value WorkerWrap::StateGet(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   state::StateStore& store = runtime().state();
   // Pinned and copied once, into JavaScript's memory.
   Result<state::Pinned> pinned = store.Pin(key, ReadDeadline(env_, info[1], "timeoutMs"));
@@ -42,7 +49,7 @@ Napi::Value WorkerWrap::StateGet(const Napi::CallbackInfo& info) {
 
 Napi::Value WorkerWrap::StateView(const Napi::CallbackInfo& info) {
   const uint64_t handle = ReadId(env_, info[0], "handle");
-  const std::string key = ReadText(env_, info[1], "key");
+  const std::string key = ReadKey(env_, info[1]);
   const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
   RequireRunning(handle);
   Result<state::Pinned> pinned = runtime().state().Pin(key, deadline_ns);
@@ -54,7 +61,7 @@ Napi::Value WorkerWrap::StateView(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value WorkerWrap::StateArray(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   const uint32_t element_type = ReadUint32(env_, info[1], "elementType");
   const uint64_t bytes = ReadInteger(env_, info[2], "bytes", 1, uint64_t{1} << 32);
   const uint64_t deadline_ns = ReadDeadline(env_, info[3], "timeoutMs");
@@ -83,7 +90,7 @@ Napi::Value WorkerWrap::StateArray(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value WorkerWrap::StateSet(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   const std::span<std::byte> data = ReadBytes(env_, info[1], "data");
   const Napi::Object given = ReadObject(env_, info[2], "options");
   state::SetOptions options;
@@ -95,14 +102,14 @@ Napi::Value WorkerWrap::StateSet(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value WorkerWrap::StateAppend(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   const std::span<std::byte> data = ReadBytes(env_, info[1], "data");
   const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
   return Napi::BigInt::New(env_, OrThrow(env_, runtime().state().Append(key, data, deadline_ns)));
 }
 
 Napi::Value WorkerWrap::StateRead(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   const uint64_t offset = ReadInteger(env_, info[1], "offset", 0, kMaxSafeInteger);
   const uint64_t length = ReadInteger(env_, info[2], "length", 0, kMaxSafeInteger);
   const uint64_t deadline_ns = ReadDeadline(env_, info[3], "timeoutMs");
@@ -124,14 +131,14 @@ Napi::Value WorkerWrap::StateRead(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value WorkerWrap::StateDelete(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   const std::optional<uint64_t> version = ReadOptionalId(env_, info[1], "ifVersion");
   const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
   return Napi::Boolean::New(env_, OrThrow(env_, runtime().state().Delete(key, version, deadline_ns)));
 }
 
 Napi::Value WorkerWrap::StateStat(const Napi::CallbackInfo& info) {
-  const std::string key = ReadText(env_, info[0], "key");
+  const std::string key = ReadKey(env_, info[0]);
   Result<state::KeyInfo> found = runtime().state().Stat(key, ReadDeadline(env_, info[1], "timeoutMs"));
   if (!found.ok() && found.status().code() == Code::kStateNotFound) return Napi::Env(env_).Undefined();
   return InfoObject(env_, OrThrow(env_, std::move(found)));

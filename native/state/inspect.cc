@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <map>
+#include <utility>
 #include <vector>
 
-#include "segment/inspect.h"
+#include "segment/table_check.h"
 #include "state/records.h"
+#include "state/state_check.h"
 #include "state/state_store.h"
 
 namespace praas::state {
@@ -13,7 +15,7 @@ namespace {
 
 /// High-water mark as far as memory is there: the head is only as good as whoever wrote it.
 uint32_t High(const RecordPool& pool, const segment::Region& region) noexcept {
-  return std::min(pool.high, Records::Committed(region));
+  return std::min(pool.high, segment::CommittedOf(region));
 }
 
 bool WriteKeys(const Records& records, JsonWriter& json) {
@@ -46,24 +48,27 @@ bool WriteKeys(const Records& records, JsonWriter& json) {
 }
 
 bool WriteLocks(const Records& records, JsonWriter& json) {
-  std::map<uint32_t, std::vector<uint32_t>> queues;
+  struct Entry {
+    uint64_t ticket;  // as read once: what others change meanwhile cannot be sorted by
+    uint32_t number;
+  };
+  std::map<uint32_t, std::vector<Entry>> queues;
   const uint32_t high = High(records.head().holders, records.header().lock_holders);
   for (uint32_t number = 1; number <= high; ++number) {
     const HolderWord word = HolderWord::Unpack(records.holder(number).word.load(std::memory_order_acquire));
     if (word.state == HolderState::kFree || !Records::Valid(records.header().locks, word.lock)) continue;
-    queues[word.lock].push_back(number);
+    queues[word.lock].push_back({records.holder(number).ticket, number});
   }
   uint32_t written = 0;
   json.BeginArray("locks");
   for (auto& [lock, queue] : queues) {
     if (written++ == kMaxInspected) break;
-    std::sort(queue.begin(), queue.end(),
-              [&](uint32_t a, uint32_t b) { return records.holder(a).ticket < records.holder(b).ticket; });
+    std::sort(queue.begin(), queue.end(), [](const Entry& a, const Entry& b) { return a.ticket < b.ticket; });
     json.BeginObject();
     json.Text("name", View(records.lock(lock).name));
     json.BeginArray("holders");
-    for (const uint32_t number : queue) {
-      const LockHolder& holder = records.holder(number);
+    for (const Entry& entry : queue) {
+      const LockHolder& holder = records.holder(entry.number);
       const HolderWord word = HolderWord::Unpack(holder.word.load(std::memory_order_acquire));
       json.BeginObject();
       json.Number("participant", word.participant);
@@ -97,10 +102,12 @@ void WriteState(const segment::Segment& segment, JsonWriter& json) {
   json.EndObject();
 }
 
-Result<std::string> InspectJson(const std::string& name) {
-  Result<segment::Segment> segment = segment::Segment::Open(name, /*writable=*/false);
-  if (!segment.ok()) return segment.status();
-  return segment::InspectJson(*segment, {}, &WriteState);
+segment::Inspection WithState(std::string process_id) {
+  return {.check = &CheckState, .section = &WriteState, .process_id = std::move(process_id)};
+}
+
+Result<std::string> InspectJson(const std::string& name, const std::string& process_id) {
+  return segment::InspectJson(name, WithState(process_id));
 }
 
 }  // namespace praas::state

@@ -5,6 +5,7 @@
 
 #include "base/json_writer.h"
 #include "base/result.h"
+#include "segment/inspect.h"
 #include "segment/segment.h"
 
 namespace praas::state {
@@ -23,7 +24,11 @@ inline constexpr uint32_t kMaxInspected = 1000;
 /// moments.
 void WriteState(const segment::Segment& segment, JsonWriter& json);
 
-/// Segment `name` with its state, mapped read-only; fails as segment::InspectJson does.
-[[nodiscard]] Result<std::string> InspectJson(const std::string& name);
+/// What makes a description of a segment (segment/inspect.h) one with its state, checked without the mutex.
+[[nodiscard]] segment::Inspection WithState(std::string process_id = {});
+
+/// Segment `name` with its state, mapped read-only; fails as segment::InspectJson does. `process_id`: whose segment it
+/// should be; empty: unknown.
+[[nodiscard]] Result<std::string> InspectJson(const std::string& name, const std::string& process_id = {});
 
 }  // namespace praas::state

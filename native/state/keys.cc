@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "state/reserved.h"
 #include "state/store_impl.h"
 
 /// Listing keys. A key keeps its record for as long as it exists, so going through the records once meets every key
@@ -41,6 +42,7 @@ Result<std::vector<KeyInfo>> StateStore::Keys(std::string_view prefix, std::stri
       if (word == 0) continue;
       const std::string_view name = View(entry.name);
       if (!name.starts_with(prefix) || (!after.empty() && name <= after)) continue;
+      if (IsReserved(name) && !IsReserved(prefix)) continue;
       const ValueRef ref = ValueRef::Unpack(word);
       const Impl::Found found{number, ref, &impl_->records.block(ref.block)};
       keys.push_back(impl_->Info(found, name));

@@ -1,0 +1,300 @@
+#include "function/runner.h"
+
+#include <cxxabi.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <memory>
+#include <typeinfo>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/json_writer.h"
+#include "dispatch/call_entry.h"
+#include "function/context.h"
+#include "function/faults.h"
+
+namespace praas::function {
+namespace {
+
+/// Calls that run on top of each other on one stack: each may take a good part of the 8 MiB it usually has.
+constexpr uint32_t kMaxNesting = 16;
+/// How long an idle worker sleeps at most; everything that concerns it wakes it.
+constexpr uint64_t kIdleNs = 60'000'000'000;
+/// What errors of functions are cut to; longer ones are rarely read.
+constexpr size_t kMaxMessageBytes = 32 * 1024;
+
+/// Bytes around the result that no function may change: between its end and the inaccessible pages, where an overrun of
+/// less than 16 bytes would go unnoticed, and before its begin if that is within a page.
+class Canary {
+ public:
+  Canary(std::span<std::byte> output) noexcept {
+    const auto end = reinterpret_cast<uintptr_t>(output.data()) + output.size();
+    after_ = {output.data() + output.size(), (16 - end % 16) % 16};
+    const auto begin = reinterpret_cast<uintptr_t>(output.data());
+    const size_t before = std::min<size_t>(begin % worker::ResultAreas::kPage, kBytes.size());
+    before_ = {output.data() - before, before};
+    std::memcpy(after_.data(), kBytes.data(), after_.size());
+    std::memcpy(before_.data(), kBytes.data(), before_.size());
+  }
+  [[nodiscard]] bool intact_after() const noexcept {
+    return std::memcmp(after_.data(), kBytes.data(), after_.size()) == 0;
+  }
+  [[nodiscard]] bool intact_before() const noexcept {
+    return std::memcmp(before_.data(), kBytes.data(), before_.size()) == 0;
+  }
+
+ private:
+  static constexpr std::array<unsigned char, 16> kBytes = {0xc3, 0x5a, 0x96, 0x0f, 0xe1, 0x78, 0x2d, 0xb4,
+                                                           0x1e, 0x87, 0xd2, 0x4b, 0x69, 0xf0, 0x3c, 0xa5};
+  std::span<std::byte> after_;
+  std::span<std::byte> before_;
+};
+
+std::string NameOf(const std::type_info* type) {
+  if (type == nullptr) return "Error";
+  int status = 0;
+  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(type->name(), nullptr, nullptr, &status),
+                                                    std::free);
+  return name != nullptr ? name.get() : type->name();
+}
+
+struct Thrown {
+  std::string name;
+  std::string message;
+};
+
+/// Inside a handler: what was thrown.
+Thrown CurrentException() {
+  const std::string name = NameOf(abi::__cxa_current_exception_type());
+  try {
+    throw;
+  } catch (const std::exception& error) {
+    return {name, error.what()};
+  } catch (...) {
+    return {name, "an exception of type " + name};
+  }
+}
+
+}  // namespace
+
+Result<std::vector<Function>> LoadFunctions(const std::vector<FunctionSpec>& specs) {
+  std::unordered_map<std::string, Library> libraries;
+  std::vector<Function> functions;
+  for (const FunctionSpec& spec : specs) {
+    auto known = libraries.find(spec.library);
+    if (known == libraries.end()) {
+      Result<Library> library = Library::Open(spec.library);
+      if (!library.ok()) return library.status();
+      known = libraries.emplace(spec.library, std::move(*library)).first;
+    }
+    const Library& library = known->second;
+    const auto missing = [&](const std::string& symbol) {
+      return Status(Code::kWorkerStart, "function \"" + spec.name + "\": " + spec.library + " defines no " + symbol);
+    };
+    Function function{.spec = spec};
+    switch (spec.abi) {
+      case Abi::kC: {
+        const std::string symbol = "praas_function_" + spec.symbol;
+        const auto* const info = static_cast<const praas_function_info*>(library.Find(symbol));
+        if (info == nullptr) return missing(symbol);
+        if (info->api_version != PRAAS_API_VERSION) {
+          return Status(Code::kWorkerStart, symbol + " was built against another version of praas.h");
+        }
+        function.run = info->run;
+        break;
+      }
+      case Abi::kRaw:
+        function.raw = reinterpret_cast<RawFunction>(library.Find(spec.symbol));
+        if (function.raw == nullptr) return missing(spec.symbol);
+        break;
+      case Abi::kAdapter:
+        function.symbol = library.Find(spec.symbol);
+        function.adapter = reinterpret_cast<praas_adapter>(library.Find(PRAAS_ADAPTER_SYMBOL));
+        if (function.symbol == nullptr) return missing(spec.symbol);
+        if (function.adapter == nullptr) return missing(PRAAS_ADAPTER_SYMBOL);
+        break;
+    }
+    functions.push_back(std::move(function));
+  }
+  return functions;
+}
+
+std::vector<worker::FunctionInfo> Registration(const std::vector<Function>& functions) {
+  std::vector<worker::FunctionInfo> infos;
+  for (const Function& function : functions) {
+    infos.push_back({.name = function.spec.name,
+                     .flags = function.spec.flags,
+                     .max_output_pages = static_cast<uint32_t>(
+                         worker::ResultAreas::Pages(function.spec.max_output_bytes) / worker::ResultAreas::kPage)});
+  }
+  return infos;
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// taking calls
+
+void Runner::Serve() {
+  for (;;) {
+    if (std::optional<worker::Invocation> invocation = runtime_.TryNext(true)) {
+      Execute(*invocation);
+      continue;
+    }
+    LookAround();
+    if (runtime_.draining()) {
+      std::fflush(nullptr);
+      runtime_.Drained();
+      ::_exit(0);
+    }
+    runtime_.Sleep(true, DeadlineIn(kIdleNs));
+  }
+}
+
+/// Takes what would otherwise keep this worker from sleeping.
+void Runner::LookAround() {
+  static_cast<void>(runtime_.TakeNotices());
+  static_cast<void>(runtime_.TakeCancellations());
+  CollectReplies();
+}
+
+void Runner::CollectReplies() {
+  while (std::optional<worker::NestedReply> reply = runtime_.NextNested())
+    replies_.insert_or_assign(reply->call, *reply);
+}
+
+Result<worker::NestedReply> Runner::Await(uint64_t call, uint64_t deadline_ns) {
+  const bool serve = nesting_ < kMaxNesting;
+  for (;;) {
+    CollectReplies();
+    if (const auto found = replies_.find(call); found != replies_.end()) {
+      const worker::NestedReply reply = found->second;
+      replies_.erase(found);
+      return reply;
+    }
+    if (NowNs() >= deadline_ns) {
+      runtime_.FreeNested(call);
+      return Status(Code::kInvocationTimeout, "the call did not end before its deadline");
+    }
+    if (serve) {
+      if (std::optional<worker::Invocation> invocation = runtime_.TryNext(true)) {
+        Execute(*invocation);
+        continue;
+      }
+    }
+    LookAround();
+    if (!replies_.contains(call)) runtime_.Sleep(serve, deadline_ns);
+  }
+}
+
+void Runner::Release(uint64_t call) {
+  replies_.erase(call);
+  runtime_.FreeNested(call);
+}
+
+void Runner::Pause(uint64_t until_ns) {
+  LookAround();
+  runtime_.Sleep(false, until_ns);
+}
+
+// -------------------------------------------------------------------------------------------------------------------
+// running functions
+
+void Runner::Execute(const worker::Invocation& invocation) {
+  const Function& function = functions_[invocation.function];
+  ++nesting_;
+  if (function.raw != nullptr) {
+    ExecuteRaw(function, invocation);
+  } else {
+    ExecuteInContext(function, invocation);
+  }
+  --nesting_;
+}
+
+void Runner::Throw(const worker::Invocation& invocation, std::string_view name, std::string_view message,
+                   std::string_view code) {
+  JsonWriter json;
+  json.BeginObject();
+  json.Text("name", name);
+  json.Text("message", message.substr(0, kMaxMessageBytes));
+  if (!code.empty()) json.Text("code", code);
+  json.EndObject();
+  static_cast<void>(runtime_.Fail(invocation.handle, Code::kFunctionThrew, json.text()));
+}
+
+void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invocation) {
+  const uint64_t most = function.spec.max_output_bytes;
+  const Result<worker::Output> output = runtime_.AllocateOutput(invocation.handle, most);
+  if (!output.ok()) {
+    static_cast<void>(runtime_.Fail(invocation.handle, output.status().code(), output.status().message()));
+    return;
+  }
+  // No input has an address, too: functions may look at it without need.
+  static std::byte nothing{};
+  std::byte* const input = invocation.input.empty() ? &nothing : const_cast<std::byte*>(invocation.input.data());
+  const Canary canary(output->bytes);
+  uint32_t bytes = 0;
+  std::optional<Thrown> thrown;
+  const worker::WorkerRuntime::Backing backing = runtime_.BackingOf(invocation.input.data());
+  {
+    const FaultScope scope({.function = function.spec.name.c_str(),
+                            .input = invocation.input,
+                            .backing = backing.fd,
+                            .mapping = backing.begin,
+                            .max_output_bytes = most});
+    try {
+      bytes = function.raw(input, static_cast<uint32_t>(invocation.input.size()), output->bytes.data());
+    } catch (...) {
+      thrown = CurrentException();
+    }
+    if (InForkedChild()) ::_exit(0);
+    char text[160];
+    if (!canary.intact_after() || !canary.intact_before()) {
+      std::snprintf(text, sizeof text, "wrote %s its result, whose maxOutput is %llu bytes",
+                    canary.intact_after() ? "before" : "behind", static_cast<unsigned long long>(most));
+      EndWorker(text);
+    }
+  }
+  if (thrown) return Throw(invocation, thrown->name, thrown->message, {});
+  if (bytes > most) {
+    static_cast<void>(runtime_.Fail(invocation.handle, Code::kFunctionResult,
+                                    "function " + function.spec.name + " says that its result has " +
+                                        std::to_string(bytes) + " bytes; its maxOutput is " + std::to_string(most)));
+    return;
+  }
+  static_cast<void>(runtime_.Complete(invocation.handle, output->bytes.first(bytes)));
+}
+
+void Runner::ExecuteInContext(const Function& function, const worker::Invocation& invocation) {
+  std::optional<Thrown> thrown;
+  int outcome = PRAAS_OK;
+  std::string failure;
+  std::string failure_name;
+  std::span<const std::byte> result;
+  {
+    praas_context context(*this, function, invocation);
+    const FaultScope scope({.function = function.spec.name.c_str()});
+    try {
+      outcome = function.run != nullptr ? function.run(&context) : function.adapter(function.symbol, &context);
+    } catch (...) {
+      thrown = CurrentException();
+    }
+    if (InForkedChild()) ::_exit(0);
+    result = context.result;
+    failure = std::move(context.failure);
+    failure_name = std::move(context.failure_name);
+    if (outcome != PRAAS_OK && failure.empty()) failure = context.error;
+  }
+  if (thrown) return Throw(invocation, thrown->name, thrown->message, {});
+  if (outcome == PRAAS_OK) {
+    static_cast<void>(runtime_.Complete(invocation.handle, result));
+    return;
+  }
+  if (failure.empty()) failure = "function " + function.spec.name + " returned " + std::to_string(outcome);
+  Throw(invocation, failure_name, failure, outcome == PRAAS_FAILED ? std::string() : std::to_string(outcome));
+}
+
+}  // namespace praas::function
