@@ -75,6 +75,8 @@ enum praas_status {
 
 /** What the last failed call on this context said; "" when none failed. Valid until the next call on it fails. */
 const char* praas_error_message(const praas_context* context);
+/** Its status; PRAAS_OK when none failed. For the functions that give memory or NULL. */
+int praas_error_status(const praas_context* context);
 /** "ERR_STATE_NOT_FOUND" for PRAAS_ERR_STATE_NOT_FOUND; "OK" for PRAAS_OK. Static. */
 const char* praas_status_name(int status);
 
@@ -86,12 +88,12 @@ const void* praas_input(const praas_context* context, size_t* bytes);
 
 /**
  * `bytes` bytes of memory at the result's final place, contents undefined. What they hold when the function returns is
- * the result, without a copy. A second call replaces the first, whose memory is then gone. NULL when there is no
- * memory, or bytes exceeds the process's maxContiguous.
+ * the result, without a copy. A second call replaces the first, whose memory is then gone. NULL, and no output any
+ * more, when there is no memory, the deadline has passed, or bytes exceeds the process's maxContiguous.
  */
 void* praas_output(praas_context* context, size_t bytes);
 
-/** Only the first `bytes` of the last praas_output() are the result. */
+/** Only the first `bytes` of the last praas_output() are the result. PRAAS_ERR_ARGUMENT_INVALID: it has fewer. */
 int praas_output_truncate(praas_context* context, size_t bytes);
 
 /**
@@ -103,7 +105,7 @@ int praas_return(praas_context* context, const void* data, size_t bytes);
 /** Says why the function fails (printf format, at most 4,000 bytes of text). Returns PRAAS_FAILED, for `return`. */
 int praas_fail(praas_context* context, const char* format, ...) __attribute__((format(printf, 2, 3)));
 
-/** Memory that is freed when the invocation ends, 64-byte aligned, contents undefined. NULL when there is none. */
+/** Memory that is freed when the invocation ends, 64-byte aligned, contents undefined. NULL only when there is none. */
 void* praas_buffer(praas_context* context, size_t bytes);
 
 /* --- about the invocation -------------------------------------------------------------------------------------------

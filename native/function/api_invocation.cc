@@ -32,8 +32,19 @@ praas_context::~praas_context() {
 praas::worker::WorkerRuntime& praas_context::runtime() const noexcept { return runner.runtime(); }
 
 int praas_context::Note(const praas::Status& status) {
-  if (!status.ok()) error = status.message();
-  return static_cast<int>(status.code());
+  if (status.ok()) return PRAAS_OK;
+  error = status.message();
+  error_status = static_cast<int>(status.code());
+  return error_status;
+}
+
+int praas_context::CopyInputResult() {
+  const std::span<const std::byte> part = result;
+  if (!Inside(part.data(), part.size(), invocation.input)) return PRAAS_OK;
+  void* const copy = praas_output(this, part.size());
+  if (copy == nullptr) return error_status;
+  std::memcpy(copy, part.data(), part.size());
+  return PRAAS_OK;
 }
 
 uint64_t praas_context::DeadlineOf(uint64_t timeout_ns) const noexcept {
@@ -41,6 +52,8 @@ uint64_t praas_context::DeadlineOf(uint64_t timeout_ns) const noexcept {
 }
 
 const char* praas_error_message(const praas_context* context) { return context->error.c_str(); }
+
+int praas_error_status(const praas_context* context) { return context->error_status; }
 
 const char* praas_status_name(int status) {
   // The names are string literals, so they end with a NUL.
@@ -84,7 +97,7 @@ int praas_return(praas_context* context, const void* data, size_t bytes) {
     context->result = result;
   } else {
     void* const copy = praas_output(context, bytes);
-    if (copy == nullptr) return PRAAS_ERR_PAYLOAD_TOO_LARGE;
+    if (copy == nullptr) return context->error_status;
     std::memcpy(copy, data, bytes);
   }
   return PRAAS_OK;
@@ -101,9 +114,8 @@ int praas_fail(praas_context* context, const char* format, ...) {
 }
 
 void* praas_buffer(praas_context* context, size_t bytes) {
-  if (bytes > SIZE_MAX / 2) return nullptr;
-  const size_t rounded = (bytes + kBufferAlignment) / kBufferAlignment * kBufferAlignment;
-  void* const memory = std::aligned_alloc(kBufferAlignment, rounded);
+  const size_t rounded = (bytes / kBufferAlignment + 1) * kBufferAlignment;
+  void* const memory = rounded > bytes ? std::aligned_alloc(kBufferAlignment, rounded) : nullptr;
   if (memory == nullptr) {
     static_cast<void>(context->Note(
         praas::Status(praas::Code::kStateMemory, "no memory for a buffer of " + std::to_string(bytes) +

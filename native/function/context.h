@@ -35,6 +35,8 @@ struct praas_context {
 
   /// PRAAS_OK, or the status as its number; its words are kept for praas_error_message.
   int Note(const praas::Status& status);
+  /// Moves a result that lies in the input to output memory.
+  int CopyInputResult();
   /// When a wait of `timeout_ns` has to end: at the deadline of the invocation at the latest.
   [[nodiscard]] uint64_t DeadlineOf(uint64_t timeout_ns) const noexcept;
 
@@ -47,6 +49,7 @@ struct praas_context {
   std::string failure;                 // of praas_fail
   std::string failure_name = "Error";  // what kind of error the caller sees
   std::string error;                   // of the last call that failed
+  int error_status = PRAAS_OK;         // likewise
 
   struct Freed {
     void operator()(void* memory) const noexcept { std::free(memory); }

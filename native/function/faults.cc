@@ -43,7 +43,7 @@ __attribute__((format(printf, 1, 2))) void Say(const char* format, ...) noexcept
 
 const char* FunctionName() noexcept { return running.function != nullptr ? running.function : "(none)"; }
 
-/// A raw function writes to its input, which is mapped read-only: this page becomes a copy that only this call sees.
+/// A function writes to its input, which is mapped read-only: this page becomes a copy that only this call sees.
 bool MakeInputPagePrivate(uintptr_t address) noexcept {
   if (running.backing < 0 || running.input.empty()) return false;
   const auto input = reinterpret_cast<uintptr_t>(running.input.data());
@@ -127,6 +127,8 @@ FaultScope::~FaultScope() {
   ShareInputPages();
   running = before_;
 }
+
+bool FaultScope::input_changed() const noexcept { return private_begin != 0; }
 
 bool InForkedChild() noexcept { return forked.load(std::memory_order_relaxed); }
 

@@ -17,8 +17,8 @@ class FaultScope {
  public:
   struct Running {
     const char* function = nullptr;
-    /// Input of a raw function, which it may write to: the pages it touches become its own. Read-only memory of
-    /// `backing`.
+    /// Input that is mapped read-only, from `backing`, and that the function may write to all the same: the pages it
+    /// touches become its own.
     std::span<const std::byte> input{};
     int backing = -1;
     const std::byte* mapping = nullptr;  // where `backing` is mapped
@@ -26,6 +26,8 @@ class FaultScope {
   };
   explicit FaultScope(const Running& running) noexcept;
   ~FaultScope();
+  /// Some of the input is the function's own by now: what others see of it is as it was.
+  [[nodiscard]] bool input_changed() const noexcept;
   FaultScope(const FaultScope&) = delete;
   FaultScope& operator=(const FaultScope&) = delete;
 

@@ -63,6 +63,13 @@ std::string NameOf(const std::type_info* type) {
   return name != nullptr ? name.get() : type->name();
 }
 
+/// What the caller sees as the code of a failure: the name of a status that was passed on, else the number.
+std::string CodeOf(int outcome) {
+  if (outcome == PRAAS_FAILED) return {};
+  const std::string_view name = praas_status_name(outcome);
+  return name == CodeName(Code::kInternal) ? std::to_string(outcome) : std::string(name);
+}
+
 struct Thrown {
   std::string name;
   std::string message;
@@ -225,6 +232,18 @@ void Runner::Throw(const worker::Invocation& invocation, std::string_view name, 
   static_cast<void>(runtime_.Fail(invocation.handle, Code::kFunctionThrew, json.text()));
 }
 
+FaultScope::Running Runner::ScopeOf(const Function& function, const worker::Invocation& invocation) const noexcept {
+  FaultScope::Running running{.function = function.spec.name.c_str(),
+                              .max_output_bytes = function.spec.max_output_bytes};
+  if (runtime_.guarded()) {
+    const worker::WorkerRuntime::Backing backing = runtime_.BackingOf(invocation.input.data());
+    running.input = invocation.input;
+    running.backing = backing.fd;
+    running.mapping = backing.begin;
+  }
+  return running;
+}
+
 void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invocation) {
   const uint64_t most = function.spec.max_output_bytes;
   const Result<worker::Output> output = runtime_.AllocateOutput(invocation.handle, most);
@@ -238,13 +257,8 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
   const Canary canary(output->bytes);
   uint32_t bytes = 0;
   std::optional<Thrown> thrown;
-  const worker::WorkerRuntime::Backing backing = runtime_.BackingOf(invocation.input.data());
   {
-    const FaultScope scope({.function = function.spec.name.c_str(),
-                            .input = invocation.input,
-                            .backing = backing.fd,
-                            .mapping = backing.begin,
-                            .max_output_bytes = most});
+    const FaultScope scope(ScopeOf(function, invocation));
     try {
       bytes = function.raw(input, static_cast<uint32_t>(invocation.input.size()), output->bytes.data());
     } catch (...) {
@@ -276,13 +290,17 @@ void Runner::ExecuteInContext(const Function& function, const worker::Invocation
   std::span<const std::byte> result;
   {
     praas_context context(*this, function, invocation);
-    const FaultScope scope({.function = function.spec.name.c_str()});
+    const FaultScope scope(ScopeOf(function, invocation));
     try {
       outcome = function.run != nullptr ? function.run(&context) : function.adapter(function.symbol, &context);
     } catch (...) {
       thrown = CurrentException();
     }
     if (InForkedChild()) ::_exit(0);
+    // What it has changed of its input is only here: it cannot be returned as it stands there.
+    if (scope.input_changed() && !context.result.empty() && outcome == PRAAS_OK && !thrown) {
+      outcome = context.CopyInputResult();
+    }
     result = context.result;
     failure = std::move(context.failure);
     failure_name = std::move(context.failure_name);
@@ -294,7 +312,7 @@ void Runner::ExecuteInContext(const Function& function, const worker::Invocation
     return;
   }
   if (failure.empty()) failure = "function " + function.spec.name + " returned " + std::to_string(outcome);
-  Throw(invocation, failure_name, failure, outcome == PRAAS_FAILED ? std::string() : std::to_string(outcome));
+  Throw(invocation, failure_name, failure, CodeOf(outcome));
 }
 
 }  // namespace praas::function

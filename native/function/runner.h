@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "function/faults.h"
 #include "function/library.h"
 #include "function/spec.h"
 #include "praas/praas.h"
@@ -53,6 +54,8 @@ class Runner {
   void Execute(const worker::Invocation& invocation);
   void ExecuteRaw(const Function& function, const worker::Invocation& invocation);
   void ExecuteInContext(const Function& function, const worker::Invocation& invocation);
+  [[nodiscard]] FaultScope::Running ScopeOf(const Function& function,
+                                            const worker::Invocation& invocation) const noexcept;
   void Throw(const worker::Invocation& invocation, std::string_view name, std::string_view message,
              std::string_view code);
   void CollectReplies();

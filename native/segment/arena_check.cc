@@ -1,5 +1,6 @@
 #include <sched.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <string>
@@ -153,7 +154,7 @@ class Checker {
 std::vector<std::string> Arena::Check() const {
   const auto run = [this] {
     return Checker(name_, *head_, blocks_, base_offset_, limit_bytes_,
-                   region_->committed.load(std::memory_order_acquire))
+                   std::min(region_->committed.load(std::memory_order_acquire), region_->capacity))
         .Run();
   };
   if (writable_) {

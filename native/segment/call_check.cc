@@ -1,5 +1,10 @@
 #include "segment/call_check.h"
 
+#include <algorithm>
+
+#include "segment/arena_head.h"
+#include "segment/table_check.h"
+
 namespace praas::segment {
 namespace {
 
@@ -11,12 +16,16 @@ using dispatch::Origin;
 using dispatch::PayloadRef;
 using dispatch::Place;
 
+/// Of one entry in the pool: room for an input, then for a result.
+constexpr uint64_t kSlotBytes = dispatch::kSlotInputBytes + dispatch::kSlotOutputBytes;
+
 class CallChecker {
  public:
   explicit CallChecker(const Segment& segment) : header_(segment.header()), segment_(segment) {}
 
   std::vector<std::string> Run() {
-    for (index_ = 0; index_ < header_.calls.capacity; ++index_) {
+    const uint32_t calls = std::min(header_.calls.capacity, dispatch::kMaxCalls);
+    for (index_ = 0; index_ < calls; ++index_) {
       const CallEntry& entry = segment_.call(index_);
       const uint64_t word = entry.word.load(std::memory_order_acquire);
       const size_t before = findings_.size();
@@ -32,20 +41,36 @@ class CallChecker {
 
   void CheckEntry(const CallEntry& entry, CallWord word) {
     if (word.state > CallState::kParked) return Find("is in no known state");
+    if ((word.flags & ~dispatch::kWordTaken) != 0) Find("has unknown flags in its word");
+    if (!AllZero(entry.reserved, sizeof entry.reserved)) Find("has bytes other than zero where nobody writes");
     if (word.state == CallState::kFree) return;
     const bool owned =
         word.state == CallState::kReserved || word.state == CallState::kClaimed || word.state == CallState::kCompleting;
-    if (owned && word.owner >= header_.participants.committed.load(std::memory_order_acquire)) {
+    if (owned && word.owner >= CommittedOf(header_.participants)) {
       Find("belongs to participant " + std::to_string(word.owner) + ", which does not exist");
     }
     // What a sender is still filling may be anything.
     if (word.state == CallState::kReserved) return;
     if (entry.kind > CallKind::kStream) Find("is of no known kind");
+    if (static_cast<uint32_t>(entry.lane) >= dispatch::kLanes) Find("is for workers of no known kind");
+    if ((entry.flags & ~(dispatch::kCallIdempotent | dispatch::kCallSync)) != 0 && entry.origin != Origin::kWindow) {
+      Find("has unknown flags");
+    }
+    if (entry.cancel.load(std::memory_order_relaxed) > 1) Find("is neither cancelled nor not");
+    // A client's window may name any function; whoever takes its call refuses.
+    const uint32_t functions = header_.function_count.load(std::memory_order_acquire);
+    if (entry.origin != Origin::kWindow && entry.function >= functions) {
+      Find("is for function " + std::to_string(entry.function) + " of " + std::to_string(functions));
+    }
     CheckOrigin(entry);
     CheckPayload("input", entry.input);
     if (word.state == CallState::kDone || word.state == CallState::kParked) CheckPayload("output", entry.output);
-    if (entry.stream > header_.streams.committed.load(std::memory_order_acquire))
+    if (entry.stream > CommittedOf(header_.streams)) {
       Find("names a stream that does not exist");
+    } else if (entry.kind == CallKind::kStream && entry.stream != 0) {
+      const auto& ring = segment_.At<dispatch::StreamRing>(header_.streams, entry.stream - 1);
+      if (ring.in_use.load(std::memory_order_acquire) != 0 && ring.call != index_) Find("names another call's stream");
+    }
   }
 
   void CheckOrigin(const CallEntry& entry) {
@@ -60,17 +85,30 @@ class CallChecker {
         table = &header_.windows;
         break;
     }
-    if (table == nullptr || entry.origin_index >= table->committed.load(std::memory_order_acquire)) {
+    if (table == nullptr || entry.origin_index >= CommittedOf(*table)) {
       Find("comes from nobody");
     }
   }
 
   void CheckPayload(const char* which, const PayloadRef& payload) {
     if (payload.place > Place::kWindow) return Find(std::string("has its ") + which + " in no known place");
+    if (payload.place == Place::kSlot) {
+      if (payload.bytes > std::max(dispatch::kSlotInputBytes, dispatch::kSlotOutputBytes) ||
+          payload.offset / kSlotBytes != index_) {
+        Find(std::string("has its ") + which + " outside of its slot");
+      }
+      return;
+    }
     if (payload.place != Place::kPoolInput && payload.place != Place::kPoolOutput) return;
-    const Region& blocks = header_.arena_blocks[payload.place == Place::kPoolInput ? 1 : 2];
-    if (payload.block == 0 || payload.block > blocks.committed.load(std::memory_order_acquire)) {
-      Find(std::string("has its ") + which + " in a block that does not exist");
+    const uint32_t arena = payload.place == Place::kPoolInput ? 1 : 2;
+    if (payload.block == 0 || payload.block > CommittedOf(header_.arena_blocks[arena])) {
+      return Find(std::string("has its ") + which + " in a block that does not exist");
+    }
+    const auto& head = *reinterpret_cast<const ArenaHead*>(segment_.base() + header_.arena_heads[arena]);
+    const uint64_t base = head.base_offset;
+    const uint64_t limit = head.limit_bytes;
+    if (payload.offset < base || payload.bytes > limit || payload.offset - base > limit - payload.bytes) {
+      Find(std::string("has its ") + which + " outside of its part of the pool");
     }
   }
 

@@ -44,7 +44,7 @@ Status CheckRegions(Header& header, uint64_t backed_bytes) {
 
 }  // namespace
 
-Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
+Result<HeaderRead> ReadAnyHeader(int fd, HeaderCopy* copy) {
   std::fill(std::begin(copy->bytes), std::end(copy->bytes), std::byte{0});
   ssize_t got = 0;
   do {
@@ -55,19 +55,27 @@ Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return Status::System("fstat of a segment");
   HeaderRead read;
+  read.whole = got == static_cast<ssize_t>(sizeof copy->bytes);
   read.object_bytes = static_cast<uint64_t>(info.st_size);
   read.backed_bytes = static_cast<uint64_t>(info.st_blocks) * 512;
 
   const uint64_t magic = copy->header().magic.load(std::memory_order_acquire);
   if (magic == kMagic) {
-    if (got < static_cast<ssize_t>(sizeof copy->bytes)) return Invalid("the object is too short for a segment");
     read.state = ObjectState::kPublished;
   } else if (magic == kMagicCreating) {
     read.state = ObjectState::kUnfinished;
   } else if (std::any_of(std::begin(copy->bytes), std::end(copy->bytes),
                          [](std::byte b) { return b != std::byte{0}; })) {
-    return Invalid("the object is no segment");
+    read.state = ObjectState::kForeign;
   }
+  return read;
+}
+
+Result<HeaderRead> ReadHeader(int fd, HeaderCopy* copy) {
+  Result<HeaderRead> read = ReadAnyHeader(fd, copy);
+  if (!read.ok()) return read;
+  if (read->state == ObjectState::kForeign) return Invalid("the object is no segment");
+  if (read->state == ObjectState::kPublished && !read->whole) return Invalid("the object is too short for a segment");
   return read;
 }
 

@@ -1,13 +1,20 @@
 #include "segment/inspect.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <string_view>
+#include <thread>
+#include <utility>
 
 #include "base/process_id.h"
 #include "segment/arena.h"
 #include "segment/arena_head.h"
 #include "segment/call_check.h"
+#include "segment/damage_check.h"
+#include "segment/header_check.h"
+#include "segment/table_check.h"
+#include "shm/shared_memory.h"
 
 namespace praas::segment {
 namespace {
@@ -17,6 +24,10 @@ using dispatch::CallState;
 using dispatch::CallWord;
 using dispatch::Participant;
 using dispatch::ParticipantState;
+
+/// What is read while others write may be of two moments; damage stays.
+constexpr int kLooks = 4;
+constexpr auto kBetweenLooks = std::chrono::milliseconds(5);
 
 constexpr std::string_view kArenaNames[] = {"data", "inputs", "outputs"};
 
@@ -94,7 +105,7 @@ void WriteFunctions(const Segment& segment, JsonWriter& json) {
   json.BeginArray("functions");
   // The count is looked at once; a name is written before it.
   const Header& header = segment.header();
-  const uint32_t count = std::min(header.function_count.load(), header.functions.committed.load());
+  const uint32_t count = std::min(header.function_count.load(), CommittedOf(header.functions));
   for (uint32_t index = 0; index < count; ++index) {
     json.BeginObject();
     json.Text("name", TextOf(segment.function(index).name));
@@ -106,7 +117,7 @@ void WriteFunctions(const Segment& segment, JsonWriter& json) {
 
 void WriteWindows(const Segment& segment, JsonWriter& json) {
   json.BeginArray("windows");
-  for (uint32_t index = 0; index < segment.header().windows.committed.load(); ++index) {
+  for (uint32_t index = 0; index < CommittedOf(segment.header().windows); ++index) {
     const WindowSlot& window = segment.window(index);
     const uint32_t state = window.state.load();
     if (state == 0) continue;
@@ -126,7 +137,7 @@ void WriteWindows(const Segment& segment, JsonWriter& json) {
 
 void WriteCalls(const Segment& segment, JsonWriter& json) {
   json.BeginArray("calls");
-  for (uint32_t index = 0; index < segment.header().calls.capacity; ++index) {
+  for (uint32_t index = 0; index < CommittedOf(segment.header().calls); ++index) {
     const CallEntry& entry = segment.call(index);
     const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
     if (word.state == CallState::kFree) continue;
@@ -152,7 +163,7 @@ std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view
   std::vector<Arena> arenas;
   for (uint32_t which = 0; which < std::size(kArenaNames); ++which) {
     const auto& head = *reinterpret_cast<const ArenaHead*>(segment.base() + segment.header().arena_heads[which]);
-    if (head.limit_bytes == 0) continue;
+    if (AllZero(&head, sizeof head)) continue;
     arenas.push_back(which == 0 ? Arena::Data(segment, kUnknownParticipant)
                                 : Arena(segment, which, -1, head.base_offset, head.limit_bytes));
     names->push_back(kArenaNames[which]);
@@ -160,11 +171,100 @@ std::vector<Arena> ArenasOf(const Segment& segment, std::vector<std::string_view
   return arenas;
 }
 
+/// Why hosts and workers refuse the segment, if they do.
+Status Refusal(const HeaderCopy& header, const HeaderRead& read) {
+  switch (read.state) {
+    case ObjectState::kPublished:
+      if (!read.whole) return {Code::kSegmentInvalid, "the object is too short for a segment"};
+      return CheckHeader(header.header(), read);
+    case ObjectState::kEmpty:
+    case ObjectState::kUnfinished:
+      return {Code::kSegmentInvalid, "the segment was never finished"};
+    case ObjectState::kForeign:
+      break;
+  }
+  return {Code::kSegmentInvalid, "the object is no segment"};
+}
+
+std::vector<std::string> FindViolations(const Segment& segment, const std::vector<Arena>& arenas,
+                                        const ExtraCheck& extra) {
+  std::vector<std::string> all = CheckTables(segment);
+  const auto add = [&all](std::vector<std::string> findings) {
+    std::move(findings.begin(), findings.end(), std::back_inserter(all));
+  };
+  for (const Arena& arena : arenas) add(arena.Check());
+  add(CheckCalls(segment));
+  if (extra) add(extra(segment));
+  return all;
+}
+
+/// Those of all looks, in the order of the last.
+std::vector<std::string> FindLasting(const Segment& segment, const std::vector<Arena>& arenas,
+                                     const ExtraCheck& extra) {
+  std::vector<std::string> lasting = FindViolations(segment, arenas, extra);
+  for (int look = 1; look < kLooks && !lasting.empty(); ++look) {
+    std::this_thread::sleep_for(kBetweenLooks);
+    std::sort(lasting.begin(), lasting.end());
+    std::vector<std::string> again = FindViolations(segment, arenas, extra);
+    std::erase_if(again, [&lasting](const std::string& finding) {
+      return !std::binary_search(lasting.begin(), lasting.end(), finding);
+    });
+    lasting = std::move(again);
+  }
+  return lasting;
+}
+
+std::string Describe(const Segment& segment, const std::vector<std::string>& header_violations, const Status& refusal,
+                     const Inspection& inspection) {
+  JsonWriter json;
+  json.BeginObject();
+  WriteHeader(segment.header(), json);
+  WriteRegions(segment.header(), json);
+  WriteParticipants(segment, json);
+  WriteFunctions(segment, json);
+  WriteWindows(segment, json);
+  WriteCalls(segment, json);
+
+  std::vector<std::string_view> names;
+  const std::vector<Arena> arenas = ArenasOf(segment, &names);
+  json.BeginObject("arenas");
+  for (size_t i = 0; i < arenas.size(); ++i) WriteArena(names[i], arenas[i], json);
+  json.EndObject();
+  if (inspection.section) inspection.section(segment, json);
+
+  if (!refusal.ok()) json.Text("refused", refusal.message());
+  json.BeginArray("violations");
+  for (const std::string& finding : header_violations) json.Text({}, finding);
+  for (const std::string& finding : FindLasting(segment, arenas, inspection.check)) json.Text({}, finding);
+  json.EndArray();
+  json.EndObject();
+  return json.Take();
+}
+
+Result<std::string> DescribeDamaged(int fd, const HeaderCopy& header, const HeaderRead& read,
+                                    const Inspection& inspection) {
+  const Status refusal = Refusal(header, read);
+  const Result<HeaderDiagnosis> diagnosis = DiagnoseHeader(fd, header, read, inspection.process_id);
+  if (!diagnosis.ok()) return diagnosis.status().WithContext(refusal.message());
+  const Result<Segment> copy = CopyRepaired(fd, *diagnosis);
+  if (copy.ok()) return Describe(*copy, diagnosis->violations, refusal, inspection);
+  JsonWriter json;
+  json.BeginObject();
+  WriteHeader(diagnosis->repaired.header(), json);
+  json.Text("refused", refusal.message());
+  json.BeginArray("violations");
+  for (const std::string& finding : diagnosis->violations) json.Text({}, finding);
+  json.Text({}, "the tables could not be copied to be looked at: " + copy.status().message());
+  json.EndArray();
+  json.EndObject();
+  return json.Take();
+}
+
 }  // namespace
 
 void WriteParticipants(const Segment& segment, JsonWriter& json) {
   json.BeginArray("participants");
-  for (uint32_t index = 0; index < segment.header().participants.committed.load(); ++index) {
+  for (uint32_t index = 0; index < CommittedOf(segment.header().participants); ++index) {
     const Participant& participant = segment.participant(index);
     const uint32_t state = participant.state.load();
     if (state == static_cast<uint32_t>(ParticipantState::kFree)) continue;
@@ -200,39 +300,40 @@ void WriteArena(std::string_view name, const Arena& arena, JsonWriter& json) {
   json.EndObject();
 }
 
-std::string InspectJson(const Segment& segment, const ExtraCheck& extra, const ExtraSection& section) {
+std::string InspectJson(const Segment& segment, const Inspection& inspection) {
+  HeaderCopy header;
+  const Result<HeaderRead> read = ReadAnyHeader(segment.fd(), &header);
+  // It was a segment when it was mapped: whatever is the matter now, it is mapped.
+  if (!read.ok() || Refusal(header, *read).ok()) return Describe(segment, {}, Status::Ok(), inspection);
+  Result<std::string> damaged = DescribeDamaged(segment.fd(), header, *read, inspection);
+  if (damaged.ok()) return std::move(damaged).value();
   JsonWriter json;
   json.BeginObject();
-  WriteHeader(segment.header(), json);
-  WriteRegions(segment.header(), json);
-  WriteParticipants(segment, json);
-  WriteFunctions(segment, json);
-  WriteWindows(segment, json);
-  WriteCalls(segment, json);
-
-  std::vector<std::string_view> names;
-  const std::vector<Arena> arenas = ArenasOf(segment, &names);
-  json.BeginObject("arenas");
-  for (size_t i = 0; i < arenas.size(); ++i) WriteArena(names[i], arenas[i], json);
-  json.EndObject();
-  if (section) section(segment, json);
-
+  json.Text("refused", Refusal(header, *read).message());
   json.BeginArray("violations");
-  const auto add = [&json](const std::vector<std::string>& findings) {
-    for (const std::string& finding : findings) json.Text({}, finding);
-  };
-  for (const Arena& arena : arenas) add(arena.Check());
-  add(CheckCalls(segment));
-  if (extra) add(extra(segment));
+  json.Text({}, "header: " + damaged.status().message());
   json.EndArray();
   json.EndObject();
   return json.Take();
 }
 
-Result<std::string> InspectJson(const std::string& name) {
-  const Result<Segment> segment = Segment::Open(name, false);
+Result<std::string> InspectJson(UniqueFd fd, const Inspection& inspection) {
+  HeaderCopy header;
+  const Result<HeaderRead> read = ReadAnyHeader(fd.get(), &header);
+  if (!read.ok()) return read.status();
+  if (read->state == ObjectState::kUnfinished) return Status(Code::kSegmentInvalid, "the segment was never finished");
+  if (!Refusal(header, *read).ok()) return DescribeDamaged(fd.get(), header, *read, inspection);
+  const Result<Segment> segment = Segment::Map(std::move(fd), false);
   if (!segment.ok()) return segment.status();
-  return InspectJson(segment.value());
+  return Describe(*segment, {}, Status::Ok(), inspection);
+}
+
+Result<std::string> InspectJson(const std::string& name, const Inspection& inspection) {
+  Result<shm::SharedMemory> object = shm::Open(name, shm::OpenMode::kReadOnly);
+  if (!object.ok()) return object.status();
+  Result<std::string> text = InspectJson(std::move(object->fd), inspection);
+  if (!text.ok()) return text.status().WithContext(name);
+  return text;
 }
 
 }  // namespace praas::segment

@@ -172,6 +172,8 @@ Status WorkerRuntime::Guard(bool without_state) {
   return Status::Ok();
 }
 
+bool WorkerRuntime::guarded() const noexcept { return parts_->core->guarded.load(std::memory_order_relaxed); }
+
 Status WorkerRuntime::LoadFailed(std::string_view why) {
   return parts_->core->control.Send({.type = ControlType::kLoadFailed, .text = std::string(why)});
 }

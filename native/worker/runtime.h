@@ -69,6 +69,7 @@ class WorkerRuntime {
   /// and each result is built in whole pages between inaccessible address space (worker/result_areas.h).
   /// `without_state`: no function uses the state of the process either, and it becomes inaccessible.
   [[nodiscard]] Status Guard(bool without_state);
+  [[nodiscard]] bool guarded() const noexcept;
   [[nodiscard]] Status Ready(const std::vector<FunctionInfo>& functions);
   [[nodiscard]] Status LoadFailed(std::string_view why);
   [[nodiscard]] bool draining() const noexcept;
