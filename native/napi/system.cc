@@ -35,7 +35,8 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
 
 Napi::Value InspectSegment(const Napi::CallbackInfo& info) {
   const std::string name = ReadText(info.Env(), info[0], "name");
-  return Napi::String::New(info.Env(), OrThrow(info.Env(), state::InspectJson(name)));
+  const std::string process_id = ReadText(info.Env(), info[1], "processId");
+  return Napi::String::New(info.Env(), OrThrow(info.Env(), state::InspectJson(name, process_id)));
 }
 
 /// true: it was there.

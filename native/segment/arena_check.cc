@@ -11,6 +11,7 @@
 #include "segment/arena.h"
 #include "segment/arena_head.h"
 #include "segment/arena_lists.h"
+#include "segment/table_check.h"
 
 /// Checking an arena. Follows no link without looking where it leads, so that a damaged arena can be looked at, too.
 namespace praas::segment {
@@ -174,7 +175,7 @@ std::vector<std::string> Arena::Check() const {
     }
     sched_yield();
   }
-  return {std::string(name_) + ": was in use all the time and could not be checked"};
+  return {std::string(name_) + ": " + std::string(kUnchecked)};
 }
 
 }  // namespace praas::segment

@@ -47,12 +47,12 @@ std::string Differs(const std::string& name, const std::string& expected, const 
 /// All that PlanLayout writes.
 std::vector<Field> PlannedFields(const Header& header) {
   std::vector<Field> fields = {
-      {"header.layout_version", header.layout_version},   {"header.header_bytes", header.header_bytes},
-      {"header.layout_hash", header.layout_hash, true},   {"header.segment_bytes", header.segment_bytes},
-      {"header.meta_bytes", header.meta_bytes},           {"header.memory_bytes", header.memory_bytes},
-      {"header.pool_bytes", header.pool_bytes},           {"header.arena_heads[0]", header.arena_heads[0]},
-      {"header.arena_heads[1]", header.arena_heads[1]},   {"header.arena_heads[2]", header.arena_heads[2]},
-      {"header.state_head", header.state_head},           {"header.stats_offset", header.stats_offset},
+      {"header.layout_version", header.layout_version}, {"header.header_bytes", header.header_bytes},
+      {"header.layout_hash", header.layout_hash, true}, {"header.segment_bytes", header.segment_bytes},
+      {"header.meta_bytes", header.meta_bytes},         {"header.memory_bytes", header.memory_bytes},
+      {"header.pool_bytes", header.pool_bytes},         {"header.arena_heads[0]", header.arena_heads[0]},
+      {"header.arena_heads[1]", header.arena_heads[1]}, {"header.arena_heads[2]", header.arena_heads[2]},
+      {"header.state_head", header.state_head},         {"header.stats_offset", header.stats_offset},
       {"header.futex_queue", header.futex_queue},
   };
   for (const NamedRegion& named : Regions(const_cast<Header&>(header))) {
@@ -99,11 +99,9 @@ class Planner {
                                read_.object_bytes - found_.meta_bytes, data_.limit};
     const uint64_t pool[] = {found_.pool_bytes, inputs_.base + 2 * inputs_.limit,
                              PoolOf(found_.arena_blocks[1].capacity), PoolOf(found_.arena_blocks[2].capacity)};
-    const uint64_t calls[] = {found_.calls.capacity,
-                              found_.calls.committed.load(std::memory_order_relaxed),
+    const uint64_t calls[] = {found_.calls.capacity, found_.calls.committed.load(std::memory_order_relaxed),
                               (found_.streams.offset - found_.calls.offset) / sizeof(dispatch::CallEntry),
-                              inputs_.base / kPoolSlotBytes,
-                              dispatch::kDefaultCalls};
+                              inputs_.base / kPoolSlotBytes, dispatch::kDefaultCalls};
     uint32_t most = 0;
     for (const uint64_t memory_bytes : memory) {
       for (const uint64_t pool_bytes : pool) {
@@ -196,7 +194,7 @@ uint64_t BytesOf(const Region& region, uint64_t records) noexcept { return recor
 
 class Diagnosis {
  public:
-  Diagnosis(int fd, const Header& found, const HeaderRead& read, std::string_view process_id, HeaderCopy plan)
+  Diagnosis(int fd, const Header& found, const HeaderRead& read, std::string_view process_id, const HeaderCopy& plan)
       : fd_(fd), found_(found), read_(read), process_id_(process_id), plan_(plan) {}
 
   HeaderDiagnosis Run() {
@@ -281,11 +279,12 @@ class Diagnosis {
       const Region& region = *regions[i].region;
       touched[i] = TouchedOf(fd_, region.offset, region.offset + BytesOf(region, region.capacity));
       written += touched[i].bytes;
-      claimed += BytesOf(region, std::min(found[i].region->committed.load(std::memory_order_relaxed), region.capacity)) /
-                 kPageBytes * kPageBytes;
+      const uint32_t committed = found[i].region->committed.load(std::memory_order_relaxed);
+      if (committed <= region.capacity) claimed += BytesOf(region, committed) / kPageBytes * kPageBytes;
     }
     const uint64_t unwritten = read_.backed_bytes > written ? read_.backed_bytes - written : 0;
     const bool too_much = claimed > read_.backed_bytes;
+    bool named = false;
     for (size_t i = 0; i < kRegionCount; ++i) {
       Region& region = *regions[i].region;
       const uint32_t committed = found[i].region->committed.load(std::memory_order_relaxed);
@@ -295,22 +294,26 @@ class Diagnosis {
       if (committed > region.capacity) {
         kept = there;
         Find(name + ": expected at most " + std::to_string(region.capacity) + ", found " + std::to_string(committed));
+      } else if (committed == 0 && there > 0) {
+        kept = there;
+        Find(name + ": expected at least " + std::to_string(there) + " (memory was written), found 0");
       } else if (committed > there && BytesOf(region, committed - there) / kPageBytes * kPageBytes > unwritten) {
         kept = there;
-        Find(name + ": expected at most " + std::to_string(there + unwritten / region.stride) + " (the memory there is)" +
-             ", found " + std::to_string(committed));
+        named = true;
+        Find(name + ": expected at most " + std::to_string(there + unwritten / region.stride) +
+             " (the memory there is)" + ", found " + std::to_string(committed));
       } else if (too_much) {
         kept = std::min(committed, there);
       }
       region.committed.store(kept, std::memory_order_relaxed);
     }
-    if (too_much) {
+    if (too_much && !named) {
       Find("header: regions claim " + std::to_string(claimed) + " bytes, but the object has " +
            std::to_string(read_.backed_bytes));
     }
-    if (found_.calls.committed.load(std::memory_order_relaxed) != header.calls.capacity) {
-      Find(Differs("header.calls.committed", std::to_string(header.calls.capacity),
-                   std::to_string(found_.calls.committed.load(std::memory_order_relaxed))));
+    const uint32_t calls = found_.calls.committed.load(std::memory_order_relaxed);
+    if (calls != header.calls.capacity && calls <= header.calls.capacity && calls != 0) {
+      Find(Differs("header.calls.committed", std::to_string(header.calls.capacity), std::to_string(calls)));
     }
     header.calls.committed.store(header.calls.capacity, std::memory_order_relaxed);
     if (header.participants.committed.load(std::memory_order_relaxed) == 0) {
@@ -331,7 +334,7 @@ class Diagnosis {
   const Header& found_;
   const HeaderRead& read_;
   std::string_view process_id_;
-  HeaderCopy plan_;
+  const HeaderCopy& plan_;
   HeaderDiagnosis result_;
 };
 

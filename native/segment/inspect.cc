@@ -232,10 +232,16 @@ std::string Describe(const Segment& segment, const std::vector<std::string>& hea
   json.EndObject();
   if (inspection.section) inspection.section(segment, json);
 
+  std::vector<std::string> findings = FindLasting(segment, arenas, inspection.check);
+  const auto unchecked = std::stable_partition(
+      findings.begin(), findings.end(), [](const std::string& finding) { return !finding.ends_with(kUnchecked); });
+  json.BeginArray("unchecked");
+  for (auto finding = unchecked; finding != findings.end(); ++finding) json.Text({}, *finding);
+  json.EndArray();
   if (!refusal.ok()) json.Text("refused", refusal.message());
   json.BeginArray("violations");
   for (const std::string& finding : header_violations) json.Text({}, finding);
-  for (const std::string& finding : FindLasting(segment, arenas, inspection.check)) json.Text({}, finding);
+  for (auto finding = findings.begin(); finding != unchecked; ++finding) json.Text({}, *finding);
   json.EndArray();
   json.EndObject();
   return json.Take();

@@ -17,10 +17,11 @@
 /// {processId, layoutVersion, hostGeneration, cleanShutdown, repairs, createdMs, …,
 ///  regions: [{name, stride, capacity, committed}], participants: [{index, role, state, pid, alive, …counters}],
 ///  functions: [{name, flags}], windows: [{index, state, …}], calls: [{index, state, …}] (those not free),
-///  arenas: {data, inputs, outputs}, refused: sentence, violations: [sentence, …]}
+///  arenas: {data, inputs, outputs}, unchecked: [sentence, …], refused: sentence, violations: [sentence, …]}
 ///
-/// `refused` says why no host attaches to the segment, and is absent when one would. Everything but `violations` is then
-/// as it should be according to the fields that are whole, and the tables are shown as far as they are there.
+/// `unchecked` tells what was in use whenever it was looked at, as may be in a busy process.
+/// `refused` says why no host attaches to the segment, and is absent when one would. Everything but `violations` is
+/// then as it should be according to the fields that are whole, and the tables are shown as far as they are there.
 namespace praas::segment {
 
 /// Violations found by a module that lays something into the segment; see state/.
@@ -35,9 +36,9 @@ struct Inspection {
   std::string process_id;  // whose segment it should be; empty: unknown
 };
 
-/// Takes no lock on a read-only segment. Numbers may belong to different moments; `violations` are those that were there
-/// every time of several looks. A segment whose header was damaged under its host is looked at in a copy of what the
-/// header should describe; `check` and `section` get that copy then, whose `writable()` is false.
+/// Takes no lock on a read-only segment. Numbers may belong to different moments; `violations` are those that were
+/// there every time of several looks. A segment whose header was damaged under its host is looked at in a copy of what
+/// the header should describe; `check` and `section` get that copy then, whose `writable()` is false.
 [[nodiscard]] std::string InspectJson(const Segment& segment, const Inspection& inspection = {});
 
 /// The members that a host's own statistics share with this description.

@@ -13,6 +13,9 @@
 /// nowhere, bytes where nobody writes. One sentence per violation. Follows nothing before it has looked where it leads.
 namespace praas::segment {
 
+/// How a sentence ends that tells of no damage: what it is about was in use whenever it was looked at.
+inline constexpr std::string_view kUnchecked = "was in use all the time and could not be checked";
+
 /// Records of a region that may be looked at, whatever `committed` says.
 [[nodiscard]] uint32_t CommittedOf(const Region& region) noexcept;
 

@@ -34,8 +34,8 @@ class LinkChecker {
     if (auto violation = segment::MutexViolation("state.mutex", head_.mutex, participants_)) Say(std::move(*violation));
     const uint32_t dirty = head_.dirty.load(std::memory_order_relaxed);
     if (dirty > 1) Say(Unexpected("state.dirty", "0 or 1", dirty));
-    const bool bounded = CheckPool("keys", head_.keys, header_.state_keys) & CheckPool("pins", head_.pins, header_.pins) &
-                         CheckPool("locks", head_.locks, header_.locks) &
+    const bool bounded = CheckPool("keys", head_.keys, header_.state_keys) &
+                         CheckPool("pins", head_.pins, header_.pins) & CheckPool("locks", head_.locks, header_.locks) &
                          CheckPool("holders", head_.holders, header_.lock_holders);
     const uint32_t buckets = head_.bucket_count;
     const uint32_t committed = CommittedOf(header_.state_buckets);
@@ -66,7 +66,8 @@ class LinkChecker {
   template <typename Next>
   void Walk(const std::string& name, uint32_t first, uint32_t high, std::vector<bool>& seen, Next next) {
     for (uint32_t number = first; number != kNone; number = next(number)) {
-      if (number > high) return Say(name + ": leads to record " + std::to_string(number) + " of " + std::to_string(high));
+      if (number > high)
+        return Say(name + ": leads to record " + std::to_string(number) + " of " + std::to_string(high));
       if (seen[number]) return Say(name + ": leads to record " + std::to_string(number) + " again");
       seen[number] = true;
     }
@@ -99,7 +100,8 @@ class LinkChecker {
     seen.assign(holders + size_t{1}, false);
     for (uint32_t number = 1; number <= locks; ++number) {
       if (records_.lock(number).used.load(std::memory_order_relaxed) == 0) continue;
-      Walk("state.locks[" + std::to_string(number) + "].first", records_.lock(number).first, holders, seen, next_holder);
+      Walk("state.locks[" + std::to_string(number) + "].first", records_.lock(number).first, holders, seen,
+           next_holder);
     }
     Walk("state.holders.free", head_.holders.free, holders, seen, next_holder);
 
@@ -192,7 +194,7 @@ std::vector<std::string> CheckState(const segment::Segment& segment) {
     }
     sched_yield();
   }
-  return {"state: was in use all the time and could not be checked"};
+  return {"state: " + std::string(segment::kUnchecked)};
 }
 
 }  // namespace praas::state

@@ -8,6 +8,7 @@ export const exitCodes = {
   notFound: 3,
   unreachable: 4,
   denied: 5,
+  damaged: 6,
   interrupted: 130,
 } as const
 
@@ -26,6 +27,7 @@ const byCode: Readonly<Record<string, number>> = {
   ERR_HOST_LOST: exitCodes.unreachable,
   ERR_TOKEN_INVALID: exitCodes.denied,
   ERR_RUNTIME_DIRECTORY: exitCodes.denied,
+  ERR_SEGMENT_INVALID: exitCodes.damaged,
 }
 
 export function exitCodeOf(error: unknown): number {

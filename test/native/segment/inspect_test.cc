@@ -11,6 +11,7 @@
 #include "base/process_id.h"
 #include "segment/arena.h"
 #include "segment/call_check.h"
+#include "segment/table_check.h"
 #include "segment/test_segment.h"
 #include "shm/memfd.h"
 
@@ -48,7 +49,9 @@ TEST(Inspect, ShowsWhatIsInUse) {
                               "a\"b\xff"
                               "c"};
   header.function_count.store(1);
+  header.function_hash.store(FunctionHash(segment, 1));
   segment.window(2).state.store(1);
+  segment.window(2).bytes = kMiB;
   segment.window(2).client_pid = 77;
   dispatch::Participant& host = segment.participant(0);
   host.pid.store(::getpid());
@@ -63,7 +66,10 @@ TEST(Inspect, ShowsWhatIsInUse) {
   ASSERT_TRUE(inputs.Format().ok());
   ASSERT_TRUE(inputs.Allocate(1000, {BlockOwner::Kind::kCall, 0, 5}, NowNs()).ok());
 
-  const std::string text = InspectJson(segment, [](const Segment&) { return std::vector<std::string>{"state: odd"}; });
+  const std::string text =
+      InspectJson(segment, {.check = [](const Segment&) { return std::vector<std::string>{"state: odd"}; },
+                            .section = {},
+                            .process_id = {}});
   EXPECT_TRUE(Has(text,
                   "\"functions\":[{\"name\":\"a\\\"b\xef\xbf\xbd"
                   "c\",\"flags\":0}]"))
@@ -84,6 +90,9 @@ TEST(Inspect, ShowsWhatIsInUse) {
 TEST(Inspect, NamesWhatIsWrong) {
   TestSegment test_segment(kMiB);
   Segment& segment = test_segment.get();
+  ASSERT_TRUE(segment.Commit(segment.header().functions, 2).ok());
+  ASSERT_TRUE(segment.Commit(segment.header().streams, 1).ok());
+  segment.header().function_count.store(2);
   EXPECT_TRUE(CheckCalls(segment).empty());
   const auto finding = [&](auto damage) {
     CallEntry& entry = segment.call(7);
@@ -92,7 +101,7 @@ TEST(Inspect, NamesWhatIsWrong) {
     damage(entry, word);
     entry.word.store(word.Pack());
     const std::vector<std::string> findings = CheckCalls(segment);
-    entry.word.store(0);
+    std::memset(static_cast<void*>(&entry), 0, sizeof entry);
     return findings.size() == 1 ? findings[0] : std::to_string(findings.size()) + " findings";
   };
   EXPECT_EQ(finding([](auto&, auto&) {}), "0 findings");
@@ -119,7 +128,27 @@ TEST(Inspect, NamesWhatIsWrong) {
               word.state = CallState::kDone;
             }),
             "call 7 has its output in a block that does not exist");
-  EXPECT_EQ(finding([](auto& e, auto&) { e.stream = 1; }), "call 7 names a stream that does not exist");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.stream = 500; }), "call 7 names a stream that does not exist");
+  EXPECT_EQ(finding([&](auto& e, auto&) {
+              segment.At<dispatch::StreamRing>(segment.header().streams, 0).in_use.store(1);
+              e.kind = dispatch::CallKind::kStream;
+              e.stream = 1;
+            }),
+            "call 7 names another call's stream");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.function = 2; }), "call 7 is for function 2 of 2");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.lane = static_cast<dispatch::Lane>(2); }),
+            "call 7 is for workers of no known kind");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.flags = 1u << 9; }), "call 7 has unknown flags");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.cancel.store(3); }), "call 7 is neither cancelled nor not");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.reserved[1] = 1; }), "call 7 has bytes other than zero where nobody writes");
+  EXPECT_EQ(finding([](auto&, auto& word) { word.flags = 0x80; }), "call 7 has unknown flags in its word");
+  const auto slot = [](uint64_t offset, uint64_t bytes) {
+    return dispatch::PayloadRef{.offset = offset, .bytes = bytes, .block = 0, .place = dispatch::Place::kSlot};
+  };
+  EXPECT_EQ(finding([&](auto& e, auto&) { e.input = slot(7 * 8192, 4096); }), "0 findings");
+  EXPECT_EQ(finding([&](auto& e, auto&) { e.input = slot(7 * 8192, 4097); }),
+            "call 7 has its input outside of its slot");
+  EXPECT_EQ(finding([&](auto& e, auto&) { e.input = slot(8 * 8192, 1); }), "call 7 has its input outside of its slot");
 
   auto got = Arena::Data(segment, 0).Allocate(100, {BlockOwner::Kind::kState, 0, 1}, NowNs());
   ASSERT_TRUE(got.ok());
