@@ -9,6 +9,8 @@ export interface LoadedApp {
   readonly entry: string
   /** Of the bundle's contents. */
   readonly hash: string
+  /** Its native functions, which other workers run: what callers have to know of them. */
+  readonly native: readonly { readonly name: string; readonly flags: number }[]
   /** URL of the agent's control plane, for calls to other processes. */
   readonly control: string
   /** Views handed to functions are buffers of their own, detached when the handler settles. */

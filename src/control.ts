@@ -1,11 +1,16 @@
 /** The control plane as its users see it, whether it runs in this OS process or behind a socket. */
+import type { CodecName } from './codecs.js'
 
 /** What a process is created with. Fixed for its life. */
 export interface ProcessOptions {
   /** The application: path of its entry file, or the name of one that was deployed. Default: the cluster's own. */
   readonly app?: string
-  /** Workers that run its functions, 1 … 512. */
+  /** Workers that run its TypeScript functions, 1 … 512; those that run native ones, 1 … 1000, if it has no others. */
   readonly workers?: number
+  /** Workers that run its native functions, 1 … 1000. Default: the value of `workers`. */
+  readonly nativeWorkers?: number
+  /** Limit of the private memory of one native worker, bytes. */
+  readonly workerMemoryBytes?: number
   /** Async invocations one worker runs at a time, 1 … 1024. */
   readonly concurrency?: number
   /** Limit of its state, bytes. */
@@ -26,9 +31,13 @@ export interface ProcessOptions {
 
 export type ProcessState = 'starting' | 'ready' | 'draining' | 'failed'
 
+/** `node` runs TypeScript, `native` runs native functions. */
+export type WorkerKind = 'node' | 'native'
+
 export interface WorkerDescription {
   readonly index: number
   readonly pid: number
+  readonly kind: WorkerKind
   readonly state: string
 }
 
@@ -69,19 +78,61 @@ export interface ProcessHandle {
   readonly endpoint: Endpoint
 }
 
-export interface AppDescription {
+/**
+ * How a native function is called: `raw` is rFaaS' `uint32_t f(void* args, uint32_t size, void* res)`, `c` is
+ * PRAAS_FUNCTION of praas.h, `praas` is PraaS' `int f(Invocation, Context&)`.
+ */
+export type NativeAbi = 'raw' | 'c' | 'praas'
+
+/** A native function of an application. */
+export interface NativeFunctionDescription {
   readonly name: string
-  /** Path of the entry file. */
-  readonly entry: string
-  /** Of the bundle's contents. */
-  readonly hash: string
-  readonly exports: readonly string[]
-  readonly bundleBytes: number
+  /** Path of the shared object it was deployed from. */
+  readonly library: string
+  readonly symbol: string
+  readonly abi: NativeAbi
 }
 
-export interface DeployRequest {
-  /** Absolute path of the entry file, on the agent's machine. */
+export interface AppDescription {
+  readonly name: string
+  /** Path of the entry file; of an application of libraries alone, the first of them. */
   readonly entry: string
+  /** Of its contents: the bundle, the libraries, and which functions of them are offered. */
+  readonly hash: string
+  readonly language: 'typescript' | 'native' | 'mixed'
+  /** Names of its functions in all languages, and what else its entry module exports. */
+  readonly exports: readonly string[]
+  /** Size of the bundle; 0 without TypeScript. */
+  readonly bundleBytes: number
+  /** By name; empty for an application in TypeScript. */
+  readonly native: readonly NativeFunctionDescription[]
+}
+
+/** What a deployment says about one native function. */
+export interface NativeFunctionRequest {
+  /** Absolute path of the shared object that has it, where several do. */
+  readonly library?: string
+  /** What it is called there. Default: its name. */
+  readonly symbol?: string
+  /** Default: found out. */
+  readonly abi?: NativeAbi
+  /** Largest result, bytes; for `raw`, which cannot bound it otherwise. */
+  readonly maxOutputBytes?: number
+  readonly idempotent?: boolean
+  readonly input?: CodecName
+  readonly output?: CodecName
+}
+
+/** Paths are absolute and of the agent's machine. */
+export interface DeployRequest {
+  /** A module in TypeScript or JavaScript, a shared object, or a function table. Default: the first of `native`. */
+  readonly entry?: string
+  /** Shared objects and function tables. */
+  readonly native?: readonly string[]
+  /** The native functions that are offered, by name. Default: all there are. */
+  readonly functions?: Readonly<Record<string, NativeFunctionRequest>>
+  /** Largest result of raw functions that name none, bytes. Default: 1 MiB, or what the process allows in one piece. */
+  readonly maxOutputBytes?: number
   /** Default: the entry's file name without extension. */
   readonly name?: string
   /** Packages that are not bundled but resolved from the application at run time. */

@@ -173,7 +173,7 @@ export class PayloadError extends PraasError<CodeOf<'payload'>> {}
 /** State of a process: missing keys, versions, types, memory, locks. */
 export class StateError extends PraasError<CodeOf<'state'>> {}
 
-/** An application that cannot be bundled or is not known. */
+/** An application that cannot be bundled, a library that cannot be loaded, or an application that is not known. */
 export class DeployError extends PraasError<CodeOf<'deploy'>> {}
 
 /** A failure of the operating system; `code` is its name, e.g. `ENOSPC`. */

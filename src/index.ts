@@ -7,8 +7,17 @@ export type { StreamOptions } from './client/stream.js'
 export type { RemoteFunctionOf, RemoteFunctions } from './client/stub.js'
 export { ClientState, type ClientStateSetOptions, type StateOptions, type StateValueOptions } from './client/state.js'
 export type { CreateOptions, DataOptions } from './client/process_options.js'
+export type { DeployOptions, NativeFunctionOptions } from './client/deploy_options.js'
 export type { LocalOptions } from './agent/cluster_local.js'
-export type { AppDescription, ProcessDescription, ProcessState, WorkerDescription } from './control.js'
+export type {
+  AppDescription,
+  NativeAbi,
+  NativeFunctionDescription,
+  ProcessDescription,
+  ProcessState,
+  WorkerDescription,
+  WorkerKind,
+} from './control.js'
 export {
   defineFunction,
   type DefinedFunction,

@@ -6,6 +6,13 @@ export const maxTimeoutMs = 7 * 86_400_000
 /** Longest name of a process, function, lock or state key, in bytes of UTF-8. */
 export const maxNameBytes = 255
 
+/** Workers of one process, of both kinds together. */
+export const maxWorkers = 1000
+/** Workers that run TypeScript. */
+export const maxNodeWorkers = 512
+/** Functions of one process. */
+export const maxFunctions = 1024
+
 /** Whether `value` can name something: 1 … 255 bytes of UTF-8 without lone surrogates or NUL. */
 export function isName(value: string): boolean {
   const bytes = Buffer.byteLength(value)

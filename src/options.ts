@@ -66,8 +66,8 @@ export function parseOptions<Schema extends z.ZodObject>(
 
 function explain(issue: z.core.$ZodIssue, options: unknown, known: readonly string[]): string {
   if (issue.code === 'unrecognized_keys') {
-    const names = issue.keys.map((key) => JSON.stringify(key)).join(', ')
-    return `unknown option ${names}; known are ${known.join(', ')}`
+    const names = issue.keys.map((key) => JSON.stringify([...issue.path, key].map(String).join('.'))).join(', ')
+    return `unknown option ${names}${issue.path.length === 0 ? `; known are ${known.join(', ')}` : ''}`
   }
   const path = issue.path.map(String).join('.')
   if (path === '') return `options: ${issue.message}, received ${show(options)}`

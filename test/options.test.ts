@@ -35,6 +35,13 @@ describe('options', () => {
     expect(refusal({ memroy: 5 })).toBe('thing: unknown option "memroy"; known are memory, timeoutMs, workers, nested')
   })
 
+  it('names unknown options inside others by their place', () => {
+    const inner = z.object({ functions: z.record(z.string(), z.strictObject({ symbol: z.string().optional() })) })
+    expect(() => parseOptions(inner, { functions: { f: { symbl: 'x' } } }, 'thing')).toThrow(
+      'thing: unknown option "functions.f.symbl"',
+    )
+  })
+
   it('names option, bounds and value', () => {
     expect(refusal({ memory: '1 MiB' })).toBe('thing: option memory: expected 1024 … 4096 bytes, received "1 MiB"')
     expect(refusal({ memory: 'much' })).toContain('expected bytes or text with a unit, received "much"')
@@ -47,18 +54,25 @@ describe('options', () => {
 
 describe('process options', () => {
   it('are converted for the control plane', () => {
-    const parsed = parseProcessOptions({ app: 'app.ts', memory: '8 MiB', maxContiguous: 4096, hotMs: -1 }, 'process')
+    const options = { app: 'app.ts', memory: '8 MiB', maxContiguous: 4096, hotMs: -1, nativeWorkers: 1000 }
+    const parsed = parseProcessOptions({ ...options, workerMemory: '64 MiB' }, 'process')
     expect(toProcessOptions(parsed)).toEqual({
       app: `${process.cwd()}/app.ts`,
       memoryBytes: 8 * 2 ** 20,
       maxContiguousBytes: 4096,
       hotMs: -1,
+      nativeWorkers: 1000,
+      workerMemoryBytes: 2 ** 26,
     })
   })
 
   it.each([
     { workers: 0 },
-    { workers: 513 },
+    { workers: 1001 },
+    { nativeWorkers: 0 },
+    { nativeWorkers: 1001 },
+    { workerMemory: 2 ** 26 - 1 },
+    { workerMemory: '1025 GiB' },
     { concurrency: 1025 },
     { memory: 2 ** 20 - 1 },
     { maxContiguous: 2 ** 32 },
@@ -76,6 +90,10 @@ describe('process options', () => {
   it('tell names of applications from paths', () => {
     const reference = (app: string | URL): unknown => toProcessOptions(parseProcessOptions({ app }, 'process')).app
     expect(reference('solver')).toBe('solver')
+    for (const file of ['solver.so', 'solver.so.1.2', 'solver.json', 'solver.mts']) {
+      expect(reference(file)).toBe(`${process.cwd()}/${file}`)
+    }
+    for (const name of ['solver.so.x', 'also', 'solver.2']) expect(reference(name)).toBe(name)
     expect(reference('./solver')).toBe(`${process.cwd()}/solver`)
     expect(reference(new URL('file:///srv/app.ts'))).toBe('/srv/app.ts')
     expect(reference('file:///srv/app.ts')).toBe('/srv/app.ts')

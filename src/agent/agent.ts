@@ -1,6 +1,4 @@
 /** The node agent: creates processes on first use, keeps their hosts alive, and knows the applications. */
-import { basename } from 'node:path'
-import type { LoadedApp } from '../app.js'
 import { processDefaults, withoutUndefined } from '../client/process_options.js'
 import type {
   AppDescription,
@@ -12,14 +10,16 @@ import type {
   ProcessOptions,
   WaitOptions,
 } from '../control.js'
-import { appName, bundleApp, type Bundle } from '../deploy/bundle.js'
+import { describeApplication, loadApplication, type Application } from '../deploy/application.js'
 import { DeployError, ProcessError } from '../errors.js'
 import { checkName } from '../limits.js'
 import { segmentInUse } from './named_objects.js'
 import { HostPool } from './host_pool.js'
 import { readLog } from './log_reader.js'
+import { loadTexts } from './load_texts.js'
 import { ManagedProcess } from './managed_process.js'
 import type { RuntimeDirectory } from './runtime_directory.js'
+import { workerCounts } from './worker_counts.js'
 
 export interface AgentOptions {
   readonly directory: RuntimeDirectory
@@ -39,15 +39,11 @@ export interface AgentOptions {
 /** The segment was there before, and stays. */
 const foreignCodes: ReadonlySet<string> = new Set(['ERR_PROCESS_BUSY', 'ERR_SEGMENT_INVALID', 'ERR_SEGMENT_STUCK'])
 
-interface App extends AppDescription {
-  readonly bundle: Bundle
-}
-
 export class Agent implements ControlPlane {
   readonly url: string
   readonly #options: AgentOptions
   readonly #pool: HostPool
-  readonly #apps = new Map<string, App>()
+  readonly #apps = new Map<string, Application>()
   readonly #processes = new Map<string, ManagedProcess>()
   /** Requests that create or end a process, by its id: one at a time. */
   readonly #changing = new Map<string, Promise<unknown>>()
@@ -92,8 +88,7 @@ export class Agent implements ControlPlane {
   }
 
   async deploy(request: DeployRequest): Promise<AppDescription> {
-    const { bundle: _bundle, ...description } = await this.#deploy(request)
-    return description
+    return describeApplication(await this.#deploy(request))
   }
 
   async logs(id: string, offset: number, waitMs: number, signal?: AbortSignal): Promise<LogChunk> {
@@ -129,9 +124,12 @@ export class Agent implements ControlPlane {
     deadline: number,
     signal: AbortSignal | undefined,
   ): Promise<void> {
-    const { directory, defaults, listenHost } = this.#options
-    const { app: reference, ...options } = { ...defaults, ...withoutUndefined(requested) }
+    const { directory, defaults, listenHost, checkViews } = this.#options
+    const { app: reference, ...requestedOptions } = { ...defaults, ...withoutUndefined(requested) }
     const app = await this.#app(reference)
+    const options = { ...processDefaults, ...requestedOptions, ...workerCounts(requestedOptions, app) }
+    const { maxContiguousBytes } = options
+    const load = loadTexts(app, { control: this.url, checkViews, maxContiguousBytes })
     signal?.throwIfAborted()
     this.#throwIfClosed()
     const paths = directory.createProcessFolder(id)
@@ -143,8 +141,9 @@ export class Agent implements ControlPlane {
     }
     const process = new ManagedProcess({
       id,
-      options: { ...processDefaults, ...options },
-      app: this.#loaded(app),
+      options,
+      app: app.name,
+      load,
       paths,
       token: directory.processToken(id),
       runtimeDir: directory.path,
@@ -181,7 +180,7 @@ export class Agent implements ControlPlane {
   }
 
   /** The application of a new process: by path, by name, or the default. */
-  async #app(reference: string | undefined): Promise<App> {
+  async #app(reference: string | undefined): Promise<Application> {
     const found = reference === undefined ? this.#onlyApp() : this.#apps.get(reference)
     if (found) return found
     if (reference?.startsWith('/')) return this.#deploy({ entry: reference })
@@ -192,40 +191,16 @@ export class Agent implements ControlPlane {
     throw new DeployError('ERR_APP_UNKNOWN', `${wanted}, and ${deployed}; pass \`app\`, the path of its entry file`)
   }
 
-  #onlyApp(): App | undefined {
+  #onlyApp(): Application | undefined {
     const [first, second] = this.#apps.values()
     return second ? undefined : first
   }
 
-  async #deploy({ entry, name = appName(entry), external }: DeployRequest): Promise<App> {
-    checkName('the name of an application', name)
-    const bundle = await bundleApp({
-      entry,
-      folder: this.#options.directory.appsFolder,
-      ...(external ? { external } : {}),
-    })
-    const app: App = {
-      name,
-      entry,
-      hash: bundle.hash,
-      exports: bundle.exports,
-      bundleBytes: bundle.byteLength,
-      bundle,
-    }
-    this.#apps.set(name, app)
+  async #deploy(request: DeployRequest): Promise<Application> {
+    if (request.name !== undefined) checkName('the name of an application', request.name)
+    const app = await loadApplication(request, this.#options.directory.appsFolder)
+    this.#apps.set(app.name, app)
     return app
-  }
-
-  #loaded(app: App): LoadedApp {
-    return {
-      name: app.name,
-      bundle: app.bundle.path,
-      root: app.entry.slice(0, -basename(app.entry).length - 1),
-      entry: app.entry,
-      hash: app.hash,
-      control: this.url,
-      checkViews: this.#options.checkViews,
-    }
   }
 
   #get(id: string): ManagedProcess {

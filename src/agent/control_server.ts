@@ -3,15 +3,18 @@ import { createHash, timingSafeEqual } from 'node:crypto'
 import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { ErrorBody, Health } from '../client/control_client.js'
-import type { ControlPlane } from '../control.js'
+import { codecNames } from '../codecs.js'
+import type { ControlPlane, DeployRequest } from '../control.js'
 import { codeOf, messageOf, type ErrorCode } from '../errors.js'
-import { maxTimeoutMs } from '../limits.js'
+import { maxTimeoutMs, maxWorkers } from '../limits.js'
 import { integer, name, parseOptions } from '../options.js'
 import { packageVersion } from '../package.js'
 
 const processSchema = z.object({
   app: z.string().min(1).optional(),
-  workers: integer(1, 512).optional(),
+  workers: integer(1, maxWorkers).optional(),
+  nativeWorkers: integer(1, maxWorkers).optional(),
+  workerMemoryBytes: integer(2 ** 26, 2 ** 40).optional(),
   concurrency: integer(1, 1024).optional(),
   memoryBytes: integer(2 ** 20, 2 ** 40).optional(),
   poolBytes: integer(2 ** 24, 2 ** 40).optional(),
@@ -21,8 +24,21 @@ const processSchema = z.object({
   graceMs: z.number().min(0).max(60_000).optional(),
   maxContiguousBytes: integer(4096, 2 ** 32 - 1).optional(),
 })
+const path = z.string().startsWith('/')
+const nativeFunctionSchema = z.strictObject({
+  library: path.optional(),
+  symbol: z.string().min(1).optional(),
+  abi: z.enum(['raw', 'c', 'praas']).optional(),
+  maxOutputBytes: integer(1, 2 ** 32 - 1).optional(),
+  idempotent: z.boolean().optional(),
+  input: z.enum(codecNames).optional(),
+  output: z.enum(codecNames).optional(),
+})
 const deploySchema = z.object({
-  entry: z.string().startsWith('/'),
+  entry: path.optional(),
+  native: z.array(path).optional(),
+  functions: z.record(z.string(), nativeFunctionSchema).optional(),
+  maxOutputBytes: integer(1, 2 ** 32 - 1).optional(),
   name: name.optional(),
   external: z.array(z.string().min(1)).optional(),
 })
@@ -103,8 +119,8 @@ export function buildControlServer(control: ControlPlane, token: string): Fastif
     return control.logs(request.params.id, offset, waitMs, closed(request))
   })
   server.post('/v1/apps', async (request) => {
-    const { entry, name, external } = parseOptions(deploySchema, request.body, 'deploy')
-    return control.deploy({ entry, ...(name === undefined ? {} : { name }), ...(external ? { external } : {}) })
+    // JSON has no `undefined`: what was not given is absent.
+    return control.deploy(parseOptions(deploySchema, request.body, 'deploy') as DeployRequest)
   })
   return server
 }

@@ -2,9 +2,10 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { EventEmitter, once } from 'node:events'
 import type { Duplex, Readable } from 'node:stream'
+import type { WorkerKind } from '../control.js'
 import type { PraasError } from '../errors.js'
 import { errorFromCode, messageOf, ProcessError } from '../errors.js'
-import { hostExecutablePath } from '../native/binding.js'
+import { hostExecutablePath, nativeWorkerExecutablePath } from '../native/binding.js'
 import { compiledModule } from '../package.js'
 import { formatLine, LineSplitter, parseLine, type Line } from './line_protocol.js'
 
@@ -18,6 +19,7 @@ export interface HostReady {
 export interface HostWorker {
   readonly index: number
   readonly pid: number
+  readonly kind: WorkerKind
   readonly state: string
 }
 
@@ -53,11 +55,15 @@ export class HostProcess extends EventEmitter<HostEvents> {
   constructor({ runtimeDir, checkViews }: HostOptions) {
     super()
     const worker = [process.execPath, compiledModule('worker/main.js')]
-    this.#child = spawn(
-      hostExecutablePath(),
-      ['--control-fd', String(controlFd), '--runtime-dir', runtimeDir, '--', ...worker],
-      { stdio: ['ignore', 'ignore', 'pipe', 'pipe'], env: hostEnvironment(checkViews) },
-    )
+    const options = [
+      ...['--control-fd', String(controlFd)],
+      ...['--runtime-dir', runtimeDir],
+      ...['--native-worker', nativeWorkerExecutablePath()],
+    ]
+    this.#child = spawn(hostExecutablePath(), [...options, '--', ...worker], {
+      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+      env: hostEnvironment(checkViews),
+    })
     this.#control = this.#child.stdio[controlFd] as Duplex
     this.#readStderr()
     this.#readControl()
@@ -164,6 +170,7 @@ export class HostProcess extends EventEmitter<HostEvents> {
         this.emit('worker', {
           index: Number(values['index']),
           pid: Number(values['pid']),
+          kind: values['kind'] === 'native' ? 'native' : 'node',
           state: values['state'] ?? '',
         })
         break

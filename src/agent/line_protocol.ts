@@ -1,6 +1,6 @@
 /**
  * The text protocol between an agent and the process hosts it starts: lines `verb key=value key=value…`, values encoded by
- * encodeURIComponent. native/host/agent_line.h is the other side.
+ * encodeURIComponent. native/protocol/agent_line.h is the other side.
  */
 import { PraasError } from '../errors.js'
 

@@ -1,18 +1,21 @@
 /** A cloud process as its agent keeps it: one host at a time, restarted on the same segment and port when it dies. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { once } from 'node:events'
-import type { LoadedApp } from '../app.js'
 import type { Endpoint, ProcessDescription, ProcessOptions, ProcessState } from '../control.js'
 import type { PraasError } from '../errors.js'
 import { messageOf, ProcessError } from '../errors.js'
 import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
+import type { LoadTexts } from './load_texts.js'
 import { readRegistry, removeObject } from './named_objects.js'
 import type { ProcessPaths } from './runtime_directory.js'
 
 export interface ManagedProcessOptions {
   readonly id: string
+  /** `workers` and `nativeWorkers` are 0 when the application has no functions for them. */
   readonly options: Required<Omit<ProcessOptions, 'app'>>
-  readonly app: LoadedApp
+  /** Name of the application. */
+  readonly app: string
+  readonly load: LoadTexts
   readonly paths: ProcessPaths
   readonly token: string
   readonly runtimeDir: string
@@ -60,7 +63,7 @@ export class ManagedProcess {
   get state(): ProcessState {
     if (this.#draining || this.#ending) return 'draining'
     if (this.#failure) return 'failed'
-    return this.#ready && this.#workerReady() ? 'ready' : 'starting'
+    return this.#ready && this.#workersReady() ? 'ready' : 'starting'
   }
 
   /** Whether it ever took calls. */
@@ -83,7 +86,7 @@ export class ManagedProcess {
       id: this.id,
       state: this.state,
       ...(this.#failure ? { reason: this.#failure.message } : {}),
-      app: app.name,
+      app,
       ...(this.#host?.pid === undefined || this.#host.exited ? {} : { pid: this.#host.pid }),
       host: listenHost,
       port: this.#port,
@@ -110,7 +113,7 @@ export class ManagedProcess {
       if (this.#ending || this.#draining) {
         throw new ProcessError('ERR_PROCESS_DRAINING', `process ${this.id} is stopping`)
       }
-      if (this.#ready && this.#workerReady()) return
+      if (this.#ready && this.#workersReady()) return
       const remaining = deadline - performance.now()
       if (remaining <= 0) {
         throw new ProcessError(
@@ -177,7 +180,7 @@ export class ManagedProcess {
   }
 
   #assignment(listen: string): Record<string, string | number> {
-    const { id, options, app, paths, token } = this.#given
+    const { id, options, load, paths, token } = this.#given
     return {
       process: id,
       segment: paths.segment,
@@ -186,6 +189,8 @@ export class ManagedProcess {
       pool: options.poolBytes,
       calls: options.backlog,
       workers: options.workers,
+      nativeWorkers: options.nativeWorkers,
+      workerMemory: options.workerMemoryBytes,
       concurrency: options.concurrency,
       hotMs: options.hotMs,
       listen,
@@ -193,7 +198,8 @@ export class ManagedProcess {
       socket: paths.socket,
       log: paths.log,
       objects: paths.objects,
-      app: JSON.stringify(app),
+      app: load.app,
+      native: load.native,
       timeoutMs: Math.ceil(options.defaultTimeoutMs),
       graceMs: Math.ceil(options.graceMs),
       maxContiguous: options.maxContiguousBytes,
@@ -203,7 +209,7 @@ export class ManagedProcess {
   #workerChanged(worker: HostWorker): void {
     if (worker.state === 'dead' || worker.state === 'failed') this.#workers.delete(worker.index)
     else this.#workers.set(worker.index, worker)
-    if (worker.state === 'ready') {
+    if (worker.state === 'ready' && this.#workersReady()) {
       this.#failure = undefined
       this.#wasReady = true
     }
@@ -241,8 +247,14 @@ export class ManagedProcess {
     }
   }
 
-  #workerReady(): boolean {
-    return [...this.#workers.values()].some(({ state }) => state === 'ready')
+  /** Whether there is a worker for each function. */
+  #workersReady(): boolean {
+    const { workers, nativeWorkers } = this.#given.options
+    const ready = [...this.#workers.values()].filter(({ state }) => state === 'ready')
+    return (
+      (workers === 0 || ready.some(({ kind }) => kind === 'node')) &&
+      (nativeWorkers === 0 || ready.some(({ kind }) => kind === 'native'))
+    )
   }
 
   #changed(): void {

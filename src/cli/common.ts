@@ -31,6 +31,8 @@ export function commonOptions(yargs: Argv): Argv<CommonArguments> {
 /** Options that choose how a process is made. */
 export interface CreateArguments {
   readonly workers?: number | undefined
+  readonly nativeWorkers?: number | undefined
+  readonly workerMemory?: string | undefined
   readonly concurrency?: number | undefined
   readonly memory?: string | undefined
   readonly hotMs?: number | undefined
@@ -40,6 +42,8 @@ export interface CreateArguments {
 export function createOptions<Arguments>(yargs: Argv<Arguments>): Argv<Arguments & CreateArguments> {
   return yargs
     .option('workers', { type: 'number', describe: 'workers of the process (1)' })
+    .option('native-workers', { type: 'number', describe: 'workers that run native functions (as many as --workers)' })
+    .option('worker-memory', { type: 'string', describe: 'private memory of a native worker, such as 8GiB (4GiB)' })
     .option('concurrency', { type: 'number', describe: 'async invocations one worker runs at a time (1)' })
     .option('memory', { type: 'string', describe: 'limit of the state, such as 512MiB (1GiB)' })
     .option('hot-ms', { type: 'number', describe: 'how long workers poll before they sleep: -1 always, 0 never (1)' })
@@ -48,14 +52,18 @@ export function createOptions<Arguments>(yargs: Argv<Arguments>): Argv<Arguments
 
 export function createFrom(args: CreateArguments): {
   workers?: number
+  nativeWorkers?: number
+  workerMemory?: string
   concurrency?: number
   memory?: string
   hotMs?: number
   defaultTimeoutMs?: string
 } {
-  const { workers, concurrency, memory, hotMs, defaultTimeout } = args
+  const { workers, nativeWorkers, workerMemory, concurrency, memory, hotMs, defaultTimeout } = args
   return {
     ...(workers === undefined ? {} : { workers }),
+    ...(nativeWorkers === undefined ? {} : { nativeWorkers }),
+    ...(workerMemory === undefined ? {} : { workerMemory }),
     ...(concurrency === undefined ? {} : { concurrency }),
     ...(memory === undefined ? {} : { memory }),
     ...(hotMs === undefined ? {} : { hotMs }),

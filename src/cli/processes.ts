@@ -29,7 +29,10 @@ export const create: CommandModule<object, CreateCommandArguments> = {
   describe: 'create a process unless it is there',
   builder: (yargs) =>
     createOptions(idArgument(yargs))
-      .option('app', { type: 'string', describe: 'entry file, or the name of a deployed application' })
+      .option('app', {
+        type: 'string',
+        describe: 'module, shared object or function table, or the name of a deployed application',
+      })
       .example('$0 create grid --app app.ts --workers 4', ''),
   handler: (args) =>
     withCluster(args, async (cluster) => {

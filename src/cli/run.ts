@@ -2,9 +2,8 @@ import { once } from 'node:events'
 import type { CommandModule } from 'yargs'
 import { RuntimeDirectory } from '../agent/runtime_directory.js'
 import { Cluster } from '../client/cluster.js'
-import { appReference } from '../client/process_options.js'
+import type { DeployOptions } from '../client/deploy_options.js'
 import type { AppDescription } from '../control.js'
-import { appName } from '../deploy/bundle.js'
 import { native } from '../native/binding.js'
 import { commonOptions, createFrom, createOptions, type CommonArguments, type CreateArguments } from './common.js'
 import { exitCodes } from './exit_codes.js'
@@ -18,6 +17,8 @@ interface RunArguments extends CommonArguments, CreateArguments {
   readonly dev: boolean
   readonly prewarm?: number | undefined
   readonly external?: string[] | undefined
+  readonly native?: string[] | undefined
+  readonly maxOutput?: string | undefined
 }
 
 export const run: CommandModule<object, RunArguments> = {
@@ -25,7 +26,12 @@ export const run: CommandModule<object, RunArguments> = {
   describe: 'start a cluster here and serve an application until interrupted',
   builder: (yargs) =>
     createOptions(commonOptions(yargs))
-      .positional('app', { type: 'string', describe: 'entry file of the application; without: an empty cluster' })
+      .positional('app', {
+        type: 'string',
+        describe: 'module, shared object or function table (.json); without: an empty cluster',
+      })
+      .option('native', { type: 'string', array: true, describe: 'shared objects with functions of the application' })
+      .option('max-output', { type: 'string', describe: 'largest result of raw native functions, such as 4MiB (1MiB)' })
       .option('process', { alias: 'p', type: 'string', describe: 'process id (default: the name of the file)' })
       .option('listen', { type: 'string', describe: 'HOST:PORT for other machines' })
       .option('keep', { type: 'boolean', default: false, describe: 'leave the state behind at the end' })
@@ -38,6 +44,8 @@ export const run: CommandModule<object, RunArguments> = {
       .option('external', { type: 'string', array: true, describe: 'packages that are not bundled' })
       .example('$0 run app.ts', 'serve app.ts as process "app"')
       .example('$0 run app.ts -p grid --workers 4 --memory 8GiB', 'four workers on one state')
+      .example('$0 run ./libfns.so --workers 8', 'native functions')
+      .example('$0 run app.ts --native ./libfns.so', 'TypeScript and native functions that call each other')
       .example('$0 run app.ts --listen 0.0.0.0:7070', 'for clients on other machines, too'),
   handler: async (args) => {
     // Listened to from the start: an interrupt while the application starts has to clean up, too.
@@ -77,20 +85,28 @@ async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal):
   // Node would otherwise end: nothing else of a cluster keeps it alive.
   const alive = setInterval(() => undefined, 2 ** 30)
   try {
-    if (args.app === undefined) {
+    if (args.app === undefined && args.native === undefined) {
       announce(cluster, args, undefined, undefined)
       if (!signal.aborted) await once(signal, 'abort')
       return
     }
-    const entry = appReference(args.app)
-    const deployed = await during('bundling', cluster.deploy(entry, args.external ? { external: args.external } : {}))
-    const id = args.process ?? appName(entry)
+    const deployed = await during('deploying', cluster.deploy(deployFrom(args)))
+    const id = args.process ?? deployed.name
     const served = await during('starting workers', cluster.process(id, { app: deployed.name, signal }))
     served.close()
     announce(cluster, args, id, deployed)
     for await (const text of cluster.logs(id, { follow: true, signal })) process.stdout.write(text)
   } finally {
     clearInterval(alive)
+  }
+}
+
+function deployFrom({ app, native, maxOutput, external }: RunArguments): DeployOptions {
+  return {
+    ...(app === undefined ? {} : { app }),
+    ...(native === undefined ? {} : { native }),
+    ...(maxOutput === undefined ? {} : { maxOutput }),
+    ...(external === undefined ? {} : { external }),
   }
 }
 

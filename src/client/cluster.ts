@@ -3,9 +3,10 @@ import type { LocalOptions } from '../agent/cluster_local.js'
 import type { AppDescription, ControlPlane, ProcessDescription } from '../control.js'
 import { ConnectionError } from '../errors.js'
 import { checkName } from '../limits.js'
+import { toDeployRequest, type DeployOptions } from './deploy_options.js'
 import { Link, type LinkOptions } from './link.js'
 import { Process, type StopOptions } from './process.js'
-import { appReference, parseProcessOptions, toProcessOptions, type CreateOptions } from './process_options.js'
+import { parseProcessOptions, toProcessOptions, type CreateOptions } from './process_options.js'
 
 export interface GetProcessOptions extends CreateOptions {
   /** Creates the process when there is none. Default: true. */
@@ -89,13 +90,26 @@ export class Cluster implements AsyncDisposable {
     return this.#control.list()
   }
 
-  /** Bundles an application and makes it known under a name, by default that of its entry file. */
-  async deploy(
-    entry: string | URL,
-    options: { readonly name?: string; readonly external?: readonly string[] } = {},
-  ): Promise<AppDescription> {
+  /**
+   * Makes an application known under a name: a module in TypeScript is bundled, shared objects with native functions are
+   * loaded once to see what they have, and copied.
+   *
+   * ```ts
+   * await cluster.deploy('app.ts')
+   * await cluster.deploy({ native: './libfns.so', functions: { f: { maxOutput: '4 MiB' } } })
+   * await cluster.deploy({ app: 'app.ts', native: './libfns.so' }) // they call each other and share state
+   * ```
+   *
+   * @param app  Path or file URL of the entry: a module, a shared object (`.so`), or a PraaS function table (`.json`).
+   * @throws {DeployError} `ERR_DEPLOY_FAILED` naming file and line of an import that cannot be resolved, what the dynamic
+   *   loader says about a library, or the functions there are when one is missing · {ArgumentError}
+   */
+  async deploy(app: string | URL, options?: Omit<DeployOptions, 'app'>): Promise<AppDescription>
+  async deploy(options: DeployOptions): Promise<AppDescription>
+  async deploy(app: string | URL | DeployOptions, options: DeployOptions = {}): Promise<AppDescription> {
     this.#throwIfClosed()
-    return this.#control.deploy({ entry: appReference(entry), ...options })
+    const given = typeof app === 'string' || app instanceof URL ? { ...options, app } : app
+    return this.#control.deploy(toDeployRequest(given))
   }
 
   /** Ends a process without a handle of it; see `Process.stop`. */

@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import { z } from 'zod'
 import type { ProcessOptions } from '../control.js'
 import { abortSignal, duration, integer, parseOptions, size, timeout } from '../options.js'
-import { maxTimeoutMs } from '../limits.js'
+import { maxTimeoutMs, maxWorkers } from '../limits.js'
 import type { Duration, Size } from '../units.js'
 import type { LinkOptions } from './link.js'
 
@@ -12,8 +12,18 @@ import type { LinkOptions } from './link.js'
 export interface CreateOptions {
   /** The application: path or file URL of its entry, or the name of a deployed one. Default: the cluster's own. */
   readonly app?: string | URL
-  /** Workers that run its functions, 1 … 512. Default: 1. */
+  /**
+   * Workers that run its functions, 1 … 512; up to 1000 when the application has no TypeScript. At most 1000 with
+   * `nativeWorkers`. Default: 1.
+   */
   readonly workers?: number
+  /** Workers that run its native functions, if it has any, 1 … 1000. Default: as many as `workers`. */
+  readonly nativeWorkers?: number
+  /**
+   * Private memory of one native worker, 64 MiB … 1 TiB: what a function allocates beyond it fails. Shared state and
+   * payloads do not count. Default: 4 GiB.
+   */
+  readonly workerMemory?: Size
   /** Async invocations one worker runs at a time, 1 … 1024. Default: 1. */
   readonly concurrency?: number
   /** Limit of its state. Committed as it is used. Default: 1 GiB. */
@@ -46,9 +56,9 @@ export interface DataOptions {
   readonly connectTimeoutMs?: Duration
 }
 
-/** Values of all options that were not given. */
+/** Values of options that were not given. How many workers there are depends on the application. */
 export const processDefaults = {
-  workers: 1,
+  workerMemoryBytes: 4 * 2 ** 30,
   concurrency: 1,
   memoryBytes: 2 ** 30,
   poolBytes: 2 ** 30,
@@ -57,13 +67,15 @@ export const processDefaults = {
   defaultTimeoutMs: 60_000,
   graceMs: 100,
   maxContiguousBytes: 64 * 2 ** 20,
-} as const satisfies Required<Omit<ProcessOptions, 'app'>>
+} as const satisfies Required<Omit<ProcessOptions, 'app' | 'workers' | 'nativeWorkers'>>
 
 const GiB = 2 ** 30
 
 export const createShape = {
   app: z.union([z.string().min(1), z.instanceof(URL)]).optional(),
-  workers: integer(1, 512).optional(),
+  workers: integer(1, maxWorkers).optional(),
+  nativeWorkers: integer(1, maxWorkers).optional(),
+  workerMemory: size(64 * 2 ** 20, 1024 * GiB).optional(),
   concurrency: integer(1, 1024).optional(),
   memory: size(2 ** 20, 1024 * GiB).optional(),
   pool: size(16 * 2 ** 20, 1024 * GiB).optional(),
@@ -91,21 +103,27 @@ const processSchema = z.object({
 
 /** Creation options as the control plane takes them. */
 export function toProcessOptions(options: z.output<z.ZodObject<typeof createShape>>): ProcessOptions {
-  const { app, memory, pool, maxContiguous, ...rest } = options
+  const { app, memory, pool, maxContiguous, workerMemory, ...rest } = options
   return withoutUndefined({
     ...rest,
     app: app === undefined ? undefined : appReference(app),
     memoryBytes: memory,
     poolBytes: pool,
     maxContiguousBytes: maxContiguous,
+    workerMemoryBytes: workerMemory,
   })
+}
+
+/** Of a path or a file URL. */
+export function absolutePath(path: string | URL): string {
+  return path instanceof URL || path.startsWith('file:') ? fileURLToPath(path) : resolve(path)
 }
 
 /** A path as an absolute path; the name of a deployed application as it is. */
 export function appReference(app: string | URL): string {
-  if (app instanceof URL || app.startsWith('file:')) return fileURLToPath(app)
-  // A name has neither separators nor an extension of a module.
-  return /[/\\]|\.[cm]?[jt]sx?$/.test(app) ? resolve(app) : app
+  if (app instanceof URL || app.startsWith('file:')) return absolutePath(app)
+  // A name has neither separators nor the extension of a module, a shared object or a function table.
+  return /[/\\]|\.([cm]?[jt]sx?|so(\.\d+)*|json)$/.test(app) ? resolve(app) : app
 }
 
 export function parseProcessOptions(options: unknown, where: string): z.output<typeof processSchema> {

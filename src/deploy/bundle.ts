@@ -1,10 +1,10 @@
 /** Bundles an application into one ES module that workers import. */
-import { createHash, randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { basename, dirname, extname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { BuildFailure, Message, OutputFile } from 'esbuild'
-import { codeOf, DeployError, messageOf } from '../errors.js'
+import { DeployError, messageOf } from '../errors.js'
+import { contentHash, storeContents } from './content_store.js'
 import { externalPackages } from './external_packages.js'
 import { ownPackage } from './own_package.js'
 import { moduleConstants, sourceLocations } from './source_locations.js'
@@ -78,20 +78,12 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
 function writeBundle(folder: string, files: readonly OutputFile[]): Pick<Bundle, 'path' | 'hash' | 'byteLength'> {
   const code = files.find(({ path }) => extname(path) === '.mjs')
   if (!code) throw new DeployError('ERR_DEPLOY_FAILED', 'the bundler wrote nothing')
-  const hash = createHash('sha256').update(code.contents).digest('hex').slice(0, 16)
-  const target = join(folder, hash)
-  if (!existsSync(target)) {
-    // Renamed into place when complete: workers of another agent may be looking for the same bundle.
-    const draft = join(folder, `draft-${randomBytes(6).toString('hex')}`)
-    mkdirSync(draft, { recursive: true, mode: 0o700 })
-    for (const file of files) writeFileSync(join(draft, basename(file.path)), file.contents)
-    try {
-      renameSync(draft, target)
-    } catch (error) {
-      rmSync(draft, { recursive: true, force: true })
-      if (codeOf(error) !== 'ENOTEMPTY' && codeOf(error) !== 'EEXIST') throw error
-    }
-  }
+  const hash = contentHash(code.contents)
+  const target = storeContents(
+    folder,
+    hash,
+    files.map(({ path, contents }) => ({ name: basename(path), contents })),
+  )
   return { path: join(target, basename(code.path)), hash, byteLength: code.contents.byteLength }
 }
 
@@ -110,9 +102,4 @@ function describeMessage({ text, location, notes }: Message, root: string): stri
   const source = location?.lineText.trim()
   const hints = notes.map((note) => `\n    ${note.text}`).join('')
   return `  ${where}${text}${source ? `\n    ${source}` : ''}${hints}`
-}
-
-/** The name an application goes by unless it is given another: its entry's file name without extension. */
-export function appName(entry: string): string {
-  return basename(entry, extname(entry))
 }

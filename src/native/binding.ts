@@ -5,7 +5,7 @@
  * versions are `bigint`. Native failures throw or reject with an `Error` that carries `code`, and for OS failures `errno`
  * and `syscall`; src/errors.ts turns these into the public classes.
  */
-import { hostExecutable, loadAddon, type LoadedAddon } from './load.js'
+import { hostExecutable, loadAddon, nativeWorkerExecutable, type LoadedAddon } from './load.js'
 
 export interface Capabilities {
   readonly version: string
@@ -209,8 +209,13 @@ export interface NativeBinding {
   connect(options: NativeConnectOptions): Promise<NativeConnection>
   /** Attaches this OS process to its host through the inherited fd. Blocks in a pool thread until the host attaches it. */
   attachWorker(fd: number): Promise<NativeWorker>
-  /** Everything in a segment and the outcome of every invariant check, as JSON text. */
-  inspectSegment(name: string): string
+  /**
+   * Everything in a segment and the outcome of every invariant check, as JSON text; also of one that hosts refuse because
+   * it is damaged.
+   *
+   * @param processId  whose it should be; empty: unknown
+   */
+  inspectSegment(name: string, processId: string): string
   unlinkSharedMemory(name: string): boolean
   unlinkMessageQueue(name: string): boolean
   /** Whether a live host holds the segment's lock. */
@@ -243,4 +248,10 @@ export function native(): NativeBinding {
 export function hostExecutablePath(): string {
   loaded ??= loadAddon()
   return hostExecutable(loaded.path)
+}
+
+/** Path of the executable that describes function libraries and runs native functions. */
+export function nativeWorkerExecutablePath(): string {
+  loaded ??= loadAddon()
+  return nativeWorkerExecutable(loaded.path)
 }

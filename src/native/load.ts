@@ -55,6 +55,11 @@ export function hostExecutable(addonPath: string): string {
   return process.env['PRAAS_HOST'] ?? join(dirname(addonPath), 'praas-host')
 }
 
+/** The executable that runs native functions: beside the addon, or where PRAAS_NATIVE_WORKER says. */
+export function nativeWorkerExecutable(addonPath: string): string {
+  return process.env['PRAAS_NATIVE_WORKER'] ?? join(dirname(addonPath), 'praas-worker')
+}
+
 const localBuilds = [
   ['module_root', 'build', 'Release', 'bindings'],
   ['module_root', 'build', 'Debug', 'bindings'],

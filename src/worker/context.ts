@@ -6,8 +6,7 @@ import type { Context, NestedCallOptions, WorkerState } from '../function/contex
 import { checkKnown, checkTimeout } from '../limits.js'
 import type { NativeInvocation } from '../native/binding.js'
 import { fromNative, translated } from '../native/errors.js'
-import type { AppFunction } from './functions.js'
-import type { WorkerServer } from './server.js'
+import type { FoundFunction, WorkerServer } from './server.js'
 import { InvocationState } from './state.js'
 import { CheckedViews, guardShared } from './views.js'
 
@@ -80,7 +79,7 @@ export class InvocationContext implements Context {
   ): Promise<Output> {
     const { signal } = options
     signal?.throwIfAborted()
-    const { index, fn, bytes, flags, timeoutMs } = this.#prepare(functionName, input, options)
+    const { index, traits, bytes, flags, timeoutMs } = this.#prepare(functionName, input, options)
     const { worker } = this.#server
     const nested = (this.#nested ??= new Set())
     let id: bigint | undefined
@@ -92,7 +91,7 @@ export class InvocationContext implements Context {
       const call = worker.invoke(index, bytes, flags, this.depth + 1, timeoutMs, this.handle)
       id = call.id
       nested.add(id)
-      return fn.traits.output.decode(await call.promise) as Output
+      return traits.output.decode(await call.promise) as Output
     } catch (error) {
       signal?.throwIfAborted()
       throw fromNative(error, { process: this.processId, function: functionName })
@@ -103,13 +102,13 @@ export class InvocationContext implements Context {
   }
 
   invokeSync<Output = Uint8Array>(functionName: string, input?: unknown, options: NestedCallOptions = {}): Output {
-    const { index, fn, bytes, flags, timeoutMs } = this.#prepare(functionName, input, options)
+    const { index, traits, bytes, flags, timeoutMs } = this.#prepare(functionName, input, options)
     const { worker } = this.#server
     const reply = translated(() => worker.invokeSync(index, bytes, flags | syncFlag, this.depth + 1, timeoutMs), {
       process: this.processId,
       function: functionName,
     })
-    return fn.traits.output.decode(reply) as Output
+    return traits.output.decode(reply) as Output
   }
 
   process(id: string): Promise<Process> {
@@ -159,16 +158,14 @@ export class InvocationContext implements Context {
     }
     return {
       ...found,
-      bytes: found.fn.traits.input.encode(input),
-      flags: (options.idempotent ?? found.fn.traits.idempotent) ? idempotentFlag : 0,
+      bytes: found.traits.input.encode(input),
+      flags: (options.idempotent ?? found.traits.idempotent) ? idempotentFlag : 0,
       timeoutMs,
     }
   }
 }
 
-interface PreparedCall {
-  readonly index: number
-  readonly fn: AppFunction
+interface PreparedCall extends FoundFunction {
   readonly bytes: Uint8Array
   readonly flags: number
   readonly timeoutMs: number

@@ -1,7 +1,7 @@
 /** Takes invocations from native code, runs handlers, and gives their outcome back. */
 import type { LoadedApp } from '../app.js'
 import type { Process } from '../client/process.js'
-import { describe } from '../codecs.js'
+import { describe, unpackTraits, type FunctionTraits } from '../codecs.js'
 import type { InvocationError } from '../errors.js'
 import { codeOf, messageOf } from '../errors.js'
 import { PENDING, type NativeInvocation, type NativeWorker } from '../native/binding.js'
@@ -15,11 +15,19 @@ import { guardShared } from './views.js'
 /** What `hooks.invoke` gives back: the result, or that it comes later. */
 type Outcome = Uint8Array | undefined | typeof PENDING
 
+export interface FoundFunction {
+  /** Number of the function in the process; does not change as long as this worker lives. */
+  readonly index: number
+  readonly traits: FunctionTraits
+}
+
 export class WorkerServer {
   readonly worker: NativeWorker
   readonly checkViews: boolean
   readonly #functions: readonly AppFunction[]
-  readonly #indices: ReadonlyMap<string, number>
+  /** Of all functions of the application, in any language. */
+  readonly #traits: ReadonlyMap<string, FunctionTraits>
+  readonly #found = new Map<string, FoundFunction>()
   readonly #running = new Map<bigint, InvocationContext>()
   readonly #notices = new StreamNotices()
   readonly #peers: PeerProcesses
@@ -29,7 +37,10 @@ export class WorkerServer {
     this.worker = worker
     this.checkViews = app.checkViews
     this.#functions = functions
-    this.#indices = new Map(functions.map(({ name }, index) => [name, index]))
+    this.#traits = new Map([
+      ...app.native.map(({ name, flags }) => [name, unpackTraits(flags)] as const),
+      ...functions.map(({ name, traits }) => [name, traits] as const),
+    ])
     this.#peers = new PeerProcesses(app.control)
   }
 
@@ -47,11 +58,17 @@ export class WorkerServer {
     })
   }
 
-  /** A function of this application, with its index. */
-  find(name: string): { readonly index: number; readonly fn: AppFunction } | undefined {
-    const index = this.#indices.get(name)
-    const fn = index === undefined ? undefined : this.#functions[index]
-    return index === undefined || !fn ? undefined : { index, fn }
+  /** A function of this application in any language, once its workers have registered it. */
+  find(name: string): FoundFunction | undefined {
+    const known = this.#found.get(name)
+    if (known) return known
+    const traits = this.#traits.get(name)
+    // Not the place in `#functions`: functions of other languages may have been registered before.
+    const index = this.worker.findFunction(name)
+    if (!traits || index === undefined) return undefined
+    const found = { index, traits }
+    this.#found.set(name, found)
+    return found
   }
 
   peer(id: string): Promise<Process> {

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { promisify } from 'node:util'
 import { describe, expect, it } from 'vitest'
-import { appName, bundleApp, type Bundle } from '../../src/deploy/bundle.js'
+import { bundleApp, type Bundle } from '../../src/deploy/bundle.js'
 import { hasNativeParts } from '../../src/deploy/external_packages.js'
 import { DeployError } from '../../src/errors.js'
 import { packageRoot } from '../../src/package.js'
@@ -247,9 +247,5 @@ describe('bundles', () => {
     writeFiles(app, { 'app.ts': 'export const f = () => {\n  const = 5\n}' })
     expect(await refusal(app)).toContain(`${join(app, 'app.ts')}:2:`)
     expect(await refusal(join(app, 'nowhere'))).toContain('there is no application')
-  })
-
-  it('give their application a name', () => {
-    expect(appName('/srv/solver/heat.ts')).toBe('heat')
   })
 })

@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
@@ -111,6 +111,14 @@ describe('praas invoke', () => {
     [['invoke'], 2, '--help'],
     [['invoke', 'echo', '--wrong'], 2, 'wrong'],
     [['wrong'], 2, '--help'],
+    [['run', '/nowhere/libfns.so'], 1, 'ERR_DEPLOY_FAILED'],
+    [['run', '/nowhere/functions.json'], 1, 'cannot read the function table /nowhere/functions.json'],
+    [['run', fixtureApp, '--native', '/nowhere/libfns.so'], 1, 'cannot deploy the library /nowhere/libfns.so'],
+    [['run', fixtureApp, '--max-output', 'much'], 2, 'option maxOutput'],
+    [['run', fixtureApp, '--native-workers', '1001'], 2, 'option nativeWorkers: expected an integer, 1 … 1000'],
+    [['run', fixtureApp, '--worker-memory', '1MiB'], 2, 'option workerMemory'],
+    [['run', fixtureApp, '--workers', '513'], 2, '1 … 512 for an application in TypeScript'],
+    [['create', 'x', '--app', '/nowhere/libfns.so'], 1, 'cannot deploy the library /nowhere/libfns.so'],
     [[], 2, 'name a command'],
     [['ps', '--url', 'http://127.0.0.1:9'], 4, 'ERR_CLUSTER_UNREACHABLE'],
     [['ps', '--url', 'nonsense'], 2, 'ERR_ARGUMENT_INVALID'],
@@ -155,6 +163,38 @@ describe('processes', () => {
     expect(JSON.parse(stdout)).toMatchObject({ id: 'main', state: 'ready', transport: { transport: 'shm' } })
     expect((await praas('inspect', 'main')).stdout).toContain('segment')
     expect(await praas('inspect', 'nobody')).toMatchObject({ status: 3 })
+  })
+
+  it('are inspected when they are gone, and damage is told field by field', async () => {
+    await praas('create', 'hit', '--memory', '32MiB')
+    await praas('stop', 'hit')
+    const { segment } = RuntimeDirectory.open(runtimeDir).processPaths('hit')
+    expect(await praas('inspect', segment)).toMatchObject({ status: 0 })
+    const object = openSync(join('/dev/shm', segment), 'r+')
+    try {
+      // The magic, and meta_bytes behind it (native/segment/layout.h).
+      writeSync(object, Buffer.alloc(8, 7), 0, 8, 0)
+      writeSync(object, Buffer.alloc(8, 7), 0, 8, 32)
+    } finally {
+      closeSync(object)
+    }
+    for (const name of ['hit', segment]) {
+      const { status, stdout } = await praas('inspect', name, '--json')
+      expect(status).toBe(6)
+      expect(JSON.parse(stdout)).toMatchObject({
+        segment: {
+          processId: 'hit',
+          refused: 'the object is no segment',
+          violations: [
+            'header.magic: expected 0x3147455353415250, found 0x0707070707070707',
+            expect.stringMatching(/^header\.meta_bytes: expected \d+, found 506381209866536711$/),
+          ],
+        },
+      })
+    }
+    expect((await praas('inspect', 'hit')).stdout).toContain('\ndamaged      header.magic: expected')
+    await praas('rm', 'hit')
+    expectNothingLeft(RuntimeDirectory.open(runtimeDir), 'hit')
   })
 
   it('have logs', async () => {

@@ -1,10 +1,11 @@
 import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { join, relative } from 'node:path'
 import { Agent, request } from 'undici'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import { native } from '../../src/native/binding.js'
 import { capabilities } from '../../src/capabilities.js'
+import { compileLibrary, rawFunction } from '../support/compile.js'
 import { failureOf, fixtureApp, startCluster, type TestCluster } from '../support/cluster.js'
 import { temporaryFolder } from '../support/temporary.js'
 
@@ -85,11 +86,26 @@ describe('the control plane over HTTP', () => {
   it.each([
     ['PUT', '/v1/processes/x', { wrokers: 1 }, 400, 'ERR_ARGUMENT_INVALID'],
     ['PUT', '/v1/processes/x', { workers: 0 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', { workers: 1001 }, 400, 'ERR_ARGUMENT_INVALID'],
+    // The application is in TypeScript.
+    ['PUT', '/v1/processes/x', { workers: 513 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', { nativeWorkers: 0 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', { nativeWorkers: 1001 }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['PUT', '/v1/processes/x', { workerMemoryBytes: 2 ** 26 - 1 }, 400, 'ERR_ARGUMENT_INVALID'],
     ['PUT', '/v1/processes/x', [], 400, 'ERR_ARGUMENT_INVALID'],
     ['PUT', `/v1/processes/${'x'.repeat(256)}`, {}, 400, 'ERR_NAME_INVALID'],
     ['PUT', '/v1/processes/x', { app: 'unheard-of' }, 404, 'ERR_APP_UNKNOWN'],
     ['PUT', '/v1/processes/x', { app: '/nowhere.ts' }, 422, 'ERR_DEPLOY_FAILED'],
+    ['PUT', '/v1/processes/x', { app: '/nowhere.so' }, 422, 'ERR_DEPLOY_FAILED'],
+    ['PUT', '/v1/processes/x', { app: '/nowhere.json' }, 422, 'ERR_DEPLOY_FAILED'],
     ['POST', '/v1/apps', { entry: 'relative.ts' }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', {}, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', { native: ['relative.so'] }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', { native: ['/nowhere.so'] }, 422, 'ERR_DEPLOY_FAILED'],
+    ['POST', '/v1/apps', { entry: fixtureApp, functions: { f: {} } }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', { native: ['/f.so'], functions: { f: { wrong: 1 } } }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', { native: ['/f.so'], functions: { f: { maxOutputBytes: 0 } } }, 400, 'ERR_ARGUMENT_INVALID'],
+    ['POST', '/v1/apps', { native: ['/f.so'], functions: { f: { library: 'f.so' } } }, 400, 'ERR_ARGUMENT_INVALID'],
     ['POST', '/v1/processes/none/drain', {}, 404, 'ERR_PROCESS_UNKNOWN'],
     ['DELETE', '/v1/processes/none', undefined, 404, 'ERR_PROCESS_UNKNOWN'],
     ['GET', '/v1/processes/one/logs?offset=x', undefined, 400, 'ERR_ARGUMENT_INVALID'],
@@ -198,6 +214,35 @@ it('applications are deployed under names of their own', async () => {
   const process = await started.cluster.process('greeter', { app: 'other' })
   expect(Buffer.from(await process.invoke('greet')).toString()).toBe('other')
   await process.stop()
+})
+
+it('libraries are deployed from where the client is', async () => {
+  const folder = temporaryFolder()
+  const library = join(folder, 'libfns.so')
+  compileLibrary(library, rawFunction('fft') + rawFunction('mean'))
+  const functions = { transform: { symbol: 'fft', maxOutput: '4 MiB', codec: 'Float64Array' } } as const
+  const app = await started.cluster.deploy({ native: relative(process.cwd(), library), functions })
+  expect(app).toEqual({
+    name: 'libfns',
+    entry: library,
+    hash: expect.stringMatching(/^[0-9a-f]{16}$/) as string,
+    language: 'native',
+    exports: ['transform'],
+    bundleBytes: 0,
+    native: [{ name: 'transform', library, symbol: 'fft', abi: 'raw' }],
+  })
+  await using remote = await connect(started.cluster.url)
+  expect(await remote.deploy(library, { name: 'all' })).toMatchObject({ name: 'all', exports: ['fft', 'mean'] })
+  expect(await remote.deploy(fixtureApp, { native: [library], name: 'both' })).toMatchObject({ language: 'mixed' })
+  expect(await failureOf(remote.deploy(library, { functions: { ftt: {} } }))).toMatchObject({
+    code: 'ERR_DEPLOY_FAILED',
+    message: expect.stringContaining('libfns.so has fft, mean') as string,
+  })
+  // Results of 4 MiB do not fit into what this process takes.
+  expect(await failureOf(started.cluster.process('small', { app: 'libfns', maxContiguous: '1 MiB' }))).toMatchObject({
+    code: 'ERR_ARGUMENT_INVALID',
+    message: expect.stringContaining('function transform has maxOutput 4 MiB') as string,
+  })
 })
 
 it('capabilities name the transports', () => {
