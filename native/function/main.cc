@@ -1,6 +1,7 @@
 // praas-worker: runs native functions for one process. Started by its host; with --describe, by whoever deploys.
 
 #include <fcntl.h>
+#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -33,6 +34,11 @@ constexpr uint64_t kAttachNs = 10'000'000'000;
 /// The descriptors of the runtime lie above these. Functions that close or reopen low numbers, as many daemons do, meet
 /// nothing of ours there.
 constexpr int kFirstOwnFd = 64;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kLimitsMemory = false;  // their shadow memory counts, and is larger than any limit
+#else
+constexpr bool kLimitsMemory = true;
+#endif
 /// With 1,000 as the surest victim: when the machine runs out of memory, the kernel ends a worker and not its host.
 constexpr const char* kOutOfMemoryScore = "500";
 
@@ -85,7 +91,7 @@ Result<UniqueFd> HostDescriptor() {
 void LimitMemory(uint64_t bytes) {
   // RLIMIT_DATA counts private memory and not the shared mappings of the process.
   const rlimit limit{bytes, bytes};
-  if (bytes != 0) ::setrlimit(RLIMIT_DATA, &limit);
+  if (bytes != 0 && kLimitsMemory) ::setrlimit(RLIMIT_DATA, &limit);
   const UniqueFd score(::open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC));
   if (score) {
     [[maybe_unused]] const ssize_t written = ::write(score.get(), kOutOfMemoryScore, std::strlen(kOutOfMemoryScore));
@@ -116,6 +122,8 @@ Result<std::vector<praas::function::Function>> Load(WorkerRuntime& runtime) {
 int Serve() {
   Result<UniqueFd> host = HostDescriptor();
   if (!host.ok()) return Usage(host.status().message());
+  // The watchdog allocates next to nothing; an arena of its own would cost more than all it ever needs.
+  ::mallopt(M_ARENA_MAX, 1);
   // What functions print comes out line by line, and not when the worker ends.
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   Result<std::unique_ptr<WorkerRuntime>> runtime = WorkerRuntime::Attach(std::move(*host), {}, DeadlineIn(kAttachNs));

@@ -1,16 +1,11 @@
 #include "function/runner.h"
 
-#include <cxxabi.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstring>
-#include <exception>
-#include <memory>
-#include <typeinfo>
-#include <utility>
 
 #include "base/clock.h"
 #include "base/json_writer.h"
@@ -55,36 +50,11 @@ class Canary {
   std::span<std::byte> before_;
 };
 
-std::string NameOf(const std::type_info* type) {
-  if (type == nullptr) return "Error";
-  int status = 0;
-  const std::unique_ptr<char, void (*)(void*)> name(abi::__cxa_demangle(type->name(), nullptr, nullptr, &status),
-                                                    std::free);
-  return name != nullptr ? name.get() : type->name();
-}
-
 /// What the caller sees as the code of a failure: the name of a status that was passed on, else the number.
 std::string CodeOf(int outcome) {
   if (outcome == PRAAS_FAILED) return {};
   const std::string_view name = praas_status_name(outcome);
   return name == CodeName(Code::kInternal) ? std::to_string(outcome) : std::string(name);
-}
-
-struct Thrown {
-  std::string name;
-  std::string message;
-};
-
-/// Inside a handler: what was thrown.
-Thrown CurrentException() {
-  const std::string name = NameOf(abi::__cxa_current_exception_type());
-  try {
-    throw;
-  } catch (const std::exception& error) {
-    return {name, error.what()};
-  } catch (...) {
-    return {name, "an exception of type " + name};
-  }
 }
 
 }  // namespace
@@ -256,14 +226,9 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
   std::byte* const input = invocation.input.empty() ? &nothing : const_cast<std::byte*>(invocation.input.data());
   const Canary canary(output->bytes);
   uint32_t bytes = 0;
-  std::optional<Thrown> thrown;
   {
     const FaultScope scope(ScopeOf(function, invocation));
-    try {
-      bytes = function.raw(input, static_cast<uint32_t>(invocation.input.size()), output->bytes.data());
-    } catch (...) {
-      thrown = CurrentException();
-    }
+    bytes = function.raw(input, static_cast<uint32_t>(invocation.input.size()), output->bytes.data());
     if (InForkedChild()) ::_exit(0);
     char text[160];
     if (!canary.intact_after() || !canary.intact_before()) {
@@ -272,7 +237,6 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
       EndWorker(text);
     }
   }
-  if (thrown) return Throw(invocation, thrown->name, thrown->message, {});
   if (bytes > most) {
     static_cast<void>(runtime_.Fail(invocation.handle, Code::kFunctionResult,
                                     "function " + function.spec.name + " says that its result has " +
@@ -283,7 +247,6 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
 }
 
 void Runner::ExecuteInContext(const Function& function, const worker::Invocation& invocation) {
-  std::optional<Thrown> thrown;
   int outcome = PRAAS_OK;
   std::string failure;
   std::string failure_name;
@@ -291,14 +254,10 @@ void Runner::ExecuteInContext(const Function& function, const worker::Invocation
   {
     praas_context context(*this, function, invocation);
     const FaultScope scope(ScopeOf(function, invocation));
-    try {
-      outcome = function.run != nullptr ? function.run(&context) : function.adapter(function.symbol, &context);
-    } catch (...) {
-      thrown = CurrentException();
-    }
+    outcome = function.run != nullptr ? function.run(&context) : function.adapter(function.symbol, &context);
     if (InForkedChild()) ::_exit(0);
     // What it has changed of its input is only here: it cannot be returned as it stands there.
-    if (scope.input_changed() && !context.result.empty() && outcome == PRAAS_OK && !thrown) {
+    if (scope.input_changed() && !context.result.empty() && outcome == PRAAS_OK) {
       outcome = context.CopyInputResult();
     }
     result = context.result;
@@ -306,7 +265,6 @@ void Runner::ExecuteInContext(const Function& function, const worker::Invocation
     failure_name = std::move(context.failure_name);
     if (outcome != PRAAS_OK && failure.empty()) failure = context.error;
   }
-  if (thrown) return Throw(invocation, thrown->name, thrown->message, {});
   if (outcome == PRAAS_OK) {
     static_cast<void>(runtime_.Complete(invocation.handle, result));
     return;

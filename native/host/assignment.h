@@ -22,7 +22,7 @@ struct Assignment {
   std::string log;           // worker output; empty = none is kept
   std::string objects;       // registry of named objects; empty = none is kept
   std::string app;           // JSON for the Node workers' kLoad
-  std::string native;        // lines for the native workers' kLoad, see function/load_text.h
+  std::string native;        // lines for the native workers' kLoad, see function/spec.h
   uint64_t memory_bytes = 1ull << 30;
   uint64_t pool_bytes = 1ull << 30;
   uint32_t calls = 1024;

@@ -4,22 +4,10 @@
 #include <cstring>
 
 #include "protocol/names.h"
+#include "segment/table_check.h"
 
 namespace praas::host {
 namespace {
-
-/// FNV-1a over all that is said of them.
-uint32_t HashOf(const std::vector<worker::FunctionInfo>& functions) noexcept {
-  uint32_t hash = 2166136261u;
-  const auto mix = [&](unsigned char byte) { hash = (hash ^ byte) * 16777619u; };
-  for (const worker::FunctionInfo& function : functions) {
-    for (const char c : function.name) mix(static_cast<unsigned char>(c));
-    mix(0);
-    for (int shift = 0; shift < 32; shift += 8) mix(static_cast<unsigned char>(function.flags >> shift));
-    for (int shift = 0; shift < 32; shift += 8) mix(static_cast<unsigned char>(function.max_output_pages >> shift));
-  }
-  return hash;
-}
 
 constexpr size_t kNamesInError = 10;
 
@@ -27,16 +15,15 @@ constexpr size_t kNamesInError = 10;
 
 bool Functions::registered() const noexcept {
   for (size_t lane = 0; lane < dispatch::kLanes; ++lane) {
-    if (lanes_[lane] && !hashes_[lane]) return false;
+    if (lanes_[lane] && !offered_[lane]) return false;
   }
   return true;
 }
 
 Status Functions::Register(dispatch::Lane lane, const std::vector<worker::FunctionInfo>& offered) {
-  const uint32_t hash = HashOf(offered);
-  std::optional<uint32_t>& known_hash = hashes_[static_cast<size_t>(lane)];
-  if (known_hash) {
-    if (hash == *known_hash) return Status::Ok();
+  std::optional<std::vector<worker::FunctionInfo>>& known = offered_[static_cast<size_t>(lane)];
+  if (known) {
+    if (offered == *known) return Status::Ok();
     return Status(Code::kWorkerStart,
                   "the worker offers other functions than its siblings; has the application changed on disk? Restart "
                   "the process");
@@ -67,10 +54,10 @@ Status Functions::Register(dispatch::Lane lane, const std::vector<worker::Functi
     function.max_output_pages = info.max_output_pages;
     flags_.push_back(function.flags);
   }
-  header.function_hash.store(first == 0 ? hash : header.function_hash.load() ^ hash);
+  header.function_hash.store(segment::FunctionHash(segment_, count));
   header.function_count.store(count, std::memory_order_release);
   by_name_ = std::move(by_name);
-  known_hash = hash;
+  known = offered;
   failed_.clear();
   AnswerKnown();
   return Status::Ok();

@@ -59,7 +59,7 @@ class Functions {
 
   const segment::Segment& segment_;
   const dispatch::LaneSet lanes_;
-  std::array<std::optional<uint32_t>, dispatch::kLanes> hashes_;  // of what each lane offers, once it has
+  std::array<std::optional<std::vector<worker::FunctionInfo>>, dispatch::kLanes> offered_;  // by each lane, once it has
   std::string failed_;
   std::unordered_map<std::string, uint32_t> by_name_;
   std::vector<uint32_t> flags_;

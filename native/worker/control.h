@@ -41,6 +41,8 @@ struct FunctionInfo {
   std::string name;               // 1 … 255 bytes
   uint32_t flags = 0;             // segment::FunctionFlags
   uint32_t max_output_pages = 0;  // see segment::Function
+
+  friend bool operator==(const FunctionInfo&, const FunctionInfo&) = default;
 };
 
 struct Attach {

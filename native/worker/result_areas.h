@@ -18,7 +18,8 @@ namespace praas::worker {
 /// before a function runs, the ones of earlier calls are closed. Owner thread only.
 class ResultAreas {
  public:
-  static constexpr uint64_t kGap = 1u << 20;
+  /// Address space costs nothing, and a wider gap also stops pointers that jump.
+  static constexpr uint64_t kGap = 16u << 20;
   static constexpr uint64_t kPage = 4096;
   /// Memory that only this process has, instead of a part of a window.
   static constexpr int kPrivate = -1;

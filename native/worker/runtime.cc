@@ -123,6 +123,9 @@ Result<std::unique_ptr<WorkerRuntime>> WorkerRuntime::Attach(UniqueFd control, O
     return Status(Code::kSegmentInvalid,
                   "participant " + std::to_string(message.attach.participant) + " does not exist in the segment");
   }
+  // A child that a function forks is no participant, and must not be able to act as one.
+  ::madvise(segment->base(), static_cast<size_t>(segment->data() - segment->base()) + segment->data_bytes(),
+            MADV_DONTFORK);
   const auto doorbell_kind = static_cast<dispatch::DoorbellKind>(message.attach.doorbell_kind);
   auto core = std::make_unique<Core>(std::move(message.attach), std::move(*segment), std::move(message.fds[2]),
                                      std::move(message.fds[3]), std::move(socket));

@@ -118,6 +118,105 @@ TEST_P(DispatcherTest, ACallGoesFromQueuedToFree) {
   EXPECT_EQ(WordOf(index).generation, generation + 1);
 }
 
+/// Functions 0 for Node workers and 1 for native ones, and a native worker.
+class LaneTest : public DispatcherTest {
+ protected:
+  static constexpr uint16_t kNative = 3;
+  void SetUp() override {
+    DispatcherTest::SetUp();
+    segment::Header& header = segment_->header();
+    ASSERT_TRUE(segment_->Commit(header.functions, 2).ok());
+    segment_->function(1).flags = segment::kFunctionNative;
+    header.function_count.store(2);
+    segment_->participant(kNative).state.store(static_cast<uint32_t>(ParticipantState::kReady));
+    segment_->participant(kNative).kind = static_cast<uint32_t>(ParticipantKind::kNativeWorker);
+    native_ = std::make_unique<Dispatcher>(*segment_, *doorbells_, kNative, Lane::kNative);
+  }
+  uint32_t PostCallOf(uint32_t function) {
+    const uint32_t index = ReserveFor(host(), Origin::kHost, 0);
+    segment_->call(index).function = function;
+    host().Post(index);
+    return index;
+  }
+  std::unique_ptr<Dispatcher> native_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Doorbells, LaneTest, ::testing::Values(DoorbellKind::kMessageQueue, DoorbellKind::kFutex),
+                         [](const auto& info) {
+                           return info.param == DoorbellKind::kFutex ? "Futex" : "MessageQueue";
+                         });
+
+TEST_P(LaneTest, ACallIsClaimedByWorkersOfItsFunctionsLanguageOnly) {
+  const uint32_t of_native = PostCallOf(1);
+  EXPECT_FALSE(a().HasQueued());
+  EXPECT_FALSE(a().ClaimAny().has_value());
+  const uint32_t of_node = PostCallOf(0);
+  EXPECT_EQ(native_->ClaimAny(), of_native);
+  EXPECT_FALSE(native_->ClaimAny().has_value());
+  EXPECT_EQ(b().ClaimAny(), of_node);
+}
+
+TEST_P(LaneTest, BellsAndCreditsStayInTheirLane) {
+  a().AnnounceSleep();
+  native_->AnnounceSleep();
+  const uint32_t of_native = PostCallOf(1);
+  EXPECT_FALSE(doorbells_->of(Lane::kNode)->TryReceive().has_value());
+  const auto bell = doorbells_->of(Lane::kNative)->TryReceive();
+  ASSERT_TRUE(bell.has_value());
+  EXPECT_EQ(bell->index, of_native);
+  EXPECT_TRUE(native_->Claim(*bell));
+  native_->AnnounceAwake();
+  a().AnnounceAwake();
+
+  a().OfferCredit();
+  (void)PostCallOf(1);
+  EXPECT_FALSE(a().TakeCredited().has_value());
+  const uint32_t of_node = PostCallOf(0);
+  const auto credited = a().TakeCredited();
+  ASSERT_TRUE(credited.has_value());
+  EXPECT_EQ(credited->index, of_node);
+}
+
+TEST_P(LaneTest, AWorkerOfAnotherLaneIsNoFreeWorker) {
+  segment_->participant(kWorkerA).running.store(1);
+  segment_->participant(kWorkerB).running.store(1);
+  for (uint32_t i = 0; i < 2; ++i) {
+    const uint32_t index = PostCallOf(0);
+    ASSERT_EQ((i == 0 ? a() : b()).ClaimAny(), index);
+  }
+  EXPECT_TRUE(host().WorkerIdle(Lane::kNative));
+  EXPECT_FALSE(host().WorkerIdle(Lane::kNode));
+}
+
+TEST_P(LaneTest, ADeadWorkersHintsGoInEveryLane) {
+  native_->OfferCredit();
+  native_->AnnounceSleep();
+  host().ReclaimParticipant(kNative, [](uint32_t, Dispatcher::Orphan) {});
+  for (const auto& lane : segment_->header().hints) {
+    EXPECT_EQ(lane.hot[0].load(), 0u);
+    EXPECT_EQ(lane.sleepers[0].load(), 0u);
+  }
+}
+
+TEST_P(LaneTest, ALaneWithoutWorkersHasNoDoorbell) {
+  std::string why;
+  const std::string name = name_ + "-one";
+  if (GetParam() == DoorbellKind::kFutex) setenv("PRAAS_DOORBELL", "futex", 1);
+  auto only = Doorbells::Create(*segment_, name, {false, true}, &why);
+  unsetenv("PRAAS_DOORBELL");
+  ASSERT_TRUE(only.ok()) << only.status().message();
+  EXPECT_EQ((*only)->of(Lane::kNode), nullptr);
+  ASSERT_NE((*only)->of(Lane::kNative), nullptr);
+  EXPECT_FALSE(mqueue::MessageQueue::Open(name).ok());
+  auto opened = Doorbells::Open(*segment_, (*only)->kind(), name, (*only)->lanes());
+  ASSERT_TRUE(opened.ok()) << opened.status().message();
+  EXPECT_TRUE((*only)->of(Lane::kNative)->Ring({5, 7}));
+  const auto bell = (*opened)->of(Lane::kNative)->TryReceive();
+  ASSERT_TRUE(bell.has_value());
+  EXPECT_EQ(bell->index, 5u);
+  EXPECT_TRUE(mqueue::MessageQueue::Unlink(Doorbells::QueueName(name, Lane::kNative)).ok());
+}
+
 TEST_P(DispatcherTest, ABellOfAnEarlierGenerationClaimsNothing) {
   const uint32_t index = PostFromHost();
   const Bell bell{index, WordOf(index).generation};

@@ -1,0 +1,333 @@
+// praas-worker behind a real host: what its functions may do, and what becomes of their calls when they do something
+// else.
+
+#include <dirent.h>
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <cstring>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "function/spec.h"
+#include "host/host_fixture.h"
+#include "protocol/agent_line.h"
+
+namespace praas::test {
+namespace {
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr bool kSanitized = true;
+#else
+constexpr bool kSanitized = false;
+#endif
+
+constexpr uint64_t kMaxOutput = 300'000;
+
+std::string Line(const std::string& name, const char* library, function::Abi abi, uint64_t max_output = 0,
+                 uint32_t flags = 0) {
+  std::vector<std::pair<std::string_view, std::string>> values = {{"name", name},
+                                                                  {"library", library},
+                                                                  {"abi", std::string(function::AbiName(abi))},
+                                                                  {"flags", std::to_string(flags)}};
+  if (max_output != 0) values.emplace_back("maxOutput", std::to_string(max_output));
+  return protocol::FormatAgentLine("function", values);
+}
+
+std::string Raw(const std::string& name, uint64_t max_output = kMaxOutput, uint32_t flags = 0) {
+  return Line(name, PRAAS_TEST_RFAAS_LIBRARY, function::Abi::kRaw, max_output, flags);
+}
+std::string InC(const std::string& name) { return Line(name, PRAAS_TEST_C_LIBRARY, function::Abi::kC); }
+
+/// A host whose workers are praas-worker.
+class NativeWorkers : public ::testing::TestWithParam<const char*> {
+ protected:
+  void Start(const std::string& functions, uint32_t workers = 1, int64_t hot_ms = 1) {
+    process_.assignment.workers = 0;
+    process_.assignment.native_workers = workers;
+    process_.assignment.native = functions;
+    process_.assignment.hot_ms = hot_ms;
+    host::HostOptions options;
+    options.worker_commands[static_cast<size_t>(dispatch::Lane::kNative)] = {PRAAS_WORKER_PATH};
+    options.assignment = process_.assignment;
+    auto started = host::Host::Start(std::move(options));
+    ASSERT_TRUE(started.ok()) << started.status().message();
+    host_ = std::move(*started);
+    client::ConnectOptions connect = OptionsFor(host_->port());
+    connect.transport = GetParam();
+    connect.window_bytes = 64u << 20;
+    client_.reset(new Driver(Connect(connect)));  // in place: its sinks know its address
+  }
+  void TearDown() override {
+    client_.reset();
+    host_.reset();
+  }
+
+  uint32_t Index(const std::string& name) {
+    const Driver::Outcome outcome = client_->Wait((*client_)->Resolve(name, DeadlineIn(kWatchdogNs)));
+    EXPECT_TRUE(outcome.status.ok()) << name << ": " << outcome.status.message();
+    client::FunctionRef function{};
+    if (outcome.payload.size() == sizeof function) std::memcpy(&function, outcome.payload.data(), sizeof function);
+    return function.index;
+  }
+  Driver::Outcome Call(const std::string& name, std::span<const std::byte> input = {}, uint64_t deadline_ns = 0) {
+    return client_->Call(Index(name), input, {}, deadline_ns);
+  }
+  std::string Text(const std::string& name, std::string_view input = {}) {
+    const Driver::Outcome outcome = Call(name, AsBytes(input));
+    EXPECT_TRUE(outcome.status.ok()) << name << ": " << outcome.status.message();
+    return AsText(outcome.payload);
+  }
+  pid_t WorkerPid() {
+    const Driver::Outcome outcome = Call("worker_pid");
+    uint32_t pid = 0;
+    EXPECT_EQ(outcome.payload.size(), sizeof pid) << outcome.status.message();
+    if (outcome.payload.size() == sizeof pid) std::memcpy(&pid, outcome.payload.data(), sizeof pid);
+    return static_cast<pid_t>(pid);
+  }
+  /// The function ends its worker, its caller is told with these words, and the next call finds another worker.
+  void ExpectCrash(const std::string& name, std::span<const std::byte> input, const std::vector<std::string>& words) {
+    const pid_t before = WorkerPid();
+    const Driver::Outcome outcome = Call(name, input);
+    EXPECT_EQ(outcome.status.code(), Code::kWorkerCrashed) << name << ": " << outcome.status.message();
+    for (const std::string& word : words) {
+      EXPECT_NE(outcome.status.message().find(word), std::string::npos) << name << ": " << outcome.status.message();
+    }
+    EXPECT_NE(WorkerPid(), before) << name;
+  }
+
+  TestProcess process_;
+  std::unique_ptr<host::Host> host_;
+  std::unique_ptr<Driver> client_;
+};
+
+INSTANTIATE_TEST_SUITE_P(Transports, NativeWorkers, ::testing::Values("tcp", "shm"),
+                         [](const auto& info) { return std::string(info.param); });
+
+std::vector<std::byte> Number(uint32_t number) {
+  std::vector<std::byte> bytes(sizeof number);
+  std::memcpy(bytes.data(), &number, sizeof number);
+  return bytes;
+}
+
+TEST_P(NativeWorkers, RawFunctionsTakeAndGiveEverySize) {
+  Start(Raw("copy") + Raw("full"));
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{15}, size_t{16}, size_t{4095}, size_t{4096}, size_t{4097},
+                             size_t{8192}, size_t{100'000}, kMaxOutput - 1, size_t{kMaxOutput}}) {
+    const Bytes input = PatternOf(bytes);
+    const Driver::Outcome outcome = Call("copy", input);
+    EXPECT_TRUE(outcome.status.ok()) << bytes << ": " << outcome.status.message();
+    EXPECT_EQ(outcome.payload, input) << bytes;
+  }
+  const Driver::Outcome full = Call("full", Number(kMaxOutput));
+  EXPECT_EQ(full.payload, Bytes(kMaxOutput, std::byte{7})) << "to the last byte";
+  ExpectClean(*client_);
+}
+
+TEST_P(NativeWorkers, ManyCallsInFlightGetTheirOwnResults) {
+  Start(Raw("copy"), 2, GetParam() == std::string("shm") ? -1 : 0);
+  const uint32_t copy = Index("copy");
+  std::vector<Bytes> inputs;
+  std::vector<uint64_t> calls;
+  for (size_t i = 0; i < 40; ++i) inputs.push_back(Bytes(1 + i * 1777, static_cast<std::byte>(i)));
+  for (int round = 0; round < 5; ++round) {
+    calls.clear();
+    for (const Bytes& input : inputs) {
+      auto call = (*client_)->Invoke(copy, input, {}, 0, DeadlineIn(kWatchdogNs));
+      ASSERT_TRUE(call.ok()) << call.status().message();
+      calls.push_back(*call);
+    }
+    for (size_t i = 0; i < calls.size(); ++i) {
+      const Driver::Outcome outcome = client_->Wait(calls[i]);
+      EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+      EXPECT_EQ(outcome.payload, inputs[i]) << i;
+    }
+  }
+  ExpectClean(*client_);
+}
+
+TEST_P(NativeWorkers, RawFunctionsMayWriteToTheirInput) {
+  Start(Raw("write_input") + Raw("copy"));
+  for (const size_t bytes : {size_t{10}, size_t{4096}, size_t{20'000}}) {
+    Bytes input = PatternOf(bytes);
+    const Bytes before = input;
+    const Driver::Outcome outcome = Call("write_input", input);
+    ASSERT_EQ(outcome.payload.size(), bytes) << outcome.status.message();
+    for (size_t i = 0; i < bytes; ++i) ASSERT_EQ(outcome.payload[i], before[i] ^ std::byte{0x20});
+    EXPECT_EQ(Call("copy", input).payload, before) << "the next call sees what its caller wrote";
+  }
+}
+
+TEST_P(NativeWorkers, OverrunsAreFoundAndEndTheWorker) {
+  Start(Raw("worker_pid") + Raw("overrun_byte") + Raw("overrun_page") + Raw("overrun_far") + Raw("overrun_jump") +
+        Raw("underrun_byte") + Raw("underrun_far") + Raw("copy"));
+  const std::vector<std::byte> capacity = Number(kMaxOutput);
+  ExpectCrash("overrun_byte", capacity, {"overrun_byte", "maxOutput", std::to_string(kMaxOutput)});
+  for (const char* name : {"overrun_page", "overrun_far", "overrun_jump", "underrun_far"}) {
+    ExpectCrash(name, capacity, {name, kSanitized ? name : "\"signal\":11"});
+  }
+  ExpectCrash("underrun_byte", capacity, {"underrun_byte"});
+  EXPECT_EQ(Call("copy", PatternOf(5000)).payload, PatternOf(5000));
+}
+
+TEST_P(NativeWorkers, ATooLargeSizeIsAnErrorAndNotAResult) {
+  Start(Raw("worker_pid") + Raw("result_too_large") + Raw("result_largest"));
+  const pid_t before = WorkerPid();
+  const Driver::Outcome outcome = Call("result_too_large", Number(kMaxOutput));
+  EXPECT_EQ(outcome.status.code(), Code::kFunctionResult) << outcome.status.message();
+  EXPECT_NE(outcome.status.message().find(std::to_string(kMaxOutput + 1)), std::string::npos);
+  EXPECT_EQ(Call("result_largest").status.code(), Code::kFunctionResult);
+  EXPECT_EQ(WorkerPid(), before) << "nothing has happened to it";
+}
+
+TEST_P(NativeWorkers, CrashesAreToldWithSignalAndLastWords) {
+  Start(Raw("worker_pid") + Raw("segfault") + Raw("divide_by_zero") + Raw("aborts") + Raw("exits") +
+        Raw("exits_with_3") + Raw("kills_itself"));
+  const std::string nothing = "\"";
+  ExpectCrash("segfault", {}, {kSanitized ? nothing : "\"signal\":11", "about to write to address 8"});
+  ExpectCrash("divide_by_zero", {}, {kSanitized ? nothing : "\"signal\":8"});
+  ExpectCrash("aborts", {}, {"\"signal\":6"});
+  ExpectCrash("exits", {}, {"\"exitCode\":0", "called exit()"});
+  ExpectCrash("exits_with_3", {}, {"\"exitCode\":3"});
+  ExpectCrash("kills_itself", {}, {"\"signal\":9"});
+}
+
+TEST_P(NativeWorkers, AStackOverflowIsCalledOne) {
+  if (kSanitized) GTEST_SKIP() << "the sanitizer has its own words for it";
+  Start(Raw("worker_pid") + Raw("stack_overflow"));
+  ExpectCrash("stack_overflow", {}, {"\"signal\":11", "overflowed its stack"});
+}
+
+TEST_P(NativeWorkers, AnExceptionThatLeavesARawFunctionEndsTheWorkerWithItsText) {
+  Start(Raw("worker_pid") + Raw("throws"));
+  ExpectCrash("throws", {}, {"throws", "\"signal\":6", "std::runtime_error", "nobody catches this"});
+}
+
+TEST_P(NativeWorkers, AFunctionThatNeverReturnsIsEndedAtItsDeadline) {
+  Start(Raw("worker_pid") + Raw("infinite_loop"));
+  const pid_t before = WorkerPid();
+  const Driver::Outcome outcome = Call("infinite_loop", {}, DeadlineIn(50'000'000));
+  EXPECT_EQ(outcome.status.code(), Code::kInvocationTimeout) << outcome.status.message();
+  EXPECT_NE(WorkerPid(), before);
+}
+
+TEST_P(NativeWorkers, ClosingEveryDescriptorEndsTheWorkerAndLosesNoCall) {
+  Start(Raw("worker_pid") + Raw("close_descriptors") + Raw("copy"));
+  const pid_t before = WorkerPid();
+  // Whether its own result can still be told is a matter of who is awake; that the caller hears of it is not.
+  const Driver::Outcome outcome = Call("close_descriptors", PatternOf(10), DeadlineIn(kWatchdogNs));
+  EXPECT_TRUE(outcome.status.ok() || outcome.status.code() == Code::kWorkerCrashed) << outcome.status.message();
+  EXPECT_EQ(Call("copy", PatternOf(5000)).payload, PatternOf(5000));
+  EXPECT_TRUE(Eventually([&] { return ::kill(before, 0) != 0; }));
+  EXPECT_NE(WorkerPid(), before);
+}
+
+TEST_P(NativeWorkers, AForkedChildIsNoSecondWorkerAndDoesNotOutliveTheFirst) {
+  Start(Raw("worker_pid") + Raw("forks") + Raw("leaves_a_child") + Raw("kills_itself") + Raw("copy"));
+  for (int i = 0; i < 20; ++i) {
+    EXPECT_EQ(Call("forks", PatternOf(8)).payload, PatternOf(8));
+    EXPECT_EQ(Call("copy", PatternOf(9)).payload, PatternOf(9));
+  }
+  const Driver::Outcome left = Call("leaves_a_child");
+  uint32_t child = 0;
+  ASSERT_EQ(left.payload.size(), sizeof child) << left.status.message();
+  std::memcpy(&child, left.payload.data(), sizeof child);
+  EXPECT_EQ(::kill(static_cast<pid_t>(child), 0), 0);
+  ExpectCrash("kills_itself", {}, {});
+  EXPECT_TRUE(Eventually([&] { return ::kill(static_cast<pid_t>(child), 0) != 0; }));
+  ExpectClean(*client_);
+}
+
+TEST_P(NativeWorkers, AnIdempotentCallIsRunAgainWhenItsWorkerIsKilled) {
+  Start(Raw("worker_pid") + Raw("sleeps_forever", 16, segment::kFunctionIdempotent), 2);
+  const uint32_t function = Index("sleeps_forever");
+  auto call = (*client_)->Invoke(function, {}, {}, protocol::kIdempotent, DeadlineIn(kWatchdogNs));
+  ASSERT_TRUE(call.ok());
+  const auto busy = [&] {
+    const std::string stats = StatsOf(*client_);
+    const size_t at = stats.find("\"running\":1");
+    if (at == std::string::npos) return pid_t{0};
+    const size_t pid = stats.rfind("\"pid\":", at);
+    return static_cast<pid_t>(std::atoi(stats.c_str() + pid + 6));
+  };
+  pid_t first = 0;
+  ASSERT_TRUE(Eventually([&] { return (first = busy()) != 0; }));
+  ASSERT_EQ(::kill(first, SIGKILL), 0);
+  pid_t second = 0;
+  EXPECT_TRUE(Eventually([&] { return (second = busy()) != 0 && second != first; }));
+  (*client_)->Cancel(*call);
+  EXPECT_FALSE(client_->Wait(*call).status.ok());
+}
+
+TEST_P(NativeWorkers, PayloadsOfOthersCannotBeWritten) {
+  if (kSanitized) GTEST_SKIP() << "a sanitizer has mappings of its own";
+  Start(Raw("worker_pid") + Raw("copy"));
+  for (const size_t bytes : {size_t{100}, size_t{10'000}, size_t{200'000}}) (void)Call("copy", PatternOf(bytes));
+  std::ifstream maps("/proc/" + std::to_string(WorkerPid()) + "/maps");
+  uint64_t writable = 0;
+  for (std::string line; std::getline(maps, line);) {
+    if (line.find("memfd:praas-pool") == std::string::npos && line.find("memfd:praas-window") == std::string::npos) {
+      continue;
+    }
+    size_t begin = 0;
+    size_t end = 0;
+    char permissions[8] = {};
+    ASSERT_EQ(std::sscanf(line.c_str(), "%zx-%zx %7s", &begin, &end, permissions), 3) << line;
+    // Headers and calls of a window, which tell of calls and are no payloads, and one result area.
+    if (permissions[1] == 'w') writable += end - begin;
+  }
+  EXPECT_LE(writable, window::kSlotsOffset + (kMaxOutput + 8192));
+  std::ifstream again("/proc/" + std::to_string(WorkerPid()) + "/maps");
+  const std::string all((std::istreambuf_iterator<char>(again)), {});
+  EXPECT_NE(all.find("---s"), std::string::npos) << "state, which no raw function uses, is out of reach";
+}
+
+TEST_P(NativeWorkers, FunctionsOfTheCInterfaceShareStateAndCallEachOther) {
+  Start(InC("reverse") + InC("state_set") + InC("state_get") + InC("state_array") + InC("invoke") + InC("descend") +
+        InC("put") + InC("get") + InC("fails") + InC("inner") + InC("filled"));
+  EXPECT_EQ(Text("reverse", "stressed"), "desserts");
+  EXPECT_EQ(Text("inner", "xinsidex"), "inside");
+  EXPECT_EQ(Text("filled", "100000"), std::string(100'000, '\x07'));
+  EXPECT_EQ(Text("invoke", "reverse abc"), "cba");
+  EXPECT_EQ(Text("descend", "12"), "12") << "calls itself with one worker";
+  (void)Text("state_set", "key value");
+  EXPECT_EQ(Text("state_get", "key").find("value"), 0u);
+  (void)Text("put", "box first");
+  (void)Text("put", "box second");
+  EXPECT_EQ(Text("get", "box"), "first");
+  EXPECT_EQ(Text("get", "box"), "second");
+  const Driver::Outcome failed = Call("fails", AsBytes("x"));
+  EXPECT_EQ(failed.status.code(), Code::kFunctionThrew);
+  EXPECT_NE(failed.status.message().find("asked to fail with 42 and x"), std::string::npos);
+  ExpectClean(*client_);
+}
+
+TEST_P(NativeWorkers, TheSameNextToRawFunctions) {
+  Start(InC("reverse") + InC("filled") + InC("invoke") + InC("state_set") + InC("state_get") + Raw("copy") +
+        Raw("twice"));
+  EXPECT_EQ(Text("filled", "100000"), std::string(100'000, '\x07'));
+  EXPECT_EQ(Text("invoke", "copy through"), "through");
+  EXPECT_EQ(Text("invoke", "invoke reverse abc").find("cba"), 0u);
+  (void)Text("state_set", "key value");
+  EXPECT_EQ(Text("state_get", "key").find("value"), 0u);
+  EXPECT_EQ(Call("copy", PatternOf(50'000)).payload, PatternOf(50'000));
+  ExpectClean(*client_);
+}
+
+TEST_P(NativeWorkers, MessagesAreNoState) {
+  Start(InC("put") + InC("state_keys") + InC("state_get"));
+  (void)Text("put", "box hidden");
+  EXPECT_EQ(Text("state_keys", "").find("mailbox"), std::string::npos);
+  EXPECT_EQ(Text("state_get", "\x01mailbox/box").find("ERR_NAME_INVALID"), 0u);
+}
+
+TEST_P(NativeWorkers, WhatCannotBeLoadedFailsTheProcessWithItsReason) {
+  Start(Line("f", "/nowhere/lib.so", function::Abi::kC));
+  const Driver::Outcome outcome = client_->Wait((*client_)->Resolve("f", DeadlineIn(kWatchdogNs)));
+  EXPECT_EQ(outcome.status.code(), Code::kProcessFailed);
+  EXPECT_NE(outcome.status.message().find("/nowhere/lib.so"), std::string::npos) << outcome.status.message();
+}
+
+}  // namespace
+}  // namespace praas::test
