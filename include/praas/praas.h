@@ -197,7 +197,7 @@ typedef struct praas_reply {
 } praas_reply;
 
 /**
- * Calls a function and waits for its result. While it waits, this worker runs other calls, this one included, on the
+ * Calls a function and waits for its result. While it waits, this worker runs nested calls, this one included, on the
  * same stack: a function that calls functions of its own process needs no second worker. On failure the status is the
  * callee's.
  */

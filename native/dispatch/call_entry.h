@@ -21,7 +21,8 @@ enum class CallState : uint8_t { kFree, kReserved, kQueued, kClaimed, kCompletin
 
 /// Bits of CallWord::flags.
 enum CallWordFlags : uint8_t {
-  kWordTaken = 1u << 0,  // done, and its origin has taken note: after the worker's death nobody has to tell it again
+  kWordTaken = 1u << 0,   // done, and its origin has taken note: after the worker's death nobody has to tell it again
+  kWordNested = 1u << 1,  // queued by a function that waits for it
 };
 
 /// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or

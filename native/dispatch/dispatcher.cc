@@ -60,6 +60,7 @@ void Dispatcher::Post(uint32_t index) noexcept {
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
   word.state = CallState::kQueued;
+  word.flags = entry.depth > 0 ? static_cast<uint8_t>(kWordNested) : uint8_t{0};
   // seq_cst with the load of `watches`, as in Unwatch: at least one of the two sees the other.
   entry.word.store(word.Pack(), std::memory_order_seq_cst);
   const Bell bell{index, word.generation};
@@ -113,6 +114,16 @@ bool Dispatcher::AnySleeper(Lane lane) const noexcept {
   return false;
 }
 
+/// All of them: they wait for different calls, and whoever comes first takes this one.
+void Dispatcher::WakeWaiters(Lane lane) noexcept {
+  const uint32_t committed = header_.participants.committed.load(std::memory_order_relaxed);
+  for (uint32_t group = 0; group * 64 < committed; ++group) {
+    for (uint64_t bits = hints(lane).waiters[group].load(std::memory_order_seq_cst); bits != 0; bits &= bits - 1) {
+      Wake(static_cast<uint16_t>(group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits))));
+    }
+  }
+}
+
 void Dispatcher::Ring(uint32_t index) noexcept {
   const CallEntry& entry = segment_.call(index);
   const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
@@ -122,6 +133,7 @@ void Dispatcher::Ring(uint32_t index) noexcept {
   Doorbell* const doorbell = doorbells_.of(lane);
   // The bit before the sleepers are read: see the class comment.
   hints(lane).queued[index / 64].fetch_or(Bit(index), std::memory_order_seq_cst);
+  if ((word.flags & kWordNested) != 0) WakeWaiters(lane);
   if (!AnySleeper(lane)) return;  // every worker is awake and drains the table before it sleeps
   if (doorbell != nullptr && doorbell->Ring({index, word.generation})) {
     me_.counters.bells_rung.fetch_add(1, std::memory_order_relaxed);
@@ -181,7 +193,7 @@ bool Dispatcher::Claim(Bell bell) noexcept {
   return true;
 }
 
-std::optional<uint32_t> Dispatcher::ClaimAny() noexcept {
+std::optional<uint32_t> Dispatcher::ClaimAny(Takes takes) noexcept {
   const uint32_t groups = (calls_ + 63) / 64;
   const uint32_t start = claim_cursor_.load(std::memory_order_relaxed) % calls_;
   // One turn over the bitmap from `start`; the first group is visited twice, for the bits above and below `start`.
@@ -193,6 +205,10 @@ std::optional<uint32_t> Dispatcher::ClaimAny() noexcept {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       bits &= bits - 1;
       if (index >= calls_) break;
+      if (takes == Takes::kNested) {
+        const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+        if (word.state != CallState::kQueued || (word.flags & kWordNested) == 0) continue;
+      }
       // The bit goes before the claim: cleared afterwards, it could be that of the entry's next call.
       hints(lane_).queued[group].fetch_and(~Bit(index), std::memory_order_seq_cst);
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
@@ -308,17 +324,18 @@ bool Dispatcher::HasCompletion() const noexcept {
   return false;
 }
 
-void Dispatcher::AnnounceSleep(bool takes_calls) noexcept {
+void Dispatcher::AnnounceSleep(Takes takes) noexcept {
   me_.counters.sleeps.fetch_add(1, std::memory_order_relaxed);
-  if (takes_calls) hints(lane_).sleepers[self_ / 64].fetch_or(Bit(self_), std::memory_order_seq_cst);
+  if (takes == Takes::kAll) hints(lane_).sleepers[self_ / 64].fetch_or(Bit(self_), std::memory_order_seq_cst);
+  if (takes == Takes::kNested) hints(lane_).waiters[self_ / 64].fetch_or(Bit(self_), std::memory_order_seq_cst);
   me_.sleeping.store(1, std::memory_order_seq_cst);
 }
 
 void Dispatcher::AnnounceAwake() noexcept {
   me_.sleeping.store(0, std::memory_order_release);
-  std::atomic<uint64_t>& sleepers = hints(lane_).sleepers[self_ / 64];
-  if ((sleepers.load(std::memory_order_relaxed) & Bit(self_)) != 0) {
-    sleepers.fetch_and(~Bit(self_), std::memory_order_seq_cst);
+  for (std::atomic<uint64_t>* const bits : {&hints(lane_).sleepers[self_ / 64], &hints(lane_).waiters[self_ / 64]}) {
+    if ((bits->load(std::memory_order_relaxed) & Bit(self_)) != 0)
+      bits->fetch_and(~Bit(self_), std::memory_order_seq_cst);
   }
 }
 
@@ -341,9 +358,16 @@ uint32_t Dispatcher::TakeNotices() noexcept {
 
 void Dispatcher::SetWaker(std::function<void(uint16_t)> signal) { signal_ = std::move(signal); }
 
-bool Dispatcher::HasQueued() const noexcept {
+bool Dispatcher::HasQueued(Takes takes) const noexcept {
   for (uint32_t group = 0; group < (calls_ + 63) / 64; ++group) {
-    if (hints(lane_).queued[group].load(std::memory_order_seq_cst) != 0) return true;
+    uint64_t bits = hints(lane_).queued[group].load(std::memory_order_seq_cst);
+    if (takes == Takes::kAll && bits != 0) return true;
+    for (; bits != 0; bits &= bits - 1) {
+      const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
+      if (index >= calls_) break;
+      const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+      if (word.state == CallState::kQueued && (word.flags & kWordNested) != 0) return true;
+    }
   }
   return false;
 }

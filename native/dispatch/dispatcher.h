@@ -13,6 +13,10 @@
 
 namespace praas::dispatch {
 
+/// Which calls a worker is ready to take. One that waits for a call of its own takes nested calls only: if it took new
+/// ones as well, every worker could come to wait, on a full stack, for calls that nobody is left to run.
+enum class Takes : uint8_t { kNothing, kNested, kAll };
+
 /// The call table and the hand-over of calls, as one participant sees it. No allocation, no lock, no wait: every method
 /// is a few atomic operations. `self` is this participant's index, `lane` the calls it takes (a host takes none). One
 /// instance per OS process; methods are thread-safe, but a given entry is advanced by whoever owns it only.
@@ -50,7 +54,7 @@ class Dispatcher {
   /// queued → claimed(self) if the bell is still true.
   [[nodiscard]] bool Claim(Bell bell) noexcept;
   /// Claims some queued entry, in turn from where the last one was found, so that none starves.
-  [[nodiscard]] std::optional<uint32_t> ClaimAny() noexcept;
+  [[nodiscard]] std::optional<uint32_t> ClaimAny(Takes takes = Takes::kAll) noexcept;
   void OfferCredit() noexcept;                                // none → idle; a no-op when idle or posted already
   [[nodiscard]] std::optional<Bell> TakeCredited() noexcept;  // a posted bell; the credit is then none
   /// idle → none. A bell that came first is returned and must be served.
@@ -76,9 +80,9 @@ class Dispatcher {
   [[nodiscard]] bool HasCompletion() const noexcept;
 
   // --- sleeping ---
-  /// The caller then re-checks credit, completions, notices, table and windows, and only then blocks. `takes_calls`: it
-  /// listens to the doorbell, so a sender has to ring.
-  void AnnounceSleep(bool takes_calls = true) noexcept;
+  /// The caller then re-checks credit, completions, notices, table and windows, and only then blocks. With kAll it
+  /// listens to the doorbell, so a sender has to ring; with kNested it is signalled when a nested call is queued.
+  void AnnounceSleep(Takes takes = Takes::kAll) noexcept;
   void AnnounceAwake() noexcept;
   /// Signals a participant if it sleeps (or `always`), through the function given to SetWaker.
   void Wake(uint16_t participant, bool always = false) noexcept;
@@ -88,7 +92,8 @@ class Dispatcher {
   /// dispatcher.
   void SetWaker(std::function<void(uint16_t participant)> signal);
 
-  [[nodiscard]] bool HasQueued() const noexcept;  // some entry of this lane may be queued (a hint: the bitmap)
+  /// Some entry of this lane may be queued (kAll: a hint, the bitmap), or some nested one is (kNested).
+  [[nodiscard]] bool HasQueued(Takes takes = Takes::kAll) const noexcept;
   /// Some ready worker of `lane` other than self runs nothing.
   [[nodiscard]] bool WorkerIdle(Lane lane) const noexcept;
   [[nodiscard]] uint32_t in_use() const noexcept;  // entries that are not free; counts, so not for the path of a call
@@ -118,6 +123,7 @@ class Dispatcher {
  private:
   bool TryCredit(Bell bell, Lane lane) noexcept;
   [[nodiscard]] bool AnySleeper(Lane lane) const noexcept;
+  void WakeWaiters(Lane lane) noexcept;
   [[nodiscard]] segment::Header::Hints& hints(Lane lane) const noexcept {
     return header_.hints[static_cast<size_t>(lane)];
   }

@@ -11,6 +11,7 @@ void ClearHints(segment::Header& header, Participant& participant, uint16_t inde
   for (segment::Header::Hints& lane : header.hints) {
     lane.hot[index / 64].fetch_and(~bit);
     lane.sleepers[index / 64].fetch_and(~bit);
+    lane.waiters[index / 64].fetch_and(~bit);
   }
   participant.sleeping.store(0);
   participant.running.store(0);
@@ -111,6 +112,7 @@ void Dispatcher::ResetTable() noexcept {
     for (auto& bits : lane.queued) bits.store(0);
     for (auto& bits : lane.hot) bits.store(0);
     for (auto& bits : lane.sleepers) bits.store(0);
+    for (auto& bits : lane.waiters) bits.store(0);
   }
   const uint32_t committed = header_.participants.committed.load();
   for (uint32_t index = 0; index < committed; ++index) {

@@ -16,8 +16,10 @@
 namespace praas::function {
 namespace {
 
-/// Calls that run on top of each other on one stack: each may take a good part of the 8 MiB it usually has.
-constexpr uint32_t kMaxNesting = 16;
+using dispatch::Takes;
+
+/// Calls that run on top of each other on one stack of usually 8 MiB; as deep as calls may be nested at all.
+constexpr uint32_t kMaxNesting = 64;
 /// How long an idle worker sleeps at most; everything that concerns it wakes it.
 constexpr uint64_t kIdleNs = 60'000'000'000;
 /// What errors of functions are cut to; longer ones are rarely read.
@@ -117,7 +119,7 @@ std::vector<worker::FunctionInfo> Registration(const std::vector<Function>& func
 
 void Runner::Serve() {
   for (;;) {
-    if (std::optional<worker::Invocation> invocation = runtime_.TryNext(true)) {
+    if (std::optional<worker::Invocation> invocation = runtime_.TryNext(Takes::kAll)) {
       Execute(*invocation);
       continue;
     }
@@ -127,7 +129,7 @@ void Runner::Serve() {
       runtime_.Drained();
       ::_exit(0);
     }
-    runtime_.Sleep(true, DeadlineIn(kIdleNs));
+    runtime_.Sleep(Takes::kAll, DeadlineIn(kIdleNs));
   }
 }
 
@@ -144,7 +146,15 @@ void Runner::CollectReplies() {
 }
 
 Result<worker::NestedReply> Runner::Await(uint64_t call, uint64_t deadline_ns) {
-  const bool serve = nesting_ < kMaxNesting;
+  // On a stack that is full, only other workers can help: without a free one this fails at once.
+  if (nesting_ >= kMaxNesting && !replies_.contains(call)) return runtime_.WaitNested(call, deadline_ns);
+  Result<worker::NestedReply> reply = ServeUntil(call, deadline_ns);
+  // The function goes on. What this worker has claimed already it has to run.
+  while (std::optional<worker::Invocation> claimed = runtime_.TryNext(Takes::kNothing)) Execute(*claimed);
+  return reply;
+}
+
+Result<worker::NestedReply> Runner::ServeUntil(uint64_t call, uint64_t deadline_ns) {
   for (;;) {
     CollectReplies();
     if (const auto found = replies_.find(call); found != replies_.end()) {
@@ -156,14 +166,12 @@ Result<worker::NestedReply> Runner::Await(uint64_t call, uint64_t deadline_ns) {
       runtime_.FreeNested(call);
       return Status(Code::kInvocationTimeout, "the call did not end before its deadline");
     }
-    if (serve) {
-      if (std::optional<worker::Invocation> invocation = runtime_.TryNext(true)) {
-        Execute(*invocation);
-        continue;
-      }
+    if (std::optional<worker::Invocation> invocation = runtime_.TryNext(Takes::kNested)) {
+      Execute(*invocation);
+      continue;
     }
     LookAround();
-    if (!replies_.contains(call)) runtime_.Sleep(serve, deadline_ns);
+    if (!replies_.contains(call)) runtime_.Sleep(Takes::kNested, deadline_ns);
   }
 }
 
@@ -174,7 +182,7 @@ void Runner::Release(uint64_t call) {
 
 void Runner::Pause(uint64_t until_ns) {
   LookAround();
-  runtime_.Sleep(false, until_ns);
+  runtime_.Sleep(Takes::kNothing, until_ns);
 }
 
 // -------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ struct Function {
 [[nodiscard]] std::vector<worker::FunctionInfo> Registration(const std::vector<Function>& functions);
 
 /// Runs functions for a worker: takes one call after the other on the thread that calls Serve. A function that waits
-/// for a call of its own does not keep its worker from others: they run on top of it, on the same stack.
+/// for a call of its own does not keep its worker from other nested calls: they run on top of it, on the same stack.
 class Runner {
  public:
   Runner(worker::WorkerRuntime& runtime, std::vector<Function> functions)
@@ -58,6 +58,7 @@ class Runner {
                                             const worker::Invocation& invocation) const noexcept;
   void Throw(const worker::Invocation& invocation, std::string_view name, std::string_view message,
              std::string_view code);
+  [[nodiscard]] Result<worker::NestedReply> ServeUntil(uint64_t call, uint64_t deadline_ns);
   void CollectReplies();
   void LookAround();
 

@@ -124,7 +124,7 @@ void Host::Loop() {
       block = false;
       continue;
     }
-    service_->process->dispatcher->AnnounceSleep(false);
+    service_->process->dispatcher->AnnounceSleep(dispatch::Takes::kNothing);
     // What came before the announcement was not signalled.
     block = !service_->process->dispatcher->HasCompletion() && !service_->room && !service_->sessions.unsettled() &&
             service_->process->segment->participant(dispatch::kHostParticipant).notices.load() == 0;

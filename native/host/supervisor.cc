@@ -272,6 +272,7 @@ void Supervisor::OnReady(WorkerLink& link, const std::vector<worker::FunctionInf
   }
   link.stage = WorkerLink::Stage::kReady;
   link.ready_ns = NowNs();
+  link.calls_before = process_->segment->participant(link.participant).counters.calls.load();
   process_->segment->participant(link.participant).state.store(static_cast<uint32_t>(ParticipantState::kReady));
   LaneHealth& health = health_[static_cast<size_t>(link.lane)];
   health.start_failures = 0;
@@ -305,13 +306,16 @@ void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   const Lane lane = link.lane;
   const uint32_t seat = link.seat;
   const uint64_t ready_ns = link.ready_ns;
+  // One that has answered calls can do its work: what ended it was one of them, and not the application.
+  const bool served =
+      was_ready && process_->segment->participant(link.participant).counters.calls.load() > link.calls_before;
   if (link.participant != 0) hooks_.ended(link, end);
   Remove(link);
   if (stopping_) return;
   if (!was_ready && link.failure.empty()) StartFailed(lane, "worker " + why, false);
   if (seat < seats_.size()) {
     seats_[seat].worker = nullptr;
-    if (was_ready && NowNs() - ready_ns >= kHealthyNs) seats_[seat].failures = 0;
+    if (served || (was_ready && NowNs() - ready_ns >= kHealthyNs)) seats_[seat].failures = 0;
     FillLater(seat);
   } else if (process_ != nullptr) {
     // A spare that ends by itself is replaced without haste: nobody waits for it.

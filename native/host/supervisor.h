@@ -20,8 +20,8 @@ using WorkerCommands = std::array<std::vector<std::string>, dispatch::kLanes>;
 
 /// Keeps a process's workers running: seats of both lanes, each filled by a worker, and some attached but unloaded
 /// spares of the Node lane that take over a seat at once. A seat whose worker ends is filled again after a back-off (0,
-/// 100 ms, 200 ms … 10 s) that starts over once a worker was healthy for 10 s. I/O thread; workers end with the thread
-/// that runs this.
+/// 100 ms, 200 ms … 10 s) that starts over once a worker has answered a call or was healthy for 10 s. I/O thread;
+/// workers end with the thread that runs this.
 class Supervisor {
  public:
   struct Hooks {

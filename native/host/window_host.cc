@@ -156,15 +156,11 @@ void WindowHost::DropArrival(uint64_t id) {
 }
 
 Result<uint32_t> WindowHost::FreeSlot() {
-  segment::Region& region = process_.header().windows;
-  const uint32_t committed = region.committed.load();
+  segment::Header& header = process_.header();
   // A new slot rather than one used before, while that is cheap: a worker may still have the former window mapped.
   const auto used = static_cast<uint32_t>(windows_.size() + free_.size());
-  if (used < std::max(committed, 64u) && used < segment::kMaxWindows) {
-    if (Status status = process_.segment->Commit(region, used + 1); !status.ok()) return status;
-    return used;
-  }
-  if (!free_.empty()) {
+  const bool cheap = used < std::max(header.windows.committed.load(), 64u) && used < segment::kMaxWindows;
+  if (!cheap && !free_.empty()) {
     const uint32_t index = free_.front();
     free_.pop_front();
     return index;
@@ -172,7 +168,8 @@ Result<uint32_t> WindowHost::FreeSlot() {
   if (used >= segment::kMaxWindows) {
     return Status(Code::kUpgradeFailed, "all " + std::to_string(segment::kMaxWindows) + " windows are in use");
   }
-  if (Status status = process_.segment->Commit(region, used + 1); !status.ok()) return status;
+  if (Status status = process_.segment->Commit(header.windows, used + 1); !status.ok()) return status;
+  header.windows_used.store(used + 1, std::memory_order_release);
   return used;
 }
 

@@ -69,7 +69,8 @@ class WorkerLink {
   uint16_t participant = 0;  // 0 until attached
   uint32_t seat = UINT32_MAX;
   uint64_t ready_ns = 0;
-  std::string failure;  // why it could not load
+  uint64_t calls_before = 0;  // of its participant, when it was ready
+  std::string failure;        // why it could not load
 
  private:
   WorkerLink(EventLoop& loop, UniqueFd control, Hooks hooks);

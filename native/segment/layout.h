@@ -109,6 +109,7 @@ struct Header {
   std::atomic<uint32_t> function_hash;    // of all names and flags; every worker must register the same
   std::atomic<uint32_t> repairs;          // how often a dead participant was repaired
   std::atomic<uint32_t> doorbell_kind;    // DoorbellKind in use
+  std::atomic<uint32_t> windows_used;     // windows[0, used) have had a client since the host attached
 
   // Hints for the hand-over of calls (dispatch/dispatcher.h). One bit per call entry or participant; a stale bit costs
   // a look.
@@ -116,6 +117,7 @@ struct Header {
     std::atomic<uint64_t> queued[dispatch::kMaxCalls / 64];           // may be queued
     std::atomic<uint64_t> hot[dispatch::kMaxParticipants / 64];       // offers credits from time to time
     std::atomic<uint64_t> sleepers[dispatch::kMaxParticipants / 64];  // sleeps at the doorbell
+    std::atomic<uint64_t> waiters[dispatch::kMaxParticipants / 64];   // sleeps within a call; takes nested calls only
   } hints[dispatch::kLanes];
 
   Region participants;   // dispatch::Participant; 0 is the host

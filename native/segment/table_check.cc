@@ -93,6 +93,7 @@ class TableChecker {
     if (Load(header_.host_generation) == 0) findings_.Say("header.host_generation", "at least 1", 0);
     findings_.Bound("header.clean_shutdown", 1, Load(header_.clean_shutdown));
     findings_.Bound("header.doorbell_kind", kLastDoorbellKind, Load(header_.doorbell_kind));
+    findings_.Bound("header.windows_used", CommittedOf(header_.windows), Load(header_.windows_used));
     findings_.Bound("header.function_count", CommittedOf(header_.functions), Load(header_.function_count));
   }
 

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <span>
 
 #include "base/clock.h"
@@ -168,7 +169,9 @@ Status ControlSocket::Send(const ControlMessage& message) {
 }
 
 Result<std::optional<ControlMessage>> ControlSocket::Receive(uint64_t deadline_ns) {
-  std::vector<std::byte> buffer(kMaxPacket);
+  // Not cleared: most packets are small, and so few of its pages are ever touched.
+  const auto memory = std::make_unique_for_overwrite<std::byte[]>(kMaxPacket);
+  const std::span<std::byte> buffer(memory.get(), kMaxPacket);
   for (;;) {
     iovec part{buffer.data(), buffer.size()};
     alignas(cmsghdr) std::array<char, CMSG_SPACE(kMaxFds * sizeof(int))> control{};

@@ -17,6 +17,7 @@ using dispatch::CallEntry;
 using dispatch::CallKind;
 using dispatch::Origin;
 using dispatch::Place;
+using dispatch::Takes;
 
 /// Polls between two looks at rings that others have adopted but do not get to.
 constexpr uint32_t kStealEvery = 64;
@@ -39,19 +40,19 @@ std::optional<Bell> Intake::RetractCredit() noexcept {
   return core_.dispatcher->TakeCredited();
 }
 
-std::optional<Invocation> Intake::Next(bool capacity) {
+std::optional<Invocation> Intake::Next(Takes takes) {
   if (inbox_.fresh()) windows_.Integrate();
-  if (inbox_.draining()) capacity = false;
-  if (!capacity) {
+  if (inbox_.draining()) takes = Takes::kNothing;
+  if (takes != Takes::kAll) {
     if (auto bell = RetractCredit()) PassOn(*bell);
     // What lies in an adopted ring is posted for others: this worker may not get to it for long.
     (void)windows_.Poll(false, everywhere_);
     everywhere_ = false;
   }
-  while (auto index = FindClaimed(capacity)) {
+  while (auto index = FindClaimed(takes)) {
     if (auto invocation = Begin(*index)) return invocation;
   }
-  if (capacity && core_.attach.hot_ns != 0) {
+  if (takes == Takes::kAll && core_.attach.hot_ns != 0) {
     windows_.Adopt();
     core_.dispatcher->OfferCredit();
     offered_ = true;
@@ -59,10 +60,11 @@ std::optional<Invocation> Intake::Next(bool capacity) {
   return std::nullopt;
 }
 
-std::optional<uint32_t> Intake::FindClaimed(bool capacity) {
+std::optional<uint32_t> Intake::FindClaimed(Takes takes) {
   // Claimed while preparing to sleep. A claim cannot be given back, so it runs even if the capacity is used up by now.
   if (pending_) return std::exchange(pending_, std::nullopt);
-  if (!capacity) return std::nullopt;
+  if (takes == Takes::kNothing) return std::nullopt;
+  if (takes == Takes::kNested) return core_.dispatcher->ClaimAny(takes);
   if (offered_) {
     if (auto bell = core_.dispatcher->TakeCredited()) {
       offered_ = false;
@@ -245,10 +247,11 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
 // -------------------------------------------------------------------------------------------------------------------
 // sleeping
 
-bool Intake::HasWork(bool capacity) {
+bool Intake::HasWork(Takes takes) {
   if (pending_ || inbox_.fresh()) return true;
   if (windows_.HasSubmissions(false)) return true;
-  if (!capacity || inbox_.draining()) return false;
+  if (takes == Takes::kNothing || inbox_.draining()) return false;
+  if (takes == Takes::kNested) return core_.dispatcher->HasQueued(takes);
   if (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle) return true;
   if (core_.dispatcher->HasQueued()) return true;
   if (core_.attach.hot_ns == 0) return false;
@@ -260,27 +263,29 @@ bool Intake::HasWork(bool capacity) {
   return everywhere_;
 }
 
-bool Intake::PrepareToSleep(bool capacity) {
+bool Intake::PrepareToSleep(Takes takes) {
   if (inbox_.fresh()) windows_.Integrate();
-  if (inbox_.draining()) capacity = false;
+  if (inbox_.draining()) takes = Takes::kNothing;
   if (windows_.AbandonAll()) {
     everywhere_ = true;
     return false;
   }
   offered_ = false;
   if (auto bell = core_.dispatcher->WithdrawCredit()) {
-    if (!capacity) {
+    if (takes != Takes::kAll) {
       PassOn(*bell);
     } else if (core_.dispatcher->Claim(*bell)) {
       pending_ = bell->index;
     }
   }
   if (pending_) return false;
-  core_.dispatcher->AnnounceSleep(capacity);
-  if (capacity) {
+  core_.dispatcher->AnnounceSleep(takes);
+  if (takes == Takes::kAll) {
     bridge_.Arm();
     pending_ = ClaimByBell();
-    if (!pending_ && core_.dispatcher->HasQueued()) pending_ = core_.dispatcher->ClaimAny();
+  }
+  if (takes != Takes::kNothing && !pending_ && core_.dispatcher->HasQueued(takes)) {
+    pending_ = core_.dispatcher->ClaimAny(takes);
   }
   if (!pending_ && !inbox_.fresh()) return true;
   Awake();

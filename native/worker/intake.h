@@ -43,15 +43,15 @@ class Intake {
   /// What this worker offers, in the order in which it knows them.
   void SetFunctions(const std::vector<FunctionInfo>& functions);
 
-  [[nodiscard]] std::optional<Invocation> Next(bool capacity);
+  [[nodiscard]] std::optional<Invocation> Next(dispatch::Takes takes);
   /// Whether Next might find something: what a polling loop looks at between two calls of it.
-  [[nodiscard]] bool HasWork(bool capacity);
+  [[nodiscard]] bool HasWork(dispatch::Takes takes);
   /// Withdraws credit and windows, announces sleep, then looks everywhere once more. true: the owner may block.
-  [[nodiscard]] bool PrepareToSleep(bool capacity);
+  [[nodiscard]] bool PrepareToSleep(dispatch::Takes takes);
   void Awake() noexcept;
 
  private:
-  [[nodiscard]] std::optional<uint32_t> FindClaimed(bool capacity);
+  [[nodiscard]] std::optional<uint32_t> FindClaimed(dispatch::Takes takes);
   [[nodiscard]] std::optional<uint32_t> ClaimByBell();
   [[nodiscard]] std::optional<Invocation> Begin(uint32_t index);
   [[nodiscard]] bool TakesStream(uint32_t function) const noexcept;

@@ -249,7 +249,7 @@ Result<NestedReply> NestedCalls::Wait(uint64_t call, uint64_t deadline_ns) {
       spin.Step();
       continue;
     }
-    core_.dispatcher->AnnounceSleep(false);
+    core_.dispatcher->AnnounceSleep(dispatch::Takes::kNothing);
     if (!core_.dispatcher->HasCompletion()) {
       pollfd event{core_.event.get(), POLLIN, 0};
       if (::poll(&event, 1, PollTimeoutMs(deadline_ns)) > 0) {

@@ -27,6 +27,9 @@ std::string_view Cut(std::string_view message, size_t most) noexcept {
 
 std::span<const std::byte> BytesOf(std::string_view text) noexcept { return std::as_bytes(std::span(text)); }
 
+/// A result that fills less than this part of its block is copied to one that fits.
+constexpr size_t kLargestWaste = 16;
+
 constexpr std::string_view kLate = "the deadline has passed";
 
 }  // namespace
@@ -176,7 +179,8 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
 }
 
 Status Results::ToBlock(Running& record, std::span<const std::byte> result, PayloadRef* ref) {
-  if (record.output == Running::Output::kBlock && Inside(result, record.output_bytes)) {
+  if (record.output == Running::Output::kBlock && Inside(result, record.output_bytes) &&
+      result.size() >= record.output_bytes.size() / kLargestWaste) {
     *ref = record.output_ref;
     ref->offset += static_cast<uint64_t>(result.data() - record.output_bytes.data());
     ref->bytes = result.size();
@@ -197,7 +201,9 @@ Status Results::ToBlock(Running& record, std::span<const std::byte> result, Payl
 
 Status Results::PlaceInPool(Running& record, std::span<const std::byte> result) {
   PayloadRef ref;
-  const bool built = record.output == Running::Output::kBlock && Inside(result, record.output_bytes);
+  // Built in a block and worth it: a small result would hold a large block until it is sent.
+  const bool built = record.output == Running::Output::kBlock && Inside(result, record.output_bytes) &&
+                     result.size() > dispatch::kSlotOutputBytes;
   if (result.empty()) {
     // kNone
   } else if (record.input.place == dispatch::Place::kPoolInput && Inside(result, record.input_bytes)) {

@@ -188,13 +188,13 @@ void WorkerRuntime::Drained() { (void)parts_->core->control.Send({.type = Contro
 // -------------------------------------------------------------------------------------------------------------------
 // taking calls
 
-std::optional<Invocation> WorkerRuntime::TryNext(bool capacity) { return parts_->intake.Next(capacity); }
+std::optional<Invocation> WorkerRuntime::TryNext(dispatch::Takes takes) { return parts_->intake.Next(takes); }
 
-bool WorkerRuntime::PrepareToSleep(bool capacity) {
+bool WorkerRuntime::PrepareToSleep(dispatch::Takes takes) {
   Parts& parts = *parts_;
   // Before the looks around: what is signalled after this ends the wait.
   parts.DrainEvent();
-  if (!parts.intake.PrepareToSleep(capacity)) return false;
+  if (!parts.intake.PrepareToSleep(takes)) return false;
   const bool drain_news = draining() && !std::exchange(parts.drain_seen, draining());
   if (parts.PullNotices() || parts.nested.HasFinished() || parts.watchdog.TakeFresh() || drain_news) {
     parts.intake.Awake();
@@ -208,10 +208,10 @@ void WorkerRuntime::Awake() {
   parts_->intake.Awake();
 }
 
-void WorkerRuntime::Sleep(bool capacity, uint64_t deadline_ns) {
+void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
   Parts& parts = *parts_;
   const auto has_work = [&] {
-    return parts.intake.HasWork(capacity) || parts.nested.HasFinished() || parts.watchdog.fresh() ||
+    return parts.intake.HasWork(takes) || parts.nested.HasFinished() || parts.watchdog.fresh() ||
            parts.core->me.notices.load(std::memory_order_relaxed) != 0 || draining();
   };
   // A draining worker has nothing to be quick for, and its owner may have missed the news.
@@ -225,8 +225,8 @@ void WorkerRuntime::Sleep(bool capacity, uint64_t deadline_ns) {
       return;
     }
   }
-  if (NowNs() >= deadline_ns || !PrepareToSleep(capacity)) return;
-  parts.Wait(capacity && !draining(), deadline_ns);
+  if (NowNs() >= deadline_ns || !PrepareToSleep(takes)) return;
+  parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns);
   Awake();
 }
 

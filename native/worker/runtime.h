@@ -11,6 +11,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "dispatch/dispatcher.h"
 #include "segment/segment.h"
 #include "state/state_store.h"
 #include "worker/control.h"
@@ -80,13 +81,17 @@ class WorkerRuntime {
   /// Next invocation without blocking: credit, doorbell, table, adopted windows. nullopt: none. Offers a credit while
   /// `hot`; call with `capacity` = false when this worker may not run another one now (nothing is claimed then, but
   /// nested completions and notices still count as activity).
-  [[nodiscard]] std::optional<Invocation> TryNext(bool capacity);
+  [[nodiscard]] std::optional<Invocation> TryNext(bool capacity) { return TryNext(TakesOf(capacity)); }
+  /// The same for a worker that waits within a call: kNested.
+  [[nodiscard]] std::optional<Invocation> TryNext(dispatch::Takes takes);
   /// Announces sleep, withdraws credit, gives windows back, re-checks everything. true: nothing there, the owner may
   /// wait on doorbell_fd() and event_fd(). false: call TryNext, NextNested, TakeNotices and TakeCancellations again.
-  [[nodiscard]] bool PrepareToSleep(bool capacity);
+  [[nodiscard]] bool PrepareToSleep(bool capacity) { return PrepareToSleep(TakesOf(capacity)); }
+  [[nodiscard]] bool PrepareToSleep(dispatch::Takes takes);
   void Awake();  // after PrepareToSleep returned true and the wait is over
   /// PrepareToSleep + a blocking native wait (doorbell or eventfd, whichever comes first) until the deadline + Awake.
-  void Sleep(bool capacity, uint64_t deadline_ns);
+  void Sleep(bool capacity, uint64_t deadline_ns) { Sleep(TakesOf(capacity), deadline_ns); }
+  void Sleep(dispatch::Takes takes, uint64_t deadline_ns);
   [[nodiscard]] int doorbell_fd()
       const noexcept;  // message queue; −1 for futex (then event_fd is signalled by a bridge thread)
   [[nodiscard]] int event_fd() const noexcept;  // completions, notices, cancellations, control
@@ -145,6 +150,9 @@ class WorkerRuntime {
   [[nodiscard]] const ResultAreas& areas() const noexcept;
 
  private:
+  [[nodiscard]] static constexpr dispatch::Takes TakesOf(bool capacity) noexcept {
+    return capacity ? dispatch::Takes::kAll : dispatch::Takes::kNothing;
+  }
   struct Parts;
   explicit WorkerRuntime(std::unique_ptr<Parts> parts) noexcept;
   std::unique_ptr<Parts> parts_;

@@ -60,8 +60,10 @@ void Windows::Request(uint32_t index, uint32_t generation) {
 }
 
 void Windows::RequestUnpolled() {
-  const uint32_t committed = core_.segment.header().windows.committed.load(std::memory_order_acquire);
-  for (uint32_t index = 0; index < committed && mapped_.size() < kMaxAdopted; ++index) {
+  // Not all that are committed: those would be sixteen pages for a single client.
+  const segment::Header& header = core_.segment.header();
+  const uint32_t used = std::min(header.windows_used.load(std::memory_order_acquire), header.windows.committed.load());
+  for (uint32_t index = 0; index < used && mapped_.size() < kMaxAdopted; ++index) {
     const segment::WindowSlot& slot = core_.segment.window(index);
     if (slot.state.load(std::memory_order_acquire) != kWindowOpen || slot.poller.load(std::memory_order_relaxed) != 0) {
       continue;

@@ -47,7 +47,9 @@ export function expectNothingLeft(directory: RuntimeDirectory, id: string): void
   const { segment, queue, folder } = directory.processPaths(id)
   expect(readdirSync('/dev/shm')).not.toContain(segment.slice(1))
   // The file system of queues is mounted on few machines; removing one tells as well.
-  expect(native().unlinkMessageQueue(queue), `message queue of ${id}`).toBe(false)
+  for (const name of [queue, `${queue}-native`]) {
+    expect(native().unlinkMessageQueue(name), `message queue ${name} of ${id}`).toBe(false)
+  }
   expect(existsSync(folder)).toBe(false)
 }
 

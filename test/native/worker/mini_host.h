@@ -83,6 +83,7 @@ class MiniHost {
     Check(segment.status(), segment.ok());
     segment_ = std::make_unique<segment::Segment>(std::move(*segment));
     Check(segment_->Commit(segment_->header().windows, 8));
+    segment_->header().windows_used.store(8);
     Check(segment_->Commit(segment_->header().functions, 8));
     Check(segment_->Commit(segment_->header().streams, 4));
     auto pool = window::Pool::Create(*segment_);

@@ -1,0 +1,136 @@
+// How long from starting a native worker to its first result? A host is started with a worker and with none, a client
+// connects and calls; the difference is the worker's. Beside it the floor: a program that does nothing, started and
+// waited for. Milliseconds, as JSON.
+//
+// cold_start WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; bench/native.bench.ts builds and runs
+// this
+
+#include <fcntl.h>
+#include <spawn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "client/connection.h"
+#include "dispatch/doorbell.h"
+#include "host/host.h"
+#include "mqueue/message_queue.h"
+#include "segment/segment.h"
+
+extern char** environ;
+
+namespace {
+
+using praas::DeadlineIn;
+using praas::NowNs;
+
+constexpr uint64_t kWaitNs = 10'000'000'000;
+
+[[noreturn]] void Fail(const std::string& why) {
+  std::fprintf(stderr, "cold_start: %s\n", why.c_str());
+  std::exit(1);
+}
+
+double MsSince(uint64_t begin_ns) { return static_cast<double>(NowNs() - begin_ns) / 1e6; }
+
+struct Process {
+  explicit Process(const std::string& library) {
+    static int count = 0;
+    const std::string name = "/praas-bench-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
+    assignment.process = "bench";
+    assignment.token = "token";
+    assignment.segment = assignment.queue = name;
+    assignment.workers = 0;
+    assignment.native_workers = 1;
+    assignment.hot_ms = 1;
+    assignment.native = "function name=echo library=" + library + " abi=raw maxOutput=64\n";
+  }
+  ~Process() {
+    static_cast<void>(praas::segment::Segment::Unlink(assignment.segment));
+    static_cast<void>(praas::mqueue::MessageQueue::Unlink(
+        praas::dispatch::Doorbells::QueueName(assignment.queue, praas::dispatch::Lane::kNative)));
+  }
+  praas::host::Assignment assignment;
+};
+
+double StartHost(const std::string& library, const std::vector<std::string>& worker, bool call) {
+  Process process(library);
+  praas::host::HostOptions options;
+  options.worker_commands[static_cast<size_t>(praas::dispatch::Lane::kNative)] = worker;
+  options.assignment = process.assignment;
+  const uint64_t begin_ns = NowNs();
+  auto host = praas::host::Host::Start(std::move(options));
+  if (!host.ok()) Fail(host.status().message());
+  if (!call) return MsSince(begin_ns);
+
+  praas::client::ConnectOptions connect;
+  connect.host = "127.0.0.1";
+  connect.port = (*host)->port();
+  connect.process = process.assignment.process;
+  connect.token = process.assignment.token;
+  connect.transport = "tcp";
+  auto connection = praas::client::Connection::Connect(connect);
+  if (!connection.ok()) Fail(connection.status().message());
+  praas::Status status;
+  praas::client::FunctionRef function{};
+  const praas::client::Connection::ReplySink replies = [&](const praas::transport::Reply& reply) {
+    status = reply.status;
+    if (reply.payload.size() == sizeof function) std::memcpy(&function, reply.payload.data(), sizeof function);
+  };
+  const praas::client::Connection::StreamSink streams = [](const praas::client::StreamEvent&) {};
+  const auto wait = [&](const praas::Result<uint64_t>& call_id) {
+    if (!call_id.ok()) Fail(call_id.status().message());
+    (*connection)->WaitFor(*call_id, 0, replies, streams);
+    if (!status.ok()) Fail(status.message());
+  };
+  wait((*connection)->Resolve("echo", DeadlineIn(kWaitNs)));
+  wait((*connection)->Invoke(function.index, {}, {}, 0, DeadlineIn(kWaitNs)));
+  return MsSince(begin_ns);
+}
+
+double StartNothing() {
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  char program[] = "/bin/true";
+  char* arguments[] = {program, nullptr};
+  pid_t pid = 0;
+  const uint64_t begin_ns = NowNs();
+  if (::posix_spawn(&pid, program, &actions, nullptr, arguments, environ) != 0) Fail("posix_spawn of /bin/true");
+  ::waitpid(pid, nullptr, 0);
+  const double ms = MsSince(begin_ns);
+  posix_spawn_file_actions_destroy(&actions);
+  return ms;
+}
+
+void Print(const char* name, std::vector<double>& samples, bool last) {
+  std::sort(samples.begin(), samples.end());
+  std::printf("\"%s\":{\"min\":%.3f,\"p50\":%.3f,\"p90\":%.3f}%s", name, samples.front(), samples[samples.size() / 2],
+              samples[samples.size() * 9 / 10], last ? "" : ",");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  if (argc != 4) Fail("usage: cold_start WORKER LIBRARY ROUNDS");
+  const int rounds = std::max(std::atoi(argv[3]), 10);
+  std::vector<double> with, without, nothing, worker;
+  for (int round = 0; round < rounds; ++round) {
+    nothing.push_back(StartNothing());
+    without.push_back(StartHost(argv[2], {}, false));
+    with.push_back(StartHost(argv[2], {argv[1]}, true));
+    worker.push_back(with.back() - without.back());
+  }
+  std::printf("{");
+  Print("true", nothing, false);
+  Print("host", without, false);
+  Print("hostAndCall", with, false);
+  Print("worker", worker, true);
+  std::printf("}\n");
+}
