@@ -142,6 +142,17 @@ void Dispatcher::Ring(uint32_t index) noexcept {
   }
 }
 
+void Dispatcher::RingQueued() noexcept {
+  for (uint32_t group = 0; group < (calls_ + 63) / 64; ++group) {
+    for (uint64_t bits = hints(lane_).queued[group].load(std::memory_order_seq_cst); bits != 0; bits &= bits - 1) {
+      const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
+      if (index >= calls_) return;
+      const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+      if (word.state == CallState::kQueued) return Ring(index);
+    }
+  }
+}
+
 bool Dispatcher::Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner) noexcept {
   std::atomic<uint64_t>& word = segment_.call(index).word;
   uint64_t seen = word.load(std::memory_order_acquire);
@@ -212,6 +223,11 @@ std::optional<uint32_t> Dispatcher::ClaimAny(Takes takes) noexcept {
       // The bit goes before the claim: cleared afterwards, it could be that of the entry's next call.
       hints(lane_).queued[group].fetch_and(~Bit(index), std::memory_order_seq_cst);
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
+      if (takes == Takes::kNested && word.state == CallState::kQueued && (word.flags & kWordNested) == 0) {
+        // Another call by now, which whoever takes new ones has to find.
+        hints(lane_).queued[group].fetch_or(Bit(index), std::memory_order_seq_cst);
+        continue;
+      }
       if (word.state == CallState::kQueued && Claim({index, word.generation})) {
         claim_cursor_.store(index + 1, std::memory_order_relaxed);
         return index;

@@ -47,6 +47,8 @@ class Dispatcher {
   /// For the origin, which alone frees the entry. Queued: takes it back, done with `status`, and returns true (the
   /// caller then frees it). Running: sets `cancel`, tells its worker and returns false.
   [[nodiscard]] bool Cancel(uint32_t index, uint32_t generation, Code status) noexcept;
+  /// Rings for some entry of this lane that is queued.
+  void RingQueued() noexcept;
   /// Hands an entry that is still queued out again (1 ms without a claim, or its worker died).
   void Ring(uint32_t index) noexcept;
 

@@ -14,7 +14,7 @@ using praas::Code;
 using praas::Result;
 using praas::Status;
 
-/// Names a message in praas_reply::call, where calls have bit 12 set and these have not.
+/// Names a message in praas_reply::call, where the low half of calls is never 0.
 constexpr uint64_t MessageName(size_t index) noexcept { return static_cast<uint64_t>(index + 1) << 32; }
 
 /// Messages come without a signal: a mailbox is looked at again after this time, and less often the longer it takes.

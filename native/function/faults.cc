@@ -3,6 +3,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -26,9 +27,11 @@ FaultScope::Running running;
 /// Pages of the running function's input that it has written to.
 uintptr_t private_begin = 0;
 uintptr_t private_end = 0;
+const FaultScope* innermost = nullptr;
 const worker::ResultAreas* areas = nullptr;
 uintptr_t stack_begin = 0;
 std::atomic<bool> forked{false};
+pid_t worker = 0;
 
 /// snprintf allocates nothing for these formats, and a handler on its own stack has room for it.
 __attribute__((format(printf, 1, 2))) void Say(const char* format, ...) noexcept {
@@ -107,7 +110,14 @@ void OnFault(int number, siginfo_t* info, void* context) {
 }
 
 void OnExit() {
-  if (running.function != nullptr) Say("praas: function \"%s\" called exit()\n", FunctionName());
+  if (!forked.load() && running.function != nullptr) Say("praas: function \"%s\" called exit()\n", FunctionName());
+}
+
+/// A child of the worker ends with it, also where it has left its process group.
+void OnForkedChild() {
+  forked.store(true);
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  if (::getppid() != worker) ::_exit(0);
 }
 
 void FindStack() noexcept {
@@ -121,11 +131,28 @@ void FindStack() noexcept {
 
 }  // namespace
 
-FaultScope::FaultScope(const Running& now) noexcept : before_(std::exchange(running, now)) {}
+FaultScope::FaultScope(const Running& now) noexcept
+    : before_(std::exchange(running, now)),
+      private_begin_(std::exchange(private_begin, 0)),
+      private_end_(std::exchange(private_end, 0)),
+      outer_(std::exchange(innermost, this)) {}
 
 FaultScope::~FaultScope() {
   ShareInputPages();
   running = before_;
+  private_begin = private_begin_;
+  private_end = private_end_;
+  innermost = outer_;
+}
+
+bool OverlapsPrivateInput(std::span<const std::byte> bytes) noexcept {
+  const auto begin = reinterpret_cast<uintptr_t>(bytes.data());
+  const auto overlaps = [&](uintptr_t from, uintptr_t to) { return from < begin + bytes.size() && begin < to; };
+  if (overlaps(private_begin, private_end)) return true;
+  for (const FaultScope* scope = innermost; scope != nullptr; scope = scope->outer_) {
+    if (overlaps(scope->private_begin_, scope->private_end_)) return true;
+  }
+  return false;
 }
 
 bool FaultScope::input_changed() const noexcept { return private_begin != 0; }
@@ -150,7 +177,8 @@ void InstallFaultHandlers(const worker::ResultAreas& result_areas) {
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   for (const int number : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) ::sigaction(number, &action, nullptr);
   std::atexit(OnExit);
-  ::pthread_atfork(nullptr, nullptr, [] { forked.store(true); });
+  worker = ::getpid();
+  ::pthread_atfork(nullptr, nullptr, OnForkedChild);
 }
 
 }  // namespace praas::function

@@ -12,6 +12,10 @@
 /// place with global state: one owner thread runs functions, and these are about the one it runs.
 namespace praas::function {
 
+/// Whether a function further down the stack has made pages of these bytes its own, so that what others wrote there
+/// since cannot be seen.
+[[nodiscard]] bool OverlapsPrivateInput(std::span<const std::byte> bytes) noexcept;
+
 /// What is running, for the signal handlers. Restored by its destructor: calls made within calls nest.
 class FaultScope {
  public:
@@ -33,6 +37,11 @@ class FaultScope {
 
  private:
   Running before_;
+  uintptr_t private_begin_;  // of the scope around this one
+  uintptr_t private_end_;
+  const FaultScope* outer_;
+
+  friend bool OverlapsPrivateInput(std::span<const std::byte> bytes) noexcept;
 };
 
 /// Handlers for SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT on a stack of their own, and for exit(3): they say to

@@ -28,9 +28,10 @@ Result<std::string> KeyOf(std::string_view key) {
 Status Mailbox::Put(std::string_view key, std::span<const std::byte> message, uint64_t deadline_ns) {
   Result<std::string> name = KeyOf(key);
   if (!name.ok()) return name.status();
-  if (Result<state::KeyInfo> waiting = store_.Stat(*name, deadline_ns);
-      waiting.ok() && waiting->bytes + message.size() > kMaxBytes) {
-    return Status(Code::kBackpressure, std::to_string(waiting->bytes) + " bytes of messages wait under \"" +
+  const Result<state::KeyInfo> known = store_.Stat(*name, deadline_ns);
+  const uint64_t waiting_bytes = known.ok() ? known->bytes : 0;
+  if (waiting_bytes + message.size() > kMaxBytes) {
+    return Status(Code::kBackpressure, std::to_string(waiting_bytes) + " bytes of messages wait under \"" +
                                            std::string(key) + "\"; take some first");
   }
   std::vector<std::byte> record(sizeof(Length) + message.size());

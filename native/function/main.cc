@@ -1,7 +1,6 @@
 // praas-worker: runs native functions for one process. Started by its host; with --describe, by whoever deploys.
 
 #include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -34,6 +33,7 @@ constexpr uint64_t kAttachNs = 10'000'000'000;
 /// The descriptors of the runtime lie above these. Functions that close or reopen low numbers, as many daemons do, meet
 /// nothing of ours there.
 constexpr int kFirstOwnFd = 64;
+constexpr rlim_t kMostOpenFiles = 65'536;
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 constexpr bool kLimitsMemory = false;  // their shadow memory counts, and is larger than any limit
 #else
@@ -55,7 +55,12 @@ int Usage(const std::string& why) {
 }
 
 int Describe(const char* path) {
+  // What the constructors of the library print is not part of the answer.
+  const UniqueFd output(::fcntl(STDOUT_FILENO, F_DUPFD_CLOEXEC, 3));
+  ::dup2(STDERR_FILENO, STDOUT_FILENO);
   const Result<std::string> description = praas::function::DescribeLibrary(path);
+  std::fflush(stdout);
+  ::dup2(output.get(), STDOUT_FILENO);
   if (!description.ok()) {
     std::fprintf(stderr, "%s\n", description.status().message().c_str());
     return 1;
@@ -86,6 +91,14 @@ Result<UniqueFd> HostDescriptor() {
   }
   UniqueFd high(::fcntl(low.get(), F_DUPFD_CLOEXEC, kFirstOwnFd));
   return high ? std::move(high) : std::move(low);
+}
+
+/// The host has raised its limit as far as it goes; code that closes every descriptor there might be would never end.
+void LimitOpenFiles() {
+  struct rlimit limit {};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur <= kMostOpenFiles) return;
+  limit.rlim_cur = kMostOpenFiles;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
 }
 
 void LimitMemory(uint64_t bytes) {
@@ -122,8 +135,6 @@ Result<std::vector<praas::function::Function>> Load(WorkerRuntime& runtime) {
 int Serve() {
   Result<UniqueFd> host = HostDescriptor();
   if (!host.ok()) return Usage(host.status().message());
-  // The watchdog allocates next to nothing; an arena of its own would cost more than all it ever needs.
-  ::mallopt(M_ARENA_MAX, 1);
   // What functions print comes out line by line, and not when the worker ends.
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   Result<std::unique_ptr<WorkerRuntime>> runtime = WorkerRuntime::Attach(std::move(*host), {}, DeadlineIn(kAttachNs));
@@ -131,6 +142,7 @@ int Serve() {
     std::fprintf(stderr, "praas-worker: %s\n", runtime.status().message().c_str());
     return 1;
   }
+  LimitOpenFiles();
   LimitMemory((*runtime)->attach().worker_memory_bytes);
   praas::function::InstallFaultHandlers((*runtime)->areas());
   Result<std::vector<praas::function::Function>> functions = Load(**runtime);

@@ -12,6 +12,7 @@
 #include "dispatch/call_entry.h"
 #include "function/context.h"
 #include "function/faults.h"
+#include "shm/memfd.h"
 
 namespace praas::function {
 namespace {
@@ -182,14 +183,27 @@ void Runner::Release(uint64_t call) {
 
 void Runner::Pause(uint64_t until_ns) {
   LookAround();
+  // Takes nothing, but posts what lies in the rings this worker polls.
+  static_cast<void>(runtime_.TryNext(Takes::kNothing));
   runtime_.Sleep(Takes::kNothing, until_ns);
 }
 
 // -------------------------------------------------------------------------------------------------------------------
 // running functions
 
-void Runner::Execute(const worker::Invocation& invocation) {
+void Runner::Execute(const worker::Invocation& claimed) {
+  worker::Invocation invocation = claimed;
   const Function& function = functions_[invocation.function];
+  std::vector<std::byte> copy;
+  if (nesting_ > 0 && !invocation.input.empty() && OverlapsPrivateInput(invocation.input)) {
+    const worker::WorkerRuntime::Backing backing = runtime_.BackingOf(invocation.input.data());
+    copy.resize(invocation.input.size());
+    if (!shm::ReadAll(backing.fd, static_cast<uint64_t>(invocation.input.data() - backing.begin), copy)) {
+      static_cast<void>(runtime_.Fail(invocation.handle, Code::kInternal, "the input cannot be read"));
+      return;
+    }
+    invocation.input = copy;
+  }
   ++nesting_;
   if (function.raw != nullptr) {
     ExecuteRaw(function, invocation);
@@ -255,6 +269,7 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
 }
 
 void Runner::ExecuteInContext(const Function& function, const worker::Invocation& invocation) {
+  if (runtime_.guarded()) runtime_.CloseUnusedAreas();
   int outcome = PRAAS_OK;
   std::string failure;
   std::string failure_name;

@@ -58,7 +58,6 @@ Status Functions::Register(dispatch::Lane lane, const std::vector<worker::Functi
   header.function_count.store(count, std::memory_order_release);
   by_name_ = std::move(by_name);
   known = offered;
-  failed_.clear();
   AnswerKnown();
   return Status::Ok();
 }

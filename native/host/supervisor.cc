@@ -277,7 +277,11 @@ void Supervisor::OnReady(WorkerLink& link, const std::vector<worker::FunctionInf
   LaneHealth& health = health_[static_cast<size_t>(link.lane)];
   health.start_failures = 0;
   hooks_.report(link, "ready", "");
-  if (std::exchange(health.failed, false)) hooks_.failed("");
+  // Of an application in two languages, one may still be unable to start.
+  const bool recovered = std::exchange(health.failed, false);
+  if (recovered && std::none_of(health_.begin(), health_.end(), [](const LaneHealth& lane) { return lane.failed; })) {
+    hooks_.failed("");
+  }
 }
 
 bool Supervisor::AnyReady(Lane lane) const noexcept {

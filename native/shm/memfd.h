@@ -24,6 +24,9 @@ enum class Sealing {
 /// kSegmentInvalid otherwise, also for anything that is no memfd.
 [[nodiscard]] Result<uint64_t> CheckMemfd(int fd);
 
+/// Reads all of `bytes` from `offset` by system call. false: it could not.
+[[nodiscard]] bool ReadAll(int fd, uint64_t offset, std::span<std::byte> bytes) noexcept;
+
 /// Writes all of `bytes` at `offset` by system call, for who has the object mapped read-only. false: it could not.
 [[nodiscard]] bool WriteAll(int fd, uint64_t offset, std::span<const std::byte> bytes) noexcept;
 

@@ -75,15 +75,19 @@ std::optional<uint32_t> Intake::FindClaimed(Takes takes) {
   const bool everywhere = std::exchange(everywhere_, false) || polls_ % kStealEvery == 0;
   const bool housekeep = polls_ % kHousekeepEvery == 0;
   const bool table_first = ++turns_ % kTableFirstEvery == 0;
+  const bool woken = std::exchange(woken_, false);
   std::optional<uint32_t> found;
-  if (table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
+  // The bell that has ended its sleep first: bells left in a full doorbell would keep others from being woken.
+  if (woken) found = ClaimByBell();
+  if (!found && table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
   if (!found) found = windows_.Poll(true, everywhere);
   if (!found && !table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
-  if (!found && (woken_ || housekeep)) {
-    woken_ = false;
-    found = ClaimByBell();
+  if (!found && (woken || housekeep)) {
+    if (!woken) found = ClaimByBell();
     if (!found && core_.attach.hot_ns != 0) windows_.RequestUnpolled();
   }
+  // A burst has more calls than the doorbell holds bells: who was woken wakes the next.
+  if (found && woken && core_.dispatcher->HasQueued()) core_.dispatcher->RingQueued();
   // Nothing may be handed to this worker while it runs: nothing ever queues behind a running function.
   if (found) {
     if (auto bell = RetractCredit()) PassOn(*bell);

@@ -18,10 +18,8 @@ Result<std::span<std::byte>> ResultAreas::Open(int fd, const void* window, uint6
   for (Area& area : areas_) {
     if (area.window == window && area.offset == offset && area.bytes == bytes) {
       found = &area;
-    } else if (area.accessible && area.users == 0) {
-      // It belongs to somebody else by now.
-      ::mprotect(area.begin, area.bytes, PROT_NONE);
-      area.accessible = false;
+    } else {
+      CloseIfUnused(area);
     }
   }
   if (found == nullptr) {
@@ -37,6 +35,17 @@ Result<std::span<std::byte>> ResultAreas::Open(int fd, const void* window, uint6
   ++found->users;
   found->used_last = ++clock_;
   return std::span(found->begin, bytes);
+}
+
+void ResultAreas::CloseIfUnused(Area& area) noexcept {
+  if (!area.accessible || area.users > 0) return;
+  // It belongs to somebody else by now.
+  ::mprotect(area.begin, area.bytes, PROT_NONE);
+  area.accessible = false;
+}
+
+void ResultAreas::CloseUnused() noexcept {
+  for (Area& area : areas_) CloseIfUnused(area);
 }
 
 Result<ResultAreas::Area*> ResultAreas::Map(int fd, const void* window, uint64_t offset, uint64_t bytes) {

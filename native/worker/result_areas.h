@@ -37,6 +37,8 @@ class ResultAreas {
   [[nodiscard]] Result<std::span<std::byte>> Open(int fd, const void* window, uint64_t offset, uint64_t bytes);
   /// The function that used the area has ended. `area` may be any part of it.
   void Close(const std::byte* area) noexcept;
+  /// Makes inaccessible what is not in use; Open does, too.
+  void CloseUnused() noexcept;
   /// The window is unmapped: so are its areas.
   void Forget(const void* window) noexcept;
 
@@ -60,6 +62,7 @@ class ResultAreas {
 
   [[nodiscard]] Result<Area*> Map(int fd, const void* window, uint64_t offset, uint64_t bytes);
   static void Unmap(const Area& area) noexcept;
+  static void CloseIfUnused(Area& area) noexcept;
 
   std::vector<Area> areas_;
   uint64_t clock_ = 0;

@@ -168,6 +168,7 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
   } else {
     status = record.origin == Origin::kWindow ? PlaceInWindow(record, result) : PlaceInPool(record, result);
   }
+  if (status.sys_errno() == EBADF) Core::DescriptorLost();
   if (!status.ok()) {
     DropOutput(record);
     AnswerError({record.index, record.origin, record.origin_call,
@@ -179,23 +180,25 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
 }
 
 Status Results::ToBlock(Running& record, std::span<const std::byte> result, PayloadRef* ref) {
-  if (record.output == Running::Output::kBlock && Inside(result, record.output_bytes) &&
-      result.size() >= record.output_bytes.size() / kLargestWaste) {
-    *ref = record.output_ref;
-    ref->offset += static_cast<uint64_t>(result.data() - record.output_bytes.data());
-    ref->bytes = result.size();
-    CloseArea(record);
-    record.output = Running::Output::kNone;  // from here on the call entry's
-    return Status::Ok();
+  const bool built = record.output == Running::Output::kBlock && Inside(result, record.output_bytes);
+  if (!built || result.size() < record.output_bytes.size() / kLargestWaste) {
+    auto block = AllocateBlock(record.index, result.size());
+    if (block.ok()) {
+      if (Status status = core_.pool->Write(*block, result); !status.ok()) {
+        FreeOutput(*block);
+        return status;
+      }
+      CountCopy(result.size());
+      *ref = *block;
+      return Status::Ok();
+    }
+    if (!built) return block.status();
   }
-  auto block = AllocateBlock(record.index, result.size());
-  if (!block.ok()) return block.status();
-  if (Status status = core_.pool->Write(*block, result); !status.ok()) {
-    FreeOutput(*block);
-    return status;
-  }
-  CountCopy(result.size());
-  *ref = *block;
+  *ref = record.output_ref;
+  ref->offset += static_cast<uint64_t>(result.data() - record.output_bytes.data());
+  ref->bytes = result.size();
+  CloseArea(record);
+  record.output = Running::Output::kNone;  // from here on the call entry's
   return Status::Ok();
 }
 

@@ -177,6 +177,8 @@ Status WorkerRuntime::Guard(bool without_state) {
 
 bool WorkerRuntime::guarded() const noexcept { return parts_->core->guarded.load(std::memory_order_relaxed); }
 
+void WorkerRuntime::CloseUnusedAreas() noexcept { parts_->areas.CloseUnused(); }
+
 Status WorkerRuntime::LoadFailed(std::string_view why) {
   return parts_->core->control.Send({.type = ControlType::kLoadFailed, .text = std::string(why)});
 }

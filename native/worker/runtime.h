@@ -71,6 +71,8 @@ class WorkerRuntime {
   /// `without_state`: no function uses the state of the process either, and it becomes inaccessible.
   [[nodiscard]] Status Guard(bool without_state);
   [[nodiscard]] bool guarded() const noexcept;
+  /// Before a function runs that may not ask for an output.
+  void CloseUnusedAreas() noexcept;
   [[nodiscard]] Status Ready(const std::vector<FunctionInfo>& functions);
   [[nodiscard]] Status LoadFailed(std::string_view why);
   [[nodiscard]] bool draining() const noexcept;

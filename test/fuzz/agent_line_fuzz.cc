@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string_view>
 
-#include "protocol/agent_line.h"
 #include "host/assignment.h"
+#include "protocol/agent_line.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   praas::protocol::LineSplitter lines;

@@ -77,6 +77,7 @@ class DispatcherTest : public ::testing::TestWithParam<DoorbellKind> {
     entry.origin_index = origin_index;
     entry.kind = CallKind::kInvoke;
     entry.flags = 0;
+    entry.depth = 0;
     entry.input = {};
     entry.deadline_ns = DeadlineIn(60'000'000'000);
     return *index;
@@ -175,6 +176,30 @@ TEST_P(LaneTest, BellsAndCreditsStayInTheirLane) {
   const auto credited = a().TakeCredited();
   ASSERT_TRUE(credited.has_value());
   EXPECT_EQ(credited->index, of_node);
+}
+
+TEST_P(LaneTest, AWorkerThatWaitsTakesNestedCallsOnlyAndIsWokenForThem) {
+  std::vector<uint16_t> signalled;
+  host().SetWaker([&](uint16_t participant) { signalled.push_back(participant); });
+  native_->AnnounceSleep(Takes::kNested);
+  const uint32_t from_client = PostCallOf(1);
+  EXPECT_FALSE(doorbells_->of(Lane::kNative)->TryReceive().has_value()) << "nobody listens for new calls";
+  EXPECT_TRUE(signalled.empty());
+  EXPECT_TRUE(native_->HasQueued());
+  EXPECT_FALSE(native_->HasQueued(Takes::kNested));
+  EXPECT_FALSE(native_->ClaimAny(Takes::kNested).has_value());
+
+  const uint32_t nested = ReserveFor(host(), Origin::kHost, 0);
+  segment_->call(nested).function = 1;
+  segment_->call(nested).depth = 1;
+  host().Post(nested);
+  EXPECT_EQ(signalled, std::vector<uint16_t>{kNative});
+  EXPECT_TRUE(native_->HasQueued(Takes::kNested));
+  EXPECT_EQ(native_->ClaimAny(Takes::kNested), nested);
+  EXPECT_FALSE(native_->HasQueued(Takes::kNested));
+  native_->AnnounceAwake();
+  EXPECT_EQ(segment_->header().hints[static_cast<size_t>(Lane::kNative)].waiters[0].load(), 0u);
+  EXPECT_EQ(native_->ClaimAny(), from_client) << "left for who takes new calls";
 }
 
 TEST_P(LaneTest, AWorkerOfAnotherLaneIsNoFreeWorker) {
@@ -302,7 +327,7 @@ TEST_P(DispatcherTest, CompletionWakesASleepingOriginOnly) {
   EXPECT_TRUE(woken.empty());
   host().Free(*host().NextCompletion());
 
-  host().AnnounceSleep(false);
+  host().AnnounceSleep(Takes::kNothing);
   index = PostFromHost();
   ASSERT_EQ(a().ClaimAny(), index);
   ASSERT_TRUE(a().BeginCompletion(index, WordOf(index).generation));
