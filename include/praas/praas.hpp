@@ -408,6 +408,14 @@ class State {
     return {static_cast<T*>(data), count};
   }
   /**
+   * The whole of a shared array that exists.
+   * @throws Error ERR_STATE_NOT_FOUND · ERR_STATE_TYPE for a value, or another type.
+   */
+  template <typename T>
+  [[nodiscard]] Array<T> array(const std::string& key) const {
+    return array<T>(key, static_cast<std::size_t>(stat(key).bytes / sizeof(T)));
+  }
+  /**
    * Takes the fair reader/writer lock of this name, which need not be a key's.
    * @throws Error ERR_STATE_LOCK_TIMEOUT
    */
@@ -527,6 +535,11 @@ class Call {
   template <typename T>
   [[nodiscard]] Array<T> array(const std::string& key, std::size_t count) const {
     return state().array<T>(key, count);
+  }
+  /** Short for state().array<T>(key). */
+  template <typename T>
+  [[nodiscard]] Array<T> array(const std::string& key) const {
+    return state().array<T>(key);
   }
   [[nodiscard]] Mailbox mailbox() const noexcept { return Mailbox(context_); }
 

@@ -35,6 +35,8 @@ Watchdog::Watchdog(const Parts& parts, std::function<void()> on_exit)
       wake_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {}
 
 void Watchdog::Start() {
+  // What the host has sent right behind the attachment, usually what to load: without a thread to be woken first.
+  ReadControl();
   thread_ = StartThread("praas-watchdog", [this] { Run(); });
 }
 

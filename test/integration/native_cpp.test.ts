@@ -57,6 +57,11 @@ describe('functions in C++', () => {
     expect(await process.state.stat('cpp/clamped')).toMatchObject({ elementType: 'Uint8ClampedArray' })
   })
 
+  it('Array, as long as it is', async () => {
+    await say(process, 'cpp_count')
+    expect(await say(process, 'cpp_whole_array', 'cpp/last')).toMatch(/^\d+ ERR_STATE_NOT_FOUND$/)
+  })
+
   it('Float64Array in and out', async () => {
     const doubled = await process.invoke('cpp_double', new Float64Array([1.5, -2]), { codec: 'Float64Array' })
     expect(doubled).toEqual(new Float64Array([3, -4]))
