@@ -23,6 +23,9 @@ enum class CallState : uint8_t { kFree, kReserved, kQueued, kClaimed, kCompletin
 enum CallWordFlags : uint8_t {
   kWordTaken = 1u << 0,   // done, and its origin has taken note: after the worker's death nobody has to tell it again
   kWordNested = 1u << 1,  // queued by a function that waits for it
+  /// It belongs to the native lane. In the word, because the hints of a lane may be stale: what they name can be a call
+  /// of the other lane by now.
+  kWordNative = 1u << 2,
 };
 
 /// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or
@@ -96,8 +99,7 @@ struct alignas(64) CallEntry {
   uint64_t deadline_ns;  // CLOCK_MONOTONIC; kNoDeadline never occurs here
   PayloadRef input;
   uint16_t flags;                // CallFlags
-  uint8_t depth;                 // nesting depth: 0 from a client
-  Lane lane;                     // written by Dispatcher::Post
+  uint16_t depth;                // nesting depth: 0 from a client
   std::atomic<uint32_t> cancel;  // 1 = the origin has given up; the worker aborts ctx.signal
 
   // Second line, valid from `done` on.

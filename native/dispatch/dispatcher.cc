@@ -56,15 +56,15 @@ Lane Dispatcher::LaneOf(uint32_t function) const noexcept {
 
 void Dispatcher::Post(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
-  entry.lane = LaneOf(entry.function);
+  const Lane lane = LaneOf(entry.function);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
   word.state = CallState::kQueued;
-  word.flags = entry.depth > 0 ? static_cast<uint8_t>(kWordNested) : uint8_t{0};
+  word.flags = static_cast<uint8_t>((entry.depth > 0 ? kWordNested : 0) | (lane == Lane::kNative ? kWordNative : 0));
   // seq_cst with the load of `watches`, as in Unwatch: at least one of the two sees the other.
   entry.word.store(word.Pack(), std::memory_order_seq_cst);
   const Bell bell{index, word.generation};
-  if (!TryCredit(bell, entry.lane)) Ring(index);
+  if (!TryCredit(bell, lane)) Ring(index);
   if (self_ == kHostParticipant) return;
   if (segment_.participant(kHostParticipant).watches.load(std::memory_order_seq_cst) == 0) {
     Notify(kHostParticipant, kNoticePosted);
@@ -128,8 +128,7 @@ void Dispatcher::Ring(uint32_t index) noexcept {
   const CallEntry& entry = segment_.call(index);
   const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
   if (word.state != CallState::kQueued) return;
-  // Read racily when somebody rings for another's entry; of a damaged one, any lane will do.
-  const Lane lane = entry.lane == Lane::kNative ? Lane::kNative : Lane::kNode;
+  const Lane lane = LaneOfWord(word);
   Doorbell* const doorbell = doorbells_.of(lane);
   // The bit before the sleepers are read: see the class comment.
   hints(lane).queued[index / 64].fetch_or(Bit(index), std::memory_order_seq_cst);
@@ -148,7 +147,7 @@ void Dispatcher::RingQueued() noexcept {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       if (index >= calls_) return;
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
-      if (word.state == CallState::kQueued) return Ring(index);
+      if (Takable(word, Takes::kAll)) return Ring(index);
     }
   }
 }
@@ -167,9 +166,9 @@ void Dispatcher::ClaimReserved(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
-  entry.lane = lane_;
   entry.claimed_ns = NowNs();
   word.state = CallState::kClaimed;
+  word.flags = lane_ == Lane::kNative ? static_cast<uint8_t>(kWordNative) : uint8_t{0};
   entry.word.store(word.Pack(), std::memory_order_release);
 }
 
@@ -204,6 +203,11 @@ bool Dispatcher::Claim(Bell bell) noexcept {
   return true;
 }
 
+bool Dispatcher::Takable(CallWord word, Takes takes) const noexcept {
+  return word.state == CallState::kQueued && LaneOfWord(word) == lane_ &&
+         (takes != Takes::kNested || (word.flags & kWordNested) != 0);
+}
+
 std::optional<uint32_t> Dispatcher::ClaimAny(Takes takes) noexcept {
   const uint32_t groups = (calls_ + 63) / 64;
   const uint32_t start = claim_cursor_.load(std::memory_order_relaxed) % calls_;
@@ -216,19 +220,19 @@ std::optional<uint32_t> Dispatcher::ClaimAny(Takes takes) noexcept {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       bits &= bits - 1;
       if (index >= calls_) break;
-      if (takes == Takes::kNested) {
-        const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
-        if (word.state != CallState::kQueued || (word.flags & kWordNested) == 0) continue;
+      if (takes == Takes::kNested &&
+          !Takable(CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire)), takes)) {
+        continue;
       }
       // The bit goes before the claim: cleared afterwards, it could be that of the entry's next call.
       hints(lane_).queued[group].fetch_and(~Bit(index), std::memory_order_seq_cst);
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
-      if (takes == Takes::kNested && word.state == CallState::kQueued && (word.flags & kWordNested) == 0) {
+      if (Takable(word, Takes::kAll) && !Takable(word, takes)) {
         // Another call by now, which whoever takes new ones has to find.
         hints(lane_).queued[group].fetch_or(Bit(index), std::memory_order_seq_cst);
         continue;
       }
-      if (word.state == CallState::kQueued && Claim({index, word.generation})) {
+      if (Takable(word, takes) && Claim({index, word.generation})) {
         claim_cursor_.store(index + 1, std::memory_order_relaxed);
         return index;
       }
@@ -382,7 +386,7 @@ bool Dispatcher::HasQueued(Takes takes) const noexcept {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       if (index >= calls_) break;
       const CallWord word = CallWord::Unpack(segment_.call(index).word.load(std::memory_order_acquire));
-      if (word.state == CallState::kQueued && (word.flags & kWordNested) != 0) return true;
+      if (Takable(word, takes)) return true;
     }
   }
   return false;

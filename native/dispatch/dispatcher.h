@@ -124,6 +124,11 @@ class Dispatcher {
 
  private:
   bool TryCredit(Bell bell, Lane lane) noexcept;
+  /// Queued, of this lane, and of a kind that `takes` names.
+  [[nodiscard]] bool Takable(CallWord word, Takes takes) const noexcept;
+  [[nodiscard]] static Lane LaneOfWord(CallWord word) noexcept {
+    return (word.flags & kWordNative) != 0 ? Lane::kNative : Lane::kNode;
+  }
   [[nodiscard]] bool AnySleeper(Lane lane) const noexcept;
   void WakeWaiters(Lane lane) noexcept;
   [[nodiscard]] segment::Header::Hints& hints(Lane lane) const noexcept {

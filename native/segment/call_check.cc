@@ -41,7 +41,8 @@ class CallChecker {
 
   void CheckEntry(const CallEntry& entry, CallWord word) {
     if (word.state > CallState::kParked) return Find("is in no known state");
-    if ((word.flags & ~dispatch::kWordTaken) != 0) Find("has unknown flags in its word");
+    constexpr uint8_t kKnown = dispatch::kWordTaken | dispatch::kWordNested | dispatch::kWordNative;
+    if ((word.flags & ~kKnown) != 0) Find("has unknown flags in its word");
     if (!AllZero(entry.reserved, sizeof entry.reserved)) Find("has bytes other than zero where nobody writes");
     if (word.state == CallState::kFree) return;
     const bool owned =
@@ -52,7 +53,6 @@ class CallChecker {
     // What a sender is still filling may be anything.
     if (word.state == CallState::kReserved) return;
     if (entry.kind > CallKind::kStream) Find("is of no known kind");
-    if (static_cast<uint32_t>(entry.lane) >= dispatch::kLanes) Find("is for workers of no known kind");
     if ((entry.flags & ~(dispatch::kCallIdempotent | dispatch::kCallSync)) != 0 && entry.origin != Origin::kWindow) {
       Find("has unknown flags");
     }

@@ -84,7 +84,6 @@ uint64_t LayoutHash() noexcept {
                                                               sizeof(CallEntry),
                                                               offsetof(CallEntry, input),
                                                               offsetof(CallEntry, flags),
-                                                              offsetof(CallEntry, lane),
                                                               offsetof(CallEntry, output),
                                                               offsetof(CallEntry, stream),
                                                               sizeof(Participant),

@@ -78,7 +78,7 @@ Result<uint64_t> NestedCalls::Post(uint32_t function, std::span<const std::byte>
   entry.kind = dispatch::CallKind::kInvoke;
   entry.deadline_ns = deadline_ns == kNoDeadline ? now + core_.attach.default_timeout_ns : deadline_ns;
   entry.flags = static_cast<uint16_t>(flags);
-  entry.depth = static_cast<uint8_t>(depth);
+  entry.depth = depth;
   entry.output = PayloadRef{};
   entry.status = 0;
   entry.connection_index = 0;
@@ -204,7 +204,7 @@ bool NestedCalls::Stuck(uint32_t index, uint32_t generation) const noexcept {
   // A worker that takes the call goes from "bell in its credit" over "idle" to "call claimed". Looking twice at all
   // three in this order cannot miss it: what hid in the step between is seen as idle or as a claim the second time.
   for (int look = 0; look < 2; ++look) {
-    if (core_.dispatcher->WorkerIdle(core_.segment.call(index).lane)) return false;
+    if (core_.dispatcher->WorkerIdle(core_.dispatcher->LaneOf(core_.segment.call(index).function))) return false;
     const uint64_t bell = dispatch::PackCredit({index, generation});
     const uint32_t committed = core_.segment.header().participants.committed.load(std::memory_order_acquire);
     for (uint32_t other = 1; other < committed; ++other) {

@@ -237,7 +237,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
   }
   window::FillDelivery(entry, submission);
   mapped.window->Note(submission.call, submission.parked);
-  if (claim && entry.lane == core_.attach.lane) {
+  if (claim && core_.dispatcher->LaneOf(entry.function) == core_.attach.lane) {
     core_.dispatcher->ClaimReserved(submission.parked);
     *taken = submission.parked;
   } else {

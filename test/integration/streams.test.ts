@@ -83,8 +83,18 @@ describe.each(['shm', 'tcp'] as const)('streams over %s', (transport) => {
   })
 
   it('end with the failure of the function', async () => {
-    const results = process.invokeStream('failsMidway')
+    // A failure overtakes results that wait to be sent: the function fails when its first one has been read.
+    let goOn!: () => void
+    const read = new Promise<void>((resolve) => {
+      goOn = resolve
+    })
+    async function* source(): AsyncGenerator<Uint8Array> {
+      await read
+      yield Buffer.from('go on')
+    }
+    const results = process.invokeStream('failsMidway', source())
     expect(text([(await results.next()).value ?? Buffer.of()])).toBe('first')
+    goOn()
     expect(await failureOf(results.next())).toMatchObject({ code: 'ERR_FUNCTION_THREW' })
   })
 

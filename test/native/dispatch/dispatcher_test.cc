@@ -157,6 +157,24 @@ TEST_P(LaneTest, ACallIsClaimedByWorkersOfItsFunctionsLanguageOnly) {
   EXPECT_EQ(b().ClaimAny(), of_node);
 }
 
+TEST_P(LaneTest, AStaleHintLeadsToNoCallOfTheOtherLane) {
+  // Claimed by its bell, the call leaves its hint behind; its entry becomes one of the other lane's.
+  const uint32_t index = PostCallOf(1);
+  const uint32_t generation = WordOf(index).generation;
+  ASSERT_TRUE(native_->Claim({index, generation}));
+  ASSERT_TRUE(native_->BeginCompletion(index, generation));
+  native_->FinishCompletion(index);
+  host().Free(*host().NextCompletion());
+  segment_->header().hints[static_cast<size_t>(Lane::kNative)].queued[index / 64].fetch_or(uint64_t{1} << (index % 64));
+  std::vector<uint32_t> of_node;
+  while (of_node.empty() || of_node.back() != index) of_node.push_back(PostCallOf(0));
+
+  EXPECT_FALSE(native_->ClaimAny(Takes::kNested).has_value());
+  EXPECT_FALSE(native_->ClaimAny().has_value());
+  for (size_t i = 0; i < of_node.size(); ++i) EXPECT_TRUE(a().ClaimAny().has_value());
+  EXPECT_EQ(WordOf(index).owner, kWorkerA);
+}
+
 TEST_P(LaneTest, BellsAndCreditsStayInTheirLane) {
   a().AnnounceSleep();
   native_->AnnounceSleep();

@@ -136,8 +136,6 @@ TEST(Inspect, NamesWhatIsWrong) {
             }),
             "call 7 names another call's stream");
   EXPECT_EQ(finding([](auto& e, auto&) { e.function = 2; }), "call 7 is for function 2 of 2");
-  EXPECT_EQ(finding([](auto& e, auto&) { e.lane = static_cast<dispatch::Lane>(2); }),
-            "call 7 is for workers of no known kind");
   EXPECT_EQ(finding([](auto& e, auto&) { e.flags = 1u << 9; }), "call 7 has unknown flags");
   EXPECT_EQ(finding([](auto& e, auto&) { e.cancel.store(3); }), "call 7 is neither cancelled nor not");
   EXPECT_EQ(finding([](auto& e, auto&) { e.reserved[1] = 1; }), "call 7 has bytes other than zero where nobody writes");
