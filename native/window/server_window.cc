@@ -293,8 +293,9 @@ bool ServerWindow::NeedRoom(uint32_t index, uint32_t sequence, uint32_t parked, 
 
 void ServerWindow::NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
   if (index >= kCalls) return;
-  const uint64_t untold = PackWord(sequence, CallState::kSubmitted);
-  if (call(index).word.load(std::memory_order_acquire) == untold) (void)NeedRoom(index, sequence, parked, result_bytes);
+  const uint64_t word = call(index).word.load(std::memory_order_acquire);
+  if (word == PackWord(sequence, CallState::kSubmitted)) (void)NeedRoom(index, sequence, parked, result_bytes);
+  if (word == PackWord(sequence, CallState::kNeedRoom)) Tell(index);
 }
 
 bool ServerWindow::Answer(uint32_t index, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,

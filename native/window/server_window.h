@@ -115,8 +115,8 @@ class ServerWindow {
   bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept;
   /// The result is `bytes` long and waits in call entry `parked`: asks the client for room. false: answered before.
   bool NeedRoom(uint32_t call, uint32_t sequence, uint32_t parked, uint64_t bytes) noexcept;
-  /// The same, for the host, which does not know whether the one who parked the result came to say so: does nothing if
-  /// the client has been told.
+  /// The same, for the host, which does not know whether the one who parked the result came to say so and to wake the
+  /// client: does nothing if the client has taken note.
   void NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept;
 
  private:

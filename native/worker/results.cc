@@ -247,6 +247,7 @@ Status Results::PlaceInWindow(Running& record, std::span<const std::byte> result
   }
   DropOutput(record);
   window.Complete(call, sequence, static_cast<uint32_t>(Code::kOk), result.empty() ? 0 : offset, result.size());
+  EndUnlessTold(window);
   core_.dispatcher->Free(record.index);
   return Status::Ok();
 }
@@ -271,6 +272,7 @@ void Results::ParkBlock(const Target& target, const PayloadRef& ref, Code code) 
     FreeOutput(ref);
     core_.dispatcher->Free(target.index);
   }
+  EndUnlessTold(*target.window);
 }
 
 void Results::Deliver(uint32_t index) {
@@ -303,8 +305,13 @@ void Results::Deliver(uint32_t index) {
     CountCopy(result.bytes);
     mapped->window->Complete(call, sequence, status, room.offset, result.bytes);
   }
+  if (mapped != nullptr) EndUnlessTold(*mapped->window);
   FreeOutput(result);
   core_.dispatcher->Free(index);
+}
+
+void Results::EndUnlessTold(const window::ServerWindow& window) {
+  if (window.descriptor_lost()) Core::DescriptorLost();
 }
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -345,6 +352,7 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
     if (target.window != nullptr) {
       target.window->CompleteError(window::OriginCallIndex(target.origin_call),
                                    window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message);
+      EndUnlessTold(*target.window);
     }
     core_.dispatcher->Free(target.index);
     return;
@@ -413,7 +421,6 @@ Status Results::SettleLate(Running& record) {
 }
 
 void Results::Settle(Running& record, bool failed, uint64_t bytes_out) {
-  if (record.window != nullptr && record.window->window->descriptor_lost()) Core::DescriptorLost();
   auto& counters = core_.me.counters;
   Core::Count(counters.calls, 1);
   if (failed) Core::Count(counters.failures, 1);

@@ -216,7 +216,9 @@ TEST_P(NativeWorkers, ClosingEveryDescriptorEndsTheWorkerAndLosesNoCall) {
   Start(Raw("worker_pid") + Raw("close_descriptors") + Raw("copy"));
   const pid_t before = WorkerPid();
   // Whether its own result can still be told is a matter of who is awake; that the caller hears of it is not.
-  const Driver::Outcome outcome = Call("close_descriptors", PatternOf(10), DeadlineIn(kWatchdogNs));
+  const uint64_t deadline = DeadlineIn(kWatchdogNs);
+  const Driver::Outcome outcome = Call("close_descriptors", PatternOf(10), deadline);
+  EXPECT_LT(NowNs(), deadline) << "nobody woke the client";
   EXPECT_TRUE(outcome.status.ok() || outcome.status.code() == Code::kWorkerCrashed) << outcome.status.message();
   EXPECT_EQ(Call("copy", PatternOf(5000)).payload, PatternOf(5000));
   EXPECT_TRUE(Eventually([&] { return ::kill(before, 0) != 0; }));
