@@ -66,15 +66,15 @@ Result<std::vector<Function>> LoadFunctions(const std::vector<FunctionSpec>& spe
   std::unordered_map<std::string, Library> libraries;
   std::vector<Function> functions;
   for (const FunctionSpec& spec : specs) {
-    auto known = libraries.find(spec.library);
+    auto known = libraries.find(spec.path);
     if (known == libraries.end()) {
-      Result<Library> library = Library::Open(spec.library);
+      Result<Library> library = Library::Open(spec.path);
       if (!library.ok()) return library.status();
-      known = libraries.emplace(spec.library, std::move(*library)).first;
+      known = libraries.emplace(spec.path, std::move(*library)).first;
     }
     const Library& library = known->second;
     const auto missing = [&](const std::string& symbol) {
-      return Status(Code::kWorkerStart, "function \"" + spec.name + "\": " + spec.library + " defines no " + symbol);
+      return Status(Code::kWorkerStart, "function \"" + spec.name + "\": " + spec.path + " defines no " + symbol);
     };
     Function function{.spec = spec};
     switch (spec.abi) {

@@ -25,11 +25,11 @@ Result<FunctionSpec> ParseFunction(std::string_view text) {
   FunctionSpec spec;
   spec.name = line->Text("name");
   spec.symbol = line->Text("symbol", spec.name);
-  spec.library = line->Text("library");
+  spec.path = line->Text("library");
   if (Status status = protocol::ValidateName(spec.name, "function name"); !status.ok()) return status;
   if (spec.symbol.empty()) return Status(Code::kArgumentInvalid, "symbol is empty");
-  if (spec.library.empty() || spec.library[0] != '/') {
-    return Status(Code::kArgumentInvalid, "library must be an absolute path, got \"" + spec.library + '"');
+  if (spec.path.empty() || spec.path[0] != '/') {
+    return Status(Code::kArgumentInvalid, "library must be an absolute path, got \"" + spec.path + '"');
   }
   const std::optional<Abi> abi = AbiOf(line->Text("abi"));
   if (!abi) return Status(Code::kArgumentInvalid, "abi must be c, raw or adapter, got \"" + line->Text("abi") + '"');

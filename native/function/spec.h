@@ -18,9 +18,9 @@ enum class Abi {
 
 /// One function of the application, as the agent has resolved it at deploy.
 struct FunctionSpec {
-  std::string name;     // 1 … 255 bytes; what callers say
-  std::string symbol;   // in the library
-  std::string library;  // absolute path
+  std::string name;    // 1 … 255 bytes; what callers say
+  std::string symbol;  // in the library
+  std::string path;    // of the library, absolute
   Abi abi = Abi::kC;
   uint64_t max_output_bytes = 0;  // kRaw: how much its result area holds
   uint32_t flags = 0;             // segment::FunctionFlags

@@ -113,7 +113,7 @@ TEST(Library, OfAnotherVersionOfTheInterfaceIsRefused) {
   const auto functions = library->Functions();
   ASSERT_FALSE(functions.ok());
   EXPECT_NE(functions.status().message().find("999"), std::string::npos) << functions.status().message();
-  const auto loaded = LoadFunctions({{.name = "f", .symbol = "f", .library = other.path(), .abi = Abi::kC}});
+  const auto loaded = LoadFunctions({{.name = "f", .symbol = "f", .path = other.path(), .abi = Abi::kC}});
   EXPECT_FALSE(loaded.ok());
 }
 
@@ -144,7 +144,7 @@ TEST(Library, BothKindsOfHashTablesAreUnderstood) {
 TEST(LoadFunctions, NamesLibraryAndSymbolOfWhatIsMissing) {
   for (const Abi abi : {Abi::kC, Abi::kRaw, Abi::kAdapter}) {
     const auto functions = LoadFunctions(
-        {{.name = "f", .symbol = "absent", .library = PRAAS_TEST_RFAAS_LIBRARY, .abi = abi, .max_output_bytes = 1}});
+        {{.name = "f", .symbol = "absent", .path = PRAAS_TEST_RFAAS_LIBRARY, .abi = abi, .max_output_bytes = 1}});
     ASSERT_FALSE(functions.ok());
     EXPECT_NE(functions.status().message().find("absent"), std::string::npos) << functions.status().message();
     EXPECT_NE(functions.status().message().find("rfaas"), std::string::npos) << functions.status().message();

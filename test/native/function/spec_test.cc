@@ -25,7 +25,7 @@ TEST(LoadText, SaysWhatEachFunctionIs) {
   ASSERT_EQ(specs->size(), 3u);
   EXPECT_EQ((*specs)[0].name, "f");
   EXPECT_EQ((*specs)[0].symbol, "g");
-  EXPECT_EQ((*specs)[0].library, "/lib/a b.so");
+  EXPECT_EQ((*specs)[0].path, "/lib/a b.so");
   EXPECT_EQ((*specs)[0].abi, Abi::kRaw);
   EXPECT_EQ((*specs)[0].max_output_bytes, 4097u);
   EXPECT_EQ((*specs)[0].flags, segment::kFunctionIdempotent);
