@@ -1,6 +1,5 @@
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -20,12 +19,14 @@
 #include "segment/arena_head.h"
 #include "segment/test_segment.h"
 #include "support/child.h"
+#include "support/stepped.h"
 
 /// Participants killed at any instruction, inside the arena and inside its repair.
 namespace praas::segment {
 namespace {
 
 using praas::test::Child;
+using praas::test::Stepped;
 using praas::test::TestSegment;
 
 constexpr uint64_t kMiB = 1u << 20;
@@ -46,45 +47,6 @@ constexpr bool kStepping = false;  // ten times the instructions, and nothing he
 #else
 constexpr bool kStepping = true;
 #endif
-
-/// A child that is traced and executed instruction by instruction.
-class Stepped {
- public:
-  explicit Stepped(const std::function<void()>& body) {
-    std::fflush(nullptr);
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(77);
-      ::raise(SIGSTOP);
-      body();
-      ::_exit(0);
-    }
-    Await();
-  }
-  Stepped(const Stepped&) = delete;
-  Stepped& operator=(const Stepped&) = delete;
-  ~Stepped() {
-    if (!alive_) return;
-    ::kill(pid_, SIGKILL);
-    Await();
-  }
-
-  [[nodiscard]] bool alive() const noexcept { return alive_; }
-  void Step() {
-    if (alive_ && ::ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0) Await();
-  }
-
- private:
-  void Await() {
-    int status = 0;
-    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
-    }
-    alive_ = WIFSTOPPED(status);
-  }
-
-  pid_t pid_;
-  bool alive_ = true;
-};
 
 /// An arena with a twin into which its state is copied after each instruction of a victim: what a repair makes of the
 /// copy is what it would have made of the arena, had the victim been killed there.

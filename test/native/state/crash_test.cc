@@ -1,10 +1,10 @@
-#include <sys/ptrace.h>
 #include <sys/wait.h>
 
 #include <functional>
 #include <random>
 
 #include "../support/child.h"
+#include "../support/stepped.h"
 #include "store_fixture.h"
 
 /// Death at any instruction.
@@ -24,7 +24,7 @@ class InstructionTest : public StoreTest {
   }
 
   static constexpr uint16_t kVictim = 1;
-  // Instructions to step through per test, at 10 to 50 µs each. A kill is a fork and some thousand steps, so the
+  // Instructions to step through per test, at some 5 µs each. A kill is a fork and some thousand steps, so the
   // instructions are sampled; every run samples others.
   static constexpr uint64_t kStepBudget = 30'000;
 
@@ -32,26 +32,15 @@ class InstructionTest : public StoreTest {
   /// when this machine does not let us trace.
   std::optional<uint64_t> RunAndKill(const std::function<void(Participant&)>& prepare,
                                      const std::function<void(Participant&)>& operation, uint64_t limit) {
-    const pid_t pid = ::fork();
-    if (pid == 0) {
-      Participant worker(segment(), kVictim);
-      prepare(worker);
-      if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(9);
-      ::raise(SIGSTOP);
-      operation(worker);
-      ::_exit(0);
-    }
-    int status = 0;
-    if (::waitpid(pid, &status, 0) != pid || !WIFSTOPPED(status)) return std::nullopt;
+    std::optional<Participant> worker;
+    Stepped child([&] { prepare(worker.emplace(segment(), kVictim)); }, [&] { operation(*worker); });
+    if (!child.alive()) return std::nullopt;
     uint64_t steps = 0;
     while (steps < limit) {
-      // A system call of the child is one step.
-      if (::ptrace(PTRACE_SINGLESTEP, pid, nullptr, nullptr) != 0 || ::waitpid(pid, &status, 0) != pid) break;
-      if (!WIFSTOPPED(status)) return steps;
+      child.Step();
+      if (!child.alive()) break;
       ++steps;
     }
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, &status, 0);
     return steps;
   }
 

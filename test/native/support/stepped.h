@@ -1,0 +1,69 @@
+#pragma once
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+namespace praas::test {
+
+/// A child executed instruction by instruction; a system call is one step. Killed and reaped when destroyed. Parent and
+/// child share a core meanwhile: across cores each step would wait for a wake-up, which takes three times as long and
+/// far longer on some virtual machines.
+class Stepped {
+ public:
+  /// `prepare` runs at full speed, `body` in steps.
+  template <typename Prepare, typename Body>
+  Stepped(Prepare prepare, Body body) {
+    ::sched_getaffinity(0, sizeof(affinity_), &affinity_);
+    cpu_set_t here;
+    CPU_ZERO(&here);
+    CPU_SET(::sched_getcpu(), &here);
+    ::sched_setaffinity(0, sizeof(here), &here);
+    std::fflush(nullptr);  // or the child could print it again
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      prepare();
+      if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) != 0) ::_exit(77);
+      ::raise(SIGSTOP);
+      body();
+      ::_exit(0);
+    }
+    Await();
+  }
+  template <typename Body>
+  explicit Stepped(Body body) : Stepped([] {}, body) {}
+  Stepped(const Stepped&) = delete;
+  Stepped& operator=(const Stepped&) = delete;
+  ~Stepped() {
+    if (alive_) {
+      ::kill(pid_, SIGKILL);
+      Await();
+    }
+    ::sched_setaffinity(0, sizeof(affinity_), &affinity_);
+  }
+
+  /// False once the child has ended, and from the start where tracing is not permitted.
+  [[nodiscard]] bool alive() const noexcept { return alive_; }
+  void Step() {
+    if (alive_ && ::ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0) Await();
+  }
+
+ private:
+  void Await() {
+    int status = 0;
+    while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    }
+    alive_ = WIFSTOPPED(status);
+  }
+
+  cpu_set_t affinity_{};
+  pid_t pid_ = -1;
+  bool alive_ = true;
+};
+
+}  // namespace praas::test
