@@ -322,7 +322,9 @@ Status Results::Fail(Running& record, Code code, std::string_view message) {
   if (!core_.dispatcher->BeginCompletion(record.index, record.generation)) return SettleLate(record);
   // Before the origin is told: it may look for a free worker at once, and this one is.
   core_.me.running.store(running_.count() - 1, std::memory_order_release);
-  const bool overdue = (record.word.load(std::memory_order_acquire) & kOverdue) != 0;
+  // Waits of a function end at its deadline. What it makes of that must not race with the watchdog for the answer.
+  const bool overdue = (record.word.load(std::memory_order_acquire) & kOverdue) != 0 ||
+                       NowNs() >= record.deadline_ns.load(std::memory_order_relaxed);
   DropOutput(record);
   AnswerError({record.index, record.origin, record.origin_call,
                record.window != nullptr ? record.window->window.get() : nullptr},
