@@ -264,7 +264,13 @@ void ClientWindow::Push(uint32_t index) {
 void ClientWindow::Collect(std::vector<Completion>& completions) {
   for (uint32_t group = 0; group < kCalls / 64; ++group) {
     std::atomic<uint64_t>& bits = header().completions[group];
-    if (bits.load(std::memory_order_relaxed) == 0) continue;
+    const uint64_t seen = bits.load(std::memory_order_relaxed);
+    if (seen == 0) continue;
+    // The lines of the answer travel while the bits are taken.
+    const uint32_t first = group * 64 + static_cast<uint32_t>(std::countr_zero(seen));
+    __builtin_prefetch(&call(first).word);
+    __builtin_prefetch(&call(first).status);
+    __builtin_prefetch(mapping_.base() + SlotOutputOffset(first));
     for (uint64_t set = bits.exchange(0, std::memory_order_acq_rel); set != 0; set &= set - 1) {
       const uint32_t index = group * 64 + static_cast<uint32_t>(std::countr_zero(set));
       Call& mine = calls_[index];

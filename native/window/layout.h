@@ -13,7 +13,7 @@
 namespace praas::window {
 
 inline constexpr uint64_t kMagic = 0x3157'4e49'5741'5250;  // "PRAWINW1"
-inline constexpr uint32_t kLayoutVersion = 1;
+inline constexpr uint32_t kLayoutVersion = 2;
 inline constexpr uint32_t kCalls = 256;  // calls in flight per window; also the size of the submission ring
 inline constexpr uint32_t kSlotInputBytes = 4096;
 inline constexpr uint32_t kSlotOutputBytes = 4096;
@@ -73,16 +73,18 @@ struct WindowHeader {
   std::atomic<uint32_t> client_sleeping;          // 1 = signal the completion eventfd after setting a done bit
   std::atomic<uint32_t> cancels;                  // calls ever cancelled: the host looks for them when it is signalled
 
-  // Server line.
+  // Written by servers with every call; clients look rarely.
   alignas(64) std::atomic<uint32_t> submit_head;  // entries ever consumed
-  std::atomic<uint32_t> needs_wake;               // 1 = nobody polls the ring: signal the submission eventfd
+
+  // Read by clients with every call; changes rarely, so it has a line of its own that stays in their caches.
+  alignas(64) std::atomic<uint32_t> needs_wake;  // 1 = nobody polls the ring: signal the submission eventfd
 
   // Calls whose word became kDone or kNeedRoom: one bit each; see Participant::completions for why no ring.
   alignas(64) std::atomic<uint64_t> completions[kCalls / 64];
 
   alignas(64) std::atomic<uint32_t> submissions[kCalls];  // ring of call indices
 };
-static_assert(sizeof(WindowHeader) == 64 * 4 + kCalls * 4);
+static_assert(sizeof(WindowHeader) == 64 * 5 + kCalls * 4);
 
 inline constexpr uint64_t kCallsOffset = 4096;
 inline constexpr uint64_t kSlotsOffset = kCallsOffset + kCalls * sizeof(WindowCall);

@@ -134,6 +134,7 @@ class ServerWindow {
   UniqueFd complete_event_;
   Mapping mapping_;
   uint32_t peeked_head_ = 0;
+  uint32_t last_call_ = 0;  // looked at last
   bool protected_ = false;
   std::atomic<bool> descriptor_lost_{false};
 };
