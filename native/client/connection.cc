@@ -18,7 +18,8 @@ namespace {
 // With a shared window the socket only tells of names, state and the host's end: looking at it costs a system call, as
 // much as a hot call, so a polling owner looks now and then.
 constexpr uint32_t kPollsPerSocketLook = 32;
-constexpr uint32_t kSpinsPerClockLook = 16;
+// The clock takes as long as several polls.
+constexpr uint32_t kPollsPerClockLook = 16;
 
 Status ClosedStatus() { return Status(Code::kConnectionClosed, "the connection is closed"); }
 
@@ -111,7 +112,7 @@ size_t Connection::PollOnce(const ReplySink& replies, const StreamSink& streams,
     Drain(waiting_requests_);
     Drain(waiting_calls_);
     AnnounceRoom();
-    if (calls_.earliest_deadline_ns() != kNoDeadline) {
+    if (look_at_everything && calls_.earliest_deadline_ns() != kNoDeadline) {
       if (const uint64_t now = NowNs(); now >= calls_.earliest_deadline_ns()) Expire(now);
     }
     wire_->Flush();  // what was drained, and what sinks asked for
@@ -130,13 +131,19 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
   };
   SpinYield spin;
   bool spinning = spin_ns > 0;
-  const uint64_t spin_until = DeadlineIn(spin_ns);
+  uint64_t spin_until = 0;
+  // An answer takes longer than its request: whoever sleeps at once need not look before.
+  bool look = spinning;
+  if (!look) wire_->Flush();
   while (true) {
-    Poll(replies, streams);
+    if (std::exchange(look, true)) Poll(replies, streams);
     if (!pending()) return;
     if (spinning) {
       spin.Step();
-      if (spin.steps() % kSpinsPerClockLook == 0) spinning = NowNs() < spin_until;
+      if (spin.steps() % kPollsPerClockLook == 0) {
+        if (spin_until == 0) spin_until = DeadlineIn(spin_ns);
+        spinning = NowNs() < spin_until;
+      }
       continue;
     }
     if (!PrepareToSleep()) continue;

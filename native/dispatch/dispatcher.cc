@@ -54,7 +54,7 @@ Lane Dispatcher::LaneOf(uint32_t function) const noexcept {
   return doorbells_.of(Lane::kNode) != nullptr ? Lane::kNode : Lane::kNative;
 }
 
-void Dispatcher::Post(uint32_t index) noexcept {
+bool Dispatcher::Post(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
   const Lane lane = LaneOf(entry.function);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
@@ -64,11 +64,13 @@ void Dispatcher::Post(uint32_t index) noexcept {
   // seq_cst with the load of `watches`, as in Unwatch: at least one of the two sees the other.
   entry.word.store(word.Pack(), std::memory_order_seq_cst);
   const Bell bell{index, word.generation};
-  if (!TryCredit(bell, lane)) Ring(index);
-  if (self_ == kHostParticipant) return;
-  if (segment_.participant(kHostParticipant).watches.load(std::memory_order_seq_cst) == 0) {
+  const bool credited = TryCredit(bell, lane);
+  if (!credited) Ring(index);
+  if (self_ != kHostParticipant &&
+      segment_.participant(kHostParticipant).watches.load(std::memory_order_seq_cst) == 0) {
     Notify(kHostParticipant, kNoticePosted);
   }
+  return credited;
 }
 
 void Dispatcher::Watch() noexcept { me_.watches.store(1, std::memory_order_relaxed); }
@@ -166,7 +168,7 @@ void Dispatcher::ClaimReserved(uint32_t index) noexcept {
   CallEntry& entry = segment_.call(index);
   CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_relaxed));
   assert(word.state == CallState::kReserved && word.owner == self_);
-  entry.claimed_ns = NowNs();
+  entry.claimed_ns = entry.queued_ns;  // never queued: filled just now
   word.state = CallState::kClaimed;
   word.flags = lane_ == Lane::kNative ? static_cast<uint8_t>(kWordNative) : uint8_t{0};
   entry.word.store(word.Pack(), std::memory_order_release);

@@ -38,7 +38,8 @@ class Dispatcher {
   [[nodiscard]] std::optional<uint32_t> Reserve() noexcept;
   /// reserved → queued, then hands it to a polling worker by credit, or rings the doorbell if a worker sleeps.
   /// A worker also tells the host, unless that watches anyway: somebody has to notice when who got the call is stopped.
-  void Post(uint32_t index) noexcept;
+  /// true: a polling worker has it as its credit.
+  bool Post(uint32_t index) noexcept;
   /// Which workers run `function`.
   [[nodiscard]] Lane LaneOf(uint32_t function) const noexcept;
   /// reserved → claimed(self), for a worker that took a call of its lane straight from a window.

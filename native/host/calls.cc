@@ -13,7 +13,8 @@ using dispatch::CallState;
 using dispatch::CallWord;
 using dispatch::Place;
 
-/// A posted call that nobody has claimed by then is rung for again: the worker whose credit it took may be stopped.
+/// A call that nobody has claimed by then is rung for: the worker whose credit it took may be stopped. Those that were
+/// rung for already wait for the next tick (deadlines.cc): a timer so short costs as much as a wake-up.
 constexpr uint64_t kUnclaimedNs = 1'000'000;
 
 /// The fields of an entry that may be given to another call at this moment: the word tells afterwards whether they are
@@ -121,17 +122,13 @@ std::optional<Result<Calls::Begun>> Calls::TryBegin(const Request& request) {
 }
 
 void Calls::Post(uint32_t index) {
-  entry(index).queued_ns = NowNs();
-  Watch(index);
-  process_.dispatcher->Post(index);
-}
-
-void Calls::Watch(uint32_t index) {
-  const CallEntry& watched = entry(index);
-  posted_.push_back({index, generation(index), watched.queued_ns});
+  const Posted posted{index, generation(index), NowNs()};
+  entry(index).queued_ns = posted.at_ns;
+  if (!process_.dispatcher->Post(index)) return;
+  posted_.push_back(posted);
   if (posted_.size() == 1) {
     loop_.CancelTimer(posted_timer_);
-    posted_timer_ = loop_.At(watched.queued_ns + kUnclaimedNs, [this] { CheckPosted(); });
+    posted_timer_ = loop_.At(posted.at_ns + kUnclaimedNs, [this] { CheckPosted(); });
   }
 }
 

@@ -87,7 +87,6 @@ class Calls {
   };
 
   [[nodiscard]] bool FreeBlocks(dispatch::CallEntry& entry);
-  void Watch(uint32_t index);
   void CheckPosted();
   void ArmRetry();
 

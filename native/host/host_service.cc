@@ -125,10 +125,8 @@ Status Host::Serve(const Assignment& assignment) {
 
   Result<int> event = service.process->wakers.Fd(dispatch::kHostParticipant);
   if (!event) return event.status();
-  Result<EventLoop::WatchId> watch = loop_->Watch(*event, EPOLLIN, [fd = *event](uint32_t) {
-    uint64_t count = 0;
-    [[maybe_unused]] const ssize_t got = ::read(fd, &count, sizeof count);
-  });
+  // Edge-triggered: each signal is told once, and its count need never be read.
+  Result<EventLoop::WatchId> watch = loop_->Watch(*event, EPOLLIN | EPOLLET, [](uint32_t) {});
   if (!watch) return watch.status();
   service.event_watch = *watch;
 

@@ -19,6 +19,7 @@ void FrameReader::DiscardCurrent() noexcept {
 
 Result<FrameReader::State> FrameReader::Read(transport::ByteStream& stream, FrameSink& sink, size_t budget) {
   size_t taken = 0;
+  bool drained = false;
   while (true) {
     // Serve what is buffered before reading more, and before saying that nothing is there.
     while (true) {
@@ -27,10 +28,11 @@ Result<FrameReader::State> FrameReader::Read(transport::ByteStream& stream, Fram
       if (!*advanced) break;
     }
     if (frame_ && !placed_) return State::kPaused;
+    if (drained) return State::kDrained;
     if (taken >= budget) return State::kMore;
     Result<size_t> got = Fill(stream);
     if (!got.ok()) return Lost(got.status());
-    if (*got == 0) return State::kDrained;
+    drained = *got == 0 || (short_ && stream.ShortReadsDrain());
     taken += *got;
   }
 }
@@ -122,8 +124,10 @@ Result<size_t> FrameReader::Fill(transport::ByteStream& stream) {
   if (!staging_) staging_ = std::make_unique_for_overwrite<std::byte[]>(kStagingBytes);
   const bool direct = frame_ && placed_ && !target_.empty() && frame_->payload_bytes >= kDirectBytes;
   if (direct) {
-    Result<size_t> got = stream.Read(target_.subspan(static_cast<size_t>(received_)));
+    const std::span<std::byte> rest = target_.subspan(static_cast<size_t>(received_));
+    Result<size_t> got = stream.Read(rest);
     if (got.ok()) {
+      short_ = *got < rest.size();
       received_ += *got;
       direct_bytes_ += *got;
     }
@@ -145,7 +149,8 @@ Result<size_t> FrameReader::Fill(transport::ByteStream& stream) {
   Result<size_t> got = stream.Read(room);
   if (!got.ok()) return got;
   end_ += *got;
-  if (*got == room.size()) read_ahead_ = std::min(read_ahead_ * 2, kStagingBytes);
+  short_ = *got < room.size();
+  if (!short_) read_ahead_ = std::min(read_ahead_ * 2, kStagingBytes);
   return got;
 }
 

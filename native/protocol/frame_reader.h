@@ -97,6 +97,7 @@ class FrameReader {
   std::unique_ptr<std::byte[]> staging_;
   size_t begin_ = 0, end_ = 0;         // unread part of staging
   size_t read_ahead_ = kSmallestRead;  // bytes a staging read may take
+  bool short_ = false;                 // the last read gave less than was asked for
 
   std::optional<Frame> frame_;  // header read, payload not complete
   bool placed_ = false;         // the sink has said where the payload goes

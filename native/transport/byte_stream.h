@@ -19,6 +19,10 @@ class ByteStream {
   [[nodiscard]] virtual Result<size_t> Read(std::span<std::byte> into) = 0;
   [[nodiscard]] virtual Result<size_t> Write(std::span<const iovec> parts) = 0;
 
+  /// Whether a Read that gave less than was asked for has taken all there was, so that the next one need not be tried
+  /// before fd() is readable again: true for sockets, where it saves a system call per message.
+  [[nodiscard]] virtual bool ShortReadsDrain() const noexcept { return false; }
+
   /// Pollable (POLLIN / POLLOUT as on a socket).
   [[nodiscard]] virtual int fd() const noexcept = 0;
   /// Idempotent; a Read or Write after it is kConnectionClosed.

@@ -21,6 +21,7 @@ class TcpStream : public ByteStream {
   [[nodiscard]] static Result<std::unique_ptr<TcpStream>> Adopt(UniqueFd socket);
 
   [[nodiscard]] Result<size_t> Read(std::span<std::byte> into) override;
+  [[nodiscard]] bool ShortReadsDrain() const noexcept override { return true; }
   [[nodiscard]] Result<size_t> Write(std::span<const iovec> parts) override;
   [[nodiscard]] int fd() const noexcept override { return socket_.get(); }
   void Close() noexcept override { socket_.Reset(); }

@@ -286,7 +286,8 @@ bool Intake::PrepareToSleep(Takes takes) {
   core_.dispatcher->AnnounceSleep(takes);
   if (takes == Takes::kAll) {
     bridge_.Arm();
-    pending_ = ClaimByBell();
+    // A doorbell with a descriptor tells the wait itself of a bell that is there.
+    if (core_.doorbell().fd() < 0) pending_ = ClaimByBell();
   }
   if (takes != Takes::kNothing && !pending_ && core_.dispatcher->HasQueued(takes)) {
     pending_ = core_.dispatcher->ClaimAny(takes);

@@ -27,6 +27,9 @@
 namespace praas::worker {
 namespace {
 
+/// Of the doorbell among what a worker waits for.
+constexpr uint32_t kBell = 1;
+
 Status UnknownHandle() { return Status(Code::kArgumentInvalid, "no such invocation is running in this worker"); }
 
 }  // namespace
@@ -58,23 +61,27 @@ struct WorkerRuntime::Parts {
   }
   /// Until a bell (with `bells`), the eventfd, or the deadline. A bell wakes one of the workers that wait here and not
   /// all of them (EPOLLEXCLUSIVE); a thousand that all wake for each call would take a core for themselves.
-  void Wait(bool bells, uint64_t deadline_ns) {
+  /// true: the eventfd is to be drained.
+  bool Wait(bool bells, uint64_t deadline_ns) {
     if (!bells || core->doorbell().fd() < 0) {
       pollfd event{core->event.get(), POLLIN, 0};
-      if (::poll(&event, 1, PollTimeoutMs(deadline_ns)) > 0 && (event.revents & POLLNVAL) != 0) Core::DescriptorLost();
-      return;
+      if (::poll(&event, 1, PollTimeoutMs(deadline_ns)) <= 0) return false;
+      if ((event.revents & POLLNVAL) != 0) Core::DescriptorLost();
+      return true;
     }
     if (!waiter) {
       waiter.Reset(::epoll_create1(EPOLL_CLOEXEC));
       epoll_event event{.events = EPOLLIN, .data = {}};
-      epoll_event bell{.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {}};
+      epoll_event bell{.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.u32 = kBell}};
       if (::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->event.get(), &event) != 0 ||
           ::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->doorbell().fd(), &bell) != 0) {
         Core::DescriptorLost();
       }
     }
     epoll_event ready[2];
-    if (::epoll_wait(waiter.get(), ready, 2, PollTimeoutMs(deadline_ns)) < 0 && errno != EINTR) Core::DescriptorLost();
+    const int count = ::epoll_wait(waiter.get(), ready, 2, PollTimeoutMs(deadline_ns));
+    if (count < 0 && errno != EINTR) Core::DescriptorLost();
+    return count > 1 || (count == 1 && ready[0].data.u32 != kBell);
   }
   void DrainEvent() const noexcept {
     uint64_t count = 0;
@@ -194,8 +201,7 @@ std::optional<Invocation> WorkerRuntime::TryNext(dispatch::Takes takes) { return
 
 bool WorkerRuntime::PrepareToSleep(dispatch::Takes takes) {
   Parts& parts = *parts_;
-  // Before the looks around: what is signalled after this ends the wait.
-  parts.DrainEvent();
+  // The eventfd is not drained: what was signalled before ends the wait once too often, which is rarer than sleeping.
   if (!parts.intake.PrepareToSleep(takes)) return false;
   const bool drain_news = draining() && !std::exchange(parts.drain_seen, draining());
   if (parts.PullNotices() || parts.nested.HasFinished() || parts.watchdog.TakeFresh() || drain_news) {
@@ -228,8 +234,8 @@ void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
     }
   }
   if (NowNs() >= deadline_ns || !PrepareToSleep(takes)) return;
-  parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns);
-  Awake();
+  if (parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns)) parts.DrainEvent();
+  parts.intake.Awake();
 }
 
 int WorkerRuntime::doorbell_fd() const noexcept { return parts_->core->doorbell().fd(); }

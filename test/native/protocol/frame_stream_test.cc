@@ -52,6 +52,7 @@ class MemoryStream : public transport::ByteStream {
     window -= moved;
     return moved;
   }
+  bool ShortReadsDrain() const noexcept override { return like_a_socket; }
   int fd() const noexcept override { return -1; }
   void Close() noexcept override { closed = true; }
 
@@ -61,6 +62,7 @@ class MemoryStream : public transport::ByteStream {
   size_t window = SIZE_MAX;  // bytes a writer may still write
   size_t reads = 0, writes = 0, largest_read = 0;
   bool closed = false;
+  bool like_a_socket = false;
 };
 
 /// Keeps what arrives; says where payloads go.
@@ -161,6 +163,25 @@ TEST(FrameStream, ManySmallFramesShareSystemCalls) {
   EXPECT_EQ(sink.frames.size(), 256u);
   EXPECT_LE(stream.reads, 12u);
   EXPECT_EQ(reader.direct_bytes(), 0u);
+}
+
+TEST(FrameStream, ASocketIsReadOnceForWhatFitsOneRead) {
+  for (const bool like_a_socket : {true, false}) {
+    MemoryStream stream;
+    stream.like_a_socket = like_a_socket;
+    FrameWriter writer;
+    const Bytes payload = Pattern(64, 1);
+    writer.Push(CallFrame(1), payload);
+    ASSERT_TRUE(writer.Flush(stream).ok());
+    FrameReader reader(kMax);
+    Collector sink;
+    const auto state = reader.Read(stream, sink);
+    ASSERT_TRUE(state.ok()) << state.status().message();
+    EXPECT_EQ(*state, FrameReader::State::kDrained);
+    ASSERT_EQ(sink.frames.size(), 1u);
+    EXPECT_EQ(sink.frames[0].payload, payload);
+    EXPECT_EQ(stream.reads, like_a_socket ? 1u : 2u);
+  }
 }
 
 TEST(FrameStream, LargePayloadsAreNotCopied) {
