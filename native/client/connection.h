@@ -79,13 +79,15 @@ class Connection : private protocol::FrameSink {
   [[nodiscard]] const ServerInfo& info() const noexcept { return info_; }
 
   /// All of these return a call id at once (never 0); the outcome comes through Poll's sink. Requests that find no room
-  /// wait in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply.
-  /// Nothing is written to the socket before the next Poll, so that requests made together travel together.
-  /// `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout from now.
+  /// wait in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply, or
+  /// ReadsInput says no. Nothing is written to the socket before the next Poll, so that requests made together travel
+  /// together. `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout from now.
   [[nodiscard]] Result<uint64_t> Resolve(std::string_view function,
                                          uint64_t deadline_ns);  // payload: FunctionRef's bytes
   [[nodiscard]] Result<uint64_t> Invoke(uint32_t function, std::span<const std::byte> input,
                                         std::span<std::byte> output, uint32_t flags, uint64_t deadline_ns);
+  /// Whether the memory given as the input of `call` may still be read: not once it was copied into the window.
+  [[nodiscard]] bool ReadsInput(uint64_t call) noexcept;
   /// State and admin requests (kState, kAdmin): `arguments` are encoded by client/state_request.h and copied, `data` is
   /// sent right behind them and must stay valid until the reply; the reply's payload is decoded there too.
   [[nodiscard]] Result<uint64_t> Request(protocol::FrameType type, uint16_t op, std::span<const std::byte> arguments,

@@ -50,6 +50,11 @@ Result<uint64_t> Connection::Invoke(uint32_t function, std::span<const std::byte
   return Enqueue(call);
 }
 
+bool Connection::ReadsInput(uint64_t id) noexcept {
+  const Call* call = calls_.Find(id);
+  return call != nullptr && !call->input.empty();
+}
+
 Result<uint64_t> Connection::Request(FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                      std::span<const std::byte> data, uint64_t deadline_ns) {
   if (Status open = CheckOpen(); !open.ok()) return open;
@@ -195,7 +200,10 @@ Result<bool> Connection::TrySubmit(Call& call) {
   request.deadline_ns = call.deadline_ns;
   request.input = call.input;
   request.output = call.output;
-  return shm_ ? shm_->Submit(request) : wire_->Submit(request);
+  if (!shm_) return wire_->Submit(request);
+  Result<bool> submitted = shm_->Submit(request);
+  if (submitted.ok() && *submitted && shm_->Copies(call.input)) call.input = {};
+  return submitted;
 }
 
 void Connection::SendRequest(Call& call) {

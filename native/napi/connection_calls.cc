@@ -1,3 +1,4 @@
+#include <cstring>
 #include <utility>
 
 #include "client/state_request.h"
@@ -51,6 +52,7 @@ napi_value ConnectionWrap::Await(uint64_t call, Pending pending) {
 napi_value ConnectionWrap::WaitSync(uint64_t call, Pending pending) {
   sync_ = Sync{.call = call, .pending = &pending, .done = false, .value = nullptr, .status = {}};
   core_->connection->WaitFor(call, spin_ns_, reply_sink_, stream_sink_);
+  NoteEnd();
   Sync outcome = std::exchange(sync_, Sync{});
   // Calls that were answered meanwhile settle now; their callbacks run after this frame.
   Settle();
@@ -64,6 +66,14 @@ napi_value ConnectionWrap::WaitSync(uint64_t call, Pending pending) {
   Unpin(pending);
   OrThrow(env_, outcome.status);
   return outcome.value;
+}
+
+napi_value ConnectionWrap::ScratchResult(std::span<const std::byte> payload) const {
+  if (payload.size() > shared_->scratch.size() || buffers_.Find(payload) != nullptr) return ResultBytes(payload);
+  if (!payload.empty()) std::memcpy(shared_->scratch.data(), payload.data(), payload.size());
+  napi_value size = nullptr;
+  static_cast<void>(napi_create_uint32(env_, static_cast<uint32_t>(payload.size()), &size));
+  return size;
 }
 
 napi_value ConnectionWrap::ResultBytes(std::span<const std::byte> payload) const {
@@ -121,8 +131,11 @@ Napi::Value ConnectionWrap::Invoke(const Napi::CallbackInfo& info) {
   Pending pending;
   pending.shape = Shape::kBytes;
   pending.output_buffer = std::move(arguments.output_buffer);
-  Pin(pending, info[1], arguments.input, info[2]);
-  return CallObject(env_, call, Await(call, std::move(pending)));
+  // What the core has copied already need not be kept: a reference costs more than a small copy.
+  const bool read_later = connection.ReadsInput(call);
+  Pin(pending, read_later ? info[1] : napi_value{nullptr}, arguments.input, info[2]);
+  last_call_ = call;
+  return Napi::Value(env_, Await(call, std::move(pending)));
 }
 
 Napi::Value ConnectionWrap::InvokeSync(const Napi::CallbackInfo& info) {
@@ -131,7 +144,7 @@ Napi::Value ConnectionWrap::InvokeSync(const Napi::CallbackInfo& info) {
   const uint64_t call = OrThrow(env_, connection.Invoke(arguments.function, arguments.input, arguments.output,
                                                         arguments.flags | protocol::kSync, arguments.deadline_ns));
   Pending pending;
-  pending.shape = Shape::kBytes;
+  pending.shape = Shape::kScratch;
   // The arguments cannot be collected while this frame waits, so only the memory's use is noted.
   pending.output_buffer = std::move(arguments.output_buffer);
   if (pending.output_buffer != nullptr) ++pending.output_buffer->in_use;

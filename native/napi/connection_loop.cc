@@ -47,7 +47,13 @@ void ConnectionWrap::BecomeIdle() {
   Unref();
 }
 
-size_t ConnectionWrap::Poll() { return core_->connection->Poll(reply_sink_, stream_sink_); }
+void ConnectionWrap::NoteEnd() noexcept { shared_->ended = closed_ || Lost() ? 1 : 0; }
+
+size_t ConnectionWrap::Poll() {
+  const size_t events = core_->connection->Poll(reply_sink_, stream_sink_);
+  NoteEnd();
+  return events;
+}
 
 void ConnectionWrap::OnReply(const transport::Reply& reply) {
   if (sync_.call != 0 && reply.call == sync_.call) {

@@ -46,6 +46,8 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
   switch (pending.shape) {
     case Shape::kBytes:
       return made(ResultBytes(reply.payload));
+    case Shape::kScratch:
+      return made(ScratchResult(reply.payload));
     case Shape::kFunctionRef: {
       Result<client::FunctionRef> function = client::DecodeFunctionRef(reply);
       if (!function.ok()) return function.status();

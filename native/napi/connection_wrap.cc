@@ -9,7 +9,6 @@ namespace praas::napi {
 
 namespace {
 
-constexpr napi_type_tag kTag = {0x7072'6161'7343'6f6eull, 0x6e65'6374'696f'6e01ull};
 constexpr size_t kSocket = 0;
 constexpr size_t kTransport = 1;
 
@@ -20,7 +19,9 @@ Napi::Function ConnectionWrap::Define(Napi::Env env) {
   return DefineClass(env, "Connection",
                      {
                          InstanceAccessor<&C::Info>("info"),
-                         InstanceAccessor<&C::Closed>("closed"),
+                         InstanceAccessor<&C::Scratch>("scratch"),
+                         InstanceAccessor<&C::Ended>("ended"),
+                         InstanceAccessor<&C::LastCall>("lastCall"),
                          InstanceAccessor<&C::InFlight>("inFlight"),
                          InstanceMethod<&C::Resolve>("resolve"),
                          InstanceMethod<&C::ResolveSync>("resolveSync"),
@@ -54,14 +55,18 @@ Napi::Object ConnectionWrap::Wrap(Napi::Env env, std::unique_ptr<client::Connect
 ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<ConnectionWrap>(info),
       env_(info.Env()),
+      known_(Instance::Of(info.Env()).connections),
       core_(
           std::make_shared<ConnectionCore>(std::move(Constructing<Construction>(info.Env(), "Connection").connection))),
       buffers_(env_, core_),
       spin_ns_(Constructing<Construction>(info.Env(), "Connection").spin_ns),
       reply_sink_([this](const transport::Reply& reply) { OnReply(reply); }),
       stream_sink_([this](const client::StreamEvent& event) { OnStreamEvent(event); }) {
-  info.This().As<Napi::Object>().TypeTag(&kTag);
+  known_->Add(this);
   watcher_ = OrThrow(env_, LoopWatcher::Create(Instance::Of(info.Env()).loop, *this));
+  Napi::ArrayBuffer shared = Napi::ArrayBuffer::New(info.Env(), sizeof(Shared));
+  shared_ = new (shared.Data()) Shared{};
+  shared_buffer_ = Napi::Persistent(shared);
   client::Connection& connection = *core_->connection;
   OrThrow(env_, watcher_->Watch(kSocket, connection.socket_fd()));
   watcher_->Listen(kSocket, true, false);
@@ -73,14 +78,10 @@ ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
 }
 
 // The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.
-ConnectionWrap::~ConnectionWrap() = default;
+ConnectionWrap::~ConnectionWrap() { known_->Remove(this); }
 
 ConnectionWrap* ConnectionWrap::Unwrap(Napi::Object object) {
-  bool tagged = false;
-  if (napi_check_object_type_tag(object.Env(), object, &kTag, &tagged) != napi_ok || !tagged) {
-    throw WrongType(object.Env(), "this", "a Connection");
-  }
-  return Napi::ObjectWrap<ConnectionWrap>::Unwrap(object);
+  return KnownObject<ConnectionWrap>(object, *Instance::Of(object.Env()).connections, "a Connection");
 }
 
 client::Connection& ConnectionWrap::Open() const {
@@ -101,9 +102,15 @@ Napi::Value ConnectionWrap::Info(const Napi::CallbackInfo& info) {
   return object;
 }
 
-Napi::Value ConnectionWrap::Closed(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), closed_ || Lost());
+Napi::Value ConnectionWrap::Scratch(const Napi::CallbackInfo&) {
+  return Napi::Uint8Array::New(env_, sizeof(Shared::scratch), shared_buffer_.Value(), offsetof(Shared, scratch));
 }
+
+Napi::Value ConnectionWrap::Ended(const Napi::CallbackInfo&) {
+  return Napi::Uint8Array::New(env_, sizeof(Shared::ended), shared_buffer_.Value(), offsetof(Shared, ended));
+}
+
+Napi::Value ConnectionWrap::LastCall(const Napi::CallbackInfo&) { return Napi::BigInt::New(env_, last_call_); }
 
 Napi::Value ConnectionWrap::InFlight(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(pending_.size() + streams_.size()));
@@ -130,6 +137,7 @@ void ConnectionWrap::OnLost(const Napi::CallbackInfo& info) {
 void ConnectionWrap::Close(const Napi::CallbackInfo&) {
   if (closed_) return;
   closed_ = true;
+  NoteEnd();
   lost_callback_.Reset();
   // Views become empty before the memory under them goes.
   buffers_.DetachAll();

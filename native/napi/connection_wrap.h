@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <deque>
 #include <memory>
@@ -15,6 +16,8 @@
 #include "protocol/state_messages.h"
 
 namespace praas::napi {
+
+class KnownObjects;
 
 /// `NativeConnection` of src/native/binding.ts.
 ///
@@ -41,6 +44,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   enum class Shape : uint8_t {
     kFunctionRef,
     kBytes,
+    kScratch,  // kBytes, or their number when they went into Shared::scratch
     kValue,    // {data, version}
     kVersion,  // bigint
     kExisted,  // boolean
@@ -76,8 +80,10 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
 
   // connection_wrap.cc
   Napi::Value Info(const Napi::CallbackInfo& info);
-  Napi::Value Closed(const Napi::CallbackInfo& info);
   Napi::Value InFlight(const Napi::CallbackInfo& info);
+  Napi::Value Scratch(const Napi::CallbackInfo& info);
+  Napi::Value Ended(const Napi::CallbackInfo& info);
+  Napi::Value LastCall(const Napi::CallbackInfo& info);
   Napi::Value Allocate(const Napi::CallbackInfo& info);
   void ReleaseBuffer(const Napi::CallbackInfo& info);
   void OnLost(const Napi::CallbackInfo& info);
@@ -136,8 +142,10 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   void OnStreamEvent(const client::StreamEvent& event);
   [[nodiscard]] Result<napi_value> Decode(const Pending& pending, const transport::Reply& reply) const;
   [[nodiscard]] Result<napi_value> DecodeReply(const Pending& pending, const transport::Reply& reply) const;
+  [[nodiscard]] napi_value ScratchResult(std::span<const std::byte> payload) const;
   [[nodiscard]] napi_value ResultBytes(std::span<const std::byte> payload) const;
   size_t Poll();
+  void NoteEnd() noexcept;
   void Settle();                // settles promises; inside a CallbackScope or a JavaScript frame
   void DeliverStreamEvents();   // the same
   void ReportLost();            // the same
@@ -150,10 +158,19 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   [[nodiscard]] bool Lost() const noexcept;
 
   napi_env env_;
+  std::shared_ptr<KnownObjects> known_;  // where this object is listed
   std::shared_ptr<ConnectionCore> core_;
   ClientBuffers buffers_;
   std::unique_ptr<LoopWatcher> watcher_;
   const uint64_t spin_ns_;
+  /// Memory that JavaScript reads without a call: results of invokeSync, then one byte that says that the connection
+  /// has ended.
+  struct Shared {
+    std::array<std::byte, 4096> scratch;
+    uint8_t ended;
+  };
+  Napi::Reference<Napi::ArrayBuffer> shared_buffer_;
+  Shared* shared_ = nullptr;
   client::Connection::ReplySink reply_sink_;
   client::Connection::StreamSink stream_sink_;
 
@@ -171,6 +188,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     Status status;
   } sync_;
 
+  uint64_t last_call_ = 0;
   uint64_t last_activity_ns_ = 0;
   bool busy_ = false;  // keeps the loop and this object alive
   bool closed_ = false;

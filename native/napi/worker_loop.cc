@@ -50,30 +50,31 @@ void WorkerWrap::Run(const worker::Invocation& invocation) {
     return;
   }
   current_ = {invocation.handle, true, false};
-  const uint64_t now_ns = NowNs();
-  const double remaining_ms =
-      invocation.deadline_ns > now_ns ? static_cast<double>(invocation.deadline_ns - now_ns) / 1e6 : 0;
-  // Single values and not an object with them: making the object takes four times as long as the call (profiled).
-  napi_value arguments[6] = {nullptr, nullptr, *input, nullptr, nullptr, nullptr};
-  napi_value function = nullptr;
-  napi_value returned = nullptr;
-  // napi_make_callback and not napi_call_function: only its end runs nextTick callbacks and microtasks, in which an
-  // asynchronous function may already complete.
-  const bool ok = napi_create_bigint_uint64(env_, invocation.handle, &arguments[0]) == napi_ok &&
-                  napi_create_uint32(env_, invocation.function, &arguments[1]) == napi_ok &&
-                  napi_create_uint32(env_, invocation.depth, &arguments[3]) == napi_ok &&
-                  napi_create_double(env_, remaining_ms, &arguments[4]) == napi_ok &&
-                  napi_get_boolean(env_, invocation.stream, &arguments[5]) == napi_ok &&
-                  napi_get_reference_value(env_, invoke_hook_, &function) == napi_ok &&
-                  napi_make_callback(env_, Instance::Of(env_).invocations.get(), hooks_.Value(), function, 6, arguments,
-                                     &returned) == napi_ok;
-  const bool settled = current_.settled;
+  *handed_ = {.deadline_ms = static_cast<double>(invocation.deadline_ns) / 1e6,
+              .function = static_cast<double>(invocation.function),
+              .depth = static_cast<double>(invocation.depth),
+              .stream = invocation.stream ? 1.0 : 0.0,
+              .handle = invocation.handle};
+  {
+    // Its end runs nextTick callbacks and microtasks. A synchronous function has been answered by then; an asynchronous
+    // one may complete in them.
+    const CallbackScope callbacks(env_, Instance::Of(env_).invocations.get());
+    napi_value function = nullptr;
+    napi_value returned = nullptr;
+    const bool ok = napi_get_reference_value(env_, invoke_hook_, &function) == napi_ok &&
+                    napi_call_function(env_, hooks_.Value(), function, 1, &*input, &returned) == napi_ok;
+    if (!ok) {
+      const std::string message = TakeException(env_);
+      if (!current_.settled) {
+        static_cast<void>(runtime().Fail(invocation.handle, Code::kFunctionThrew, message));
+        Ended(invocation.handle);
+      }
+    } else if (!current_.settled) {
+      Finish(invocation.handle, returned);
+    }
+  }
+  if (!current_.settled) running_.insert(invocation.handle);
   CloseCurrent();
-  if (settled) return;
-  if (ok) return Finish(invocation.handle, returned);
-  const std::string message = TakeException(env_);
-  static_cast<void>(runtime().Fail(invocation.handle, Code::kFunctionThrew, message));
-  Ended(invocation.handle);
 }
 
 void WorkerWrap::CloseCurrent() noexcept { current_ = {}; }
@@ -85,10 +86,7 @@ void WorkerWrap::Finish(uint64_t handle, napi_value returned) {
     return Ended(handle);
   }
   double number = 0;
-  if (napi_get_value_double(env_, returned, &number) == napi_ok && number == kPending) {
-    running_.insert(handle);
-    return;
-  }
+  if (napi_get_value_double(env_, returned, &number) == napi_ok && number == kPending) return;
   if (IsUndefined(env_, returned)) {
     static_cast<void>(runtime().Complete(handle, {}));
   } else {

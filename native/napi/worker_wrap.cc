@@ -12,7 +12,6 @@ namespace praas::napi {
 
 namespace {
 
-constexpr napi_type_tag kTag = {0x7072'6161'7357'6f72ull, 0x6b65'7200'0000'0001ull};
 constexpr size_t kEvent = 0;
 constexpr size_t kDoorbell = 1;
 /// When this clock starts the packet that attaches a worker is there; mapping and opening take milliseconds.
@@ -99,6 +98,7 @@ Napi::Function WorkerWrap::Define(Napi::Env env) {
   return DefineClass(env, "Worker",
                      {
                          InstanceAccessor<&W::Participant>("participant"),
+                         InstanceAccessor<&W::HandedBuffer>("handed"),
                          InstanceAccessor<&W::ProcessId>("processId"),
                          InstanceAccessor<&W::Concurrency>("concurrency"),
                          InstanceAccessor<&W::MaxContiguous>("maxContiguous"),
@@ -139,12 +139,16 @@ napi_value WorkerWrap::Attach(Napi::Env env, UniqueFd fd) {
 WorkerWrap::WorkerWrap(const Napi::CallbackInfo& info)
     : Napi::ObjectWrap<WorkerWrap>(info),
       env_(info.Env()),
+      known_(Instance::Of(info.Env()).workers),
       core_(std::move(Constructing<std::shared_ptr<Core>>(info.Env(), "Worker"))),
       views_(env_),
       concurrency_(core_->runtime->attach().concurrency),
       hot_ns_(core_->runtime->hot_ns()) {
   core_->wrap = this;
-  info.This().As<Napi::Object>().TypeTag(&kTag);
+  known_->Add(this);
+  Napi::ArrayBuffer handed = Napi::ArrayBuffer::New(info.Env(), sizeof(Handed));
+  handed_ = new (handed.Data()) Handed{};
+  handed_buffer_ = Napi::Persistent(handed);
   watcher_ = OrThrow(env_, LoopWatcher::Create(Instance::Of(info.Env()).loop, *this));
   OrThrow(env_, watcher_->Watch(kEvent, runtime().event_fd()));
   watcher_->Listen(kEvent, true, false);
@@ -153,19 +157,20 @@ WorkerWrap::WorkerWrap(const Napi::CallbackInfo& info)
   Ref();
 }
 
-WorkerWrap::~WorkerWrap() { core_->wrap = nullptr; }
+WorkerWrap::~WorkerWrap() {
+  core_->wrap = nullptr;
+  known_->Remove(this);
+}
 
 WorkerWrap* WorkerWrap::Unwrap(Napi::Object object) {
-  bool tagged = false;
-  if (napi_check_object_type_tag(object.Env(), object, &kTag, &tagged) != napi_ok || !tagged) {
-    throw WrongType(object.Env(), "this", "a Worker");
-  }
-  return Napi::ObjectWrap<WorkerWrap>::Unwrap(object);
+  return KnownObject<WorkerWrap>(object, *Instance::Of(object.Env()).workers, "a Worker");
 }
 
 Napi::Value WorkerWrap::Participant(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), runtime().attach().participant);
 }
+
+Napi::Value WorkerWrap::HandedBuffer(const Napi::CallbackInfo&) { return handed_buffer_.Value(); }
 
 Napi::Value WorkerWrap::ProcessId(const Napi::CallbackInfo& info) {
   return Napi::String::New(info.Env(), runtime().attach().process_id);

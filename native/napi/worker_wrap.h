@@ -16,6 +16,8 @@
 
 namespace praas::napi {
 
+class KnownObjects;
+
 /// `NativeWorker` of src/native/binding.ts: a worker runtime whose functions are JavaScript, served from the libuv
 /// loop.
 ///
@@ -60,6 +62,7 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   Napi::Value Concurrency(const Napi::CallbackInfo& info);
   Napi::Value MaxContiguous(const Napi::CallbackInfo& info);
   Napi::Value DefaultTimeoutMs(const Napi::CallbackInfo& info);
+  Napi::Value HandedBuffer(const Napi::CallbackInfo& info);
   Napi::Value WaitForLoad(const Napi::CallbackInfo& info);
   void Start(const Napi::CallbackInfo& info);
   void LoadFailed(const Napi::CallbackInfo& info);
@@ -122,6 +125,7 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   [[nodiscard]] Result<napi_value> MappedView(std::span<const std::byte> bytes);
 
   napi_env env_;
+  std::shared_ptr<KnownObjects> known_;  // where this object is listed
   std::shared_ptr<Core> core_;
   std::unique_ptr<LoopWatcher> watcher_;
   MappedViews views_;
@@ -135,6 +139,17 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   napi_ref streams_hook_ = nullptr;
   napi_deferred load_ = nullptr;
 
+  /// What JavaScript reads about the invocation it is called for: without arguments for each value, which cost more
+  /// than the call. The layout is that of src/worker/handed.ts.
+  struct Handed {
+    double deadline_ms;  // CLOCK_MONOTONIC
+    double function;
+    double depth;
+    double stream;  // 0 or 1
+    uint64_t handle;
+  };
+  Napi::Reference<Napi::ArrayBuffer> handed_buffer_;
+  Handed* handed_ = nullptr;
   Current current_;
   std::unordered_set<uint64_t> running_;                      // asynchronous invocations
   std::unordered_map<uint64_t, std::vector<uint32_t>> pins_;  // by invocation

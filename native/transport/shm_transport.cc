@@ -20,6 +20,8 @@ using window::kSlotOutputBytes;
 /// What a connection with nothing in flight keeps committed, and how often it looks.
 constexpr uint64_t kKeepBytes = 64u << 20;
 constexpr uint64_t kTrimIntervalNs = 1'000'000'000;
+/// Looking whether submissions are taken takes a cache line from the server, which writes to it with every call.
+constexpr uint32_t kVainPollsPerTend = 64;
 
 uint32_t WindowFlags(uint32_t frame_flags) noexcept {
   return ((frame_flags & protocol::kIdempotent) != 0 ? window::kFlagIdempotent : 0u) |
@@ -178,7 +180,7 @@ size_t ShmTransport::Poll(const Sink& sink) {
     completions_ = std::move(batch);
   }
   if (!closed_ && rooms_wanted_ > 0) replies += RetryRooms(sink);
-  if (!closed_ && replies == 0) window_->Tend();
+  if (!closed_ && replies == 0 && ++vain_polls_ % kVainPollsPerTend == 0) window_->Tend();
   if (closed_) {
     replies += FailAll(Status(Code::kConnectionClosed, "the connection was closed"), sink);
   } else if (!failure_.ok()) {

@@ -46,6 +46,8 @@ class ShmTransport final : public Transport {
   void Fail(Status status);
   /// Gives all free memory of the window back to the system; for a connection that has been idle.
   void Trim();
+  /// Whether Submit copies this input; else it is used where it lies.
+  [[nodiscard]] bool Copies(std::span<const std::byte> input) const noexcept { return !window_->OffsetOf(input); }
   /// Results of `function` are written straight into as many whole pages.
   void ExpectResults(uint32_t function, uint64_t pages) {
     result_sizes_.Expect(function, pages * window::PayloadAllocator::kPage);
@@ -104,6 +106,7 @@ class ShmTransport final : public Transport {
   Status failure_;
   bool closed_ = false;
   uint32_t poll_depth_ = 0;  // sinks may call anything, Poll included
+  uint32_t vain_polls_ = 0;
   uint32_t rooms_wanted_ = 0;
   uint32_t unanswered_ = 0;
   uint64_t trimmed_ns_ = 0;

@@ -73,7 +73,7 @@ export async function callOnce(
     const call = session.connection.invoke(remote.index, bytes, options.output, flags, timeoutMs)
     const reply = options.signal
       ? await untilAborted(session, call, options.signal, options.output !== undefined)
-      : await call.promise
+      : await call
     return codecs.output.decode(reply)
   } catch (error) {
     // The reason of an abort is the caller's own and passed on as it is, whatever it looks like.
@@ -84,23 +84,24 @@ export async function callOnce(
 /** The result of a call that may be aborted. */
 async function untilAborted(
   session: Session,
-  call: { readonly id: bigint; readonly promise: Promise<Uint8Array> },
+  call: Promise<Uint8Array>,
   signal: AbortSignal,
   waitForPeer: boolean,
 ): Promise<Uint8Array> {
+  const id = session.connection.lastCall
   const { promise: aborted, reject } = withReject()
   const abort = (): void => {
-    session.cancel(call.id)
+    session.cancel(id)
     if (!waitForPeer) reject(signal.reason)
   }
   signal.addEventListener('abort', abort, { once: true })
   if (signal.aborted) abort()
   try {
-    const reply = await Promise.race([call.promise, aborted])
+    const reply = await Promise.race([call, aborted])
     signal.throwIfAborted()
     return reply
   } catch (error) {
-    call.promise.catch(() => undefined)
+    call.catch(() => undefined)
     signal.throwIfAborted()
     throw error
   } finally {

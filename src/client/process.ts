@@ -115,8 +115,7 @@ export class Process implements AsyncDisposable {
     let reply: Promise<Uint8Array>
     try {
       const bytes = session.encode(remote, undefined, input)
-      const { connection } = session
-      reply = connection.invoke(remote.index, bytes, undefined, 0, connection.info.defaultTimeoutMs).promise
+      reply = session.connection.invoke(remote.index, bytes, undefined, 0, session.info.defaultTimeoutMs)
     } catch (error) {
       if (isLost(error)) return this.#invokeWithCare(functionName, input, options) as Promise<Output>
       return rejected(fromNative(error, session.context(functionName)))
@@ -142,8 +141,7 @@ export class Process implements AsyncDisposable {
       )
       let repeatable = true // nothing has been sent yet
       try {
-        const left =
-          this.#remaining(options.timeoutMs, started, functionName) ?? session.connection.info.defaultTimeoutMs
+        const left = this.#remaining(options.timeoutMs, started, functionName) ?? session.info.defaultTimeoutMs
         const remote = await session.resolve(functionName, left)
         if (remote.stream) throw streamMismatch(functionName, true)
         repeatable = isIdempotent(remote, options)
@@ -176,7 +174,7 @@ export class Process implements AsyncDisposable {
   ): Output {
     const session = this.#openSession()
     if (options !== noOptions) checkInvokeOptions(options)
-    const timeoutMs = options.timeoutMs ?? session.connection.info.defaultTimeoutMs
+    const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
     const remote = session.known(functionName) ?? session.resolveSync(functionName, timeoutMs)
     if (remote.stream) throw streamMismatch(functionName, true)
     const codecs = codecsOf(remote, options)
@@ -184,7 +182,7 @@ export class Process implements AsyncDisposable {
     const flags = callFlags.sync | (isIdempotent(remote, options) ? callFlags.idempotent : 0)
     let reply: Uint8Array
     try {
-      reply = session.connection.invokeSync(remote.index, bytes, options.output, flags, timeoutMs)
+      reply = session.invokeSync(remote, bytes, options.output, flags, timeoutMs)
     } catch (error) {
       throw fromNative(error, session.context(functionName))
     }
@@ -339,7 +337,7 @@ export function streamMismatch(functionName: string, streaming: boolean): Argume
   )
 }
 
-function connectionInfo({ connection: { info } }: Session): ConnectionInfo {
+function connectionInfo({ info }: Session): ConnectionInfo {
   return {
     transport: info.transport,
     ...(info.upgradeReason === '' ? {} : { reason: info.upgradeReason }),

@@ -150,11 +150,11 @@ export class ClientState {
     checkOptions(options)
     const session = await this.#link.session(options.timeoutMs ?? connectMs, options.signal)
     const { connection } = session
-    const timeoutMs = options.timeoutMs ?? connection.info.defaultTimeoutMs
+    const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
     try {
       const request = connection.lock(name, mode, timeoutMs)
       const handle = await this.#granted(session, request, options.signal)
-      return new ClientLock(connection, handle, name, mode)
+      return new ClientLock(session, handle, name, mode)
     } catch (error) {
       options.signal?.throwIfAborted()
       throw fromNative(error, { process: this.#processId })
@@ -198,8 +198,8 @@ export class ClientState {
   ): Promise<Result> {
     checkOptions(options)
     const { signal } = options
-    const { connection } = await this.#link.session(options.timeoutMs ?? connectMs, signal)
-    const timeoutMs = options.timeoutMs ?? connection.info.defaultTimeoutMs
+    const { connection, info } = await this.#link.session(options.timeoutMs ?? connectMs, signal)
+    const timeoutMs = options.timeoutMs ?? info.defaultTimeoutMs
     try {
       const result = operation(connection, timeoutMs)
       return await (signal ? abortable(result, signal) : result)
@@ -224,19 +224,19 @@ const unlockMs = 5_000
 class ClientLock implements StateLock {
   readonly name: string
   readonly mode: 'read' | 'write'
-  readonly #connection: NativeConnection
+  readonly #session: Session
   readonly #handle: bigint
   #released: Promise<void> | undefined
 
-  constructor(connection: NativeConnection, handle: bigint, name: string, mode: 'read' | 'write') {
-    this.#connection = connection
+  constructor(session: Session, handle: bigint, name: string, mode: 'read' | 'write') {
+    this.#session = session
     this.#handle = handle
     this.name = name
     this.mode = mode
   }
 
   get released(): boolean {
-    return this.#released !== undefined || this.#connection.closed
+    return this.#released !== undefined || this.#session.closed
   }
 
   release(): Promise<void> {
@@ -245,11 +245,11 @@ class ClientLock implements StateLock {
   }
 
   async #release(): Promise<void> {
-    if (this.#connection.closed) {
+    if (this.#session.closed) {
       throw new StateError('ERR_STATE_LOCK_LOST', `lock ${this.name} was released when its connection ended`)
     }
     try {
-      await this.#connection.unlock(this.#handle, unlockMs)
+      await this.#session.connection.unlock(this.#handle, unlockMs)
     } catch (error) {
       throw fromNative(error)
     }

@@ -23,7 +23,7 @@ export async function* invokeStream(
   const { signal } = options
   signal?.throwIfAborted()
   const session = await link.session(options.timeoutMs ?? connectMs, signal)
-  const timeoutMs = options.timeoutMs ?? session.connection.info.defaultTimeoutMs
+  const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
   const remote = await session.resolve(functionName, timeoutMs)
   if (!remote.stream) throw streamMismatch(functionName, false)
 

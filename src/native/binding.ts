@@ -61,13 +61,17 @@ export interface NativeSetOptions {
 /** A client's connection to one process. Keeps the event loop alive only while something is in flight. */
 export interface NativeConnection {
   readonly info: NativeServerInfo
-  readonly closed: boolean
+  /** Where `invokeSync` leaves small results. */
+  readonly scratch: Uint8Array
+  /** One byte, not 0 once the connection was closed or lost: as far as native code knows, without asking it. */
+  readonly ended: Uint8Array
+  /** Id of the call that `invoke` started last, for `cancel`. */
+  readonly lastCall: bigint
   readonly inFlight: number
   resolve(name: string, timeoutMs: number): Promise<NativeFunctionRef>
   resolveSync(name: string, timeoutMs: number): NativeFunctionRef
   /**
-   * Starts a call and returns its id; `output` (from `allocate`) receives the result in place. The promise of the reply is
-   * `promise`. A rejected call carries `code`; for ERR_FUNCTION_THREW and ERR_WORKER_CRASHED `message` is the JSON detail.
+   * Starts a call and returns the promise of its reply; `output` (from `allocate`) receives the result in place. A rejected call carries `code`; for ERR_FUNCTION_THREW and ERR_WORKER_CRASHED `message` is the JSON detail.
    * `input` must not change until it settles.
    */
   invoke(
@@ -76,14 +80,15 @@ export interface NativeConnection {
     output: Uint8Array | undefined,
     flags: number,
     timeoutMs: number,
-  ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
+  ): Promise<Uint8Array>
+  /** The result, or how many bytes of `scratch` are the result until the next call. */
   invokeSync(
     fn: number,
     input: Uint8Array,
     output: Uint8Array | undefined,
     flags: number,
     timeoutMs: number,
-  ): Uint8Array
+  ): Uint8Array | number
   cancel(id: bigint): void
   openStream(
     fn: number,
@@ -121,29 +126,12 @@ export interface NativeConnection {
   close(): void
 }
 
-export interface NativeInvocation {
-  /** Names the invocation in every other call. */
-  readonly handle: bigint
-  readonly fn: number
-  readonly depth: number
-  /** Milliseconds left until the deadline. */
-  readonly remainingMs: number
-  readonly stream: boolean
-}
-
 export interface NativeWorkerHooks {
   /**
    * Runs one invocation. Return bytes (or undefined for none) to complete it now, or `PENDING` to complete it later with
-   * `complete` or `fail`. Throwing fails it. `input` is valid until it is completed.
+   * `complete` or `fail`. Throwing fails it. `input` is valid until it is completed; `handed` says which invocation it is.
    */
-  invoke(
-    handle: NativeInvocation['handle'],
-    fn: number,
-    input: Uint8Array,
-    depth: number,
-    remainingMs: number,
-    stream: boolean,
-  ): Uint8Array | undefined | typeof PENDING
+  invoke(input: Uint8Array): Uint8Array | undefined | typeof PENDING
   /** A running invocation was cancelled or missed its deadline. */
   cancelled(handle: bigint): void
   /** No new invocations will come; exit when the running ones are finished. */
@@ -157,6 +145,8 @@ export const PENDING = 1
 
 export interface NativeWorker {
   readonly participant: number
+  /** What `hooks.invoke` is called for, as src/worker/handed.ts reads it. */
+  readonly handed: ArrayBuffer
   readonly processId: string
   readonly concurrency: number
   readonly maxContiguous: number

@@ -4,8 +4,8 @@ import type { Process } from '../client/process.js'
 import { FunctionError, InvocationError } from '../errors.js'
 import type { Context, NestedCallOptions, WorkerState } from '../function/context.js'
 import { checkKnown, checkTimeout } from '../limits.js'
-import type { NativeInvocation } from '../native/binding.js'
 import { fromNative, translated } from '../native/errors.js'
+import { monotonicMs, type Handed } from './handed.js'
 import type { FoundFunction, WorkerServer } from './server.js'
 import { InvocationState } from './state.js'
 import { CheckedViews, guardShared } from './views.js'
@@ -23,19 +23,19 @@ export class InvocationContext implements Context {
   /** The handler's views, when each has to be a buffer of its own. */
   readonly views: CheckedViews | undefined
   readonly #server: WorkerServer
-  readonly #deadline: number
+  readonly #deadlineMs: number
   #abort: AbortController | undefined
   #cancelled: InvocationError | undefined
   #state: InvocationState | undefined
   /** Nested calls in flight: they are cancelled with this invocation. */
   #nested: Set<bigint> | undefined
 
-  constructor(server: WorkerServer, invocation: NativeInvocation, functionName: string) {
+  constructor(server: WorkerServer, invocation: Handed, functionName: string) {
     this.#server = server
     this.handle = invocation.handle
     this.depth = invocation.depth
     this.functionName = functionName
-    this.#deadline = performance.now() + invocation.remainingMs
+    this.#deadlineMs = invocation.deadlineMs
     this.views = server.checkViews ? new CheckedViews() : undefined
   }
 
@@ -48,7 +48,7 @@ export class InvocationContext implements Context {
   }
 
   get remainingMs(): number {
-    return Math.max(0, this.#deadline - performance.now())
+    return Math.max(0, this.#deadlineMs - monotonicMs())
   }
 
   get deadline(): Date {

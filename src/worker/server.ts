@@ -4,10 +4,11 @@ import type { Process } from '../client/process.js'
 import { describe, unpackTraits, type FunctionTraits } from '../codecs.js'
 import type { InvocationError } from '../errors.js'
 import { codeOf, messageOf } from '../errors.js'
-import { PENDING, type NativeInvocation, type NativeWorker } from '../native/binding.js'
+import { PENDING, type NativeWorker } from '../native/binding.js'
 import { InvocationContext } from './context.js'
 import { describeThrown } from './failure.js'
 import { registration, type AppFunction } from './functions.js'
+import { HandedReader } from './handed.js'
 import { PeerProcesses } from './peers.js'
 import { inputChunks, sendChunks, StreamNotices, type StreamEnds } from './streams.js'
 import { guardShared } from './views.js'
@@ -29,12 +30,14 @@ export class WorkerServer {
   readonly #traits: ReadonlyMap<string, FunctionTraits>
   readonly #found = new Map<string, FoundFunction>()
   readonly #running = new Map<bigint, InvocationContext>()
+  readonly #handed: HandedReader
   readonly #notices = new StreamNotices()
   readonly #peers: PeerProcesses
   #draining = false
 
   constructor(worker: NativeWorker, app: LoadedApp, functions: readonly AppFunction[]) {
     this.worker = worker
+    this.#handed = new HandedReader(worker.handed)
     this.checkViews = app.checkViews
     this.#functions = functions
     this.#traits = new Map([
@@ -46,9 +49,7 @@ export class WorkerServer {
 
   start(): void {
     this.worker.start(registration(this.#functions), {
-      // The object is made here, by compiled code: made by native code it costs more than the rest of the hand-over.
-      invoke: (handle, fn, input, depth, remainingMs, stream) =>
-        this.#invoke({ handle, fn, depth, remainingMs, stream }, input),
+      invoke: (input) => this.#invoke(input),
       cancelled: (handle) => this.#running.get(handle)?.cancel(),
       drain: () => {
         this.#draining = true
@@ -75,7 +76,8 @@ export class WorkerServer {
     return this.#peers.get(id)
   }
 
-  #invoke(invocation: NativeInvocation, input: Uint8Array): Outcome {
+  #invoke(input: Uint8Array): Outcome {
+    const invocation = this.#handed.read()
     const { handle } = invocation
     const fn = this.#functions[invocation.fn]
     if (!fn) {

@@ -3,7 +3,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { NativeConnection } from '../../src/native/binding.js'
-import { bytes, fn, rejection, TestHost, text, thrown } from './support.js'
+import { bytes, fn, rejection, TestHost, text, thrown, invokeSync } from './support.js'
 
 setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
@@ -24,15 +24,15 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
     const output = connection.allocate(200_000)
     input.fill(7)
     for (const result of [
-      connection.invokeSync(echo, input, output, 0, long),
-      await connection.invoke(echo, input, output, 0, long).promise,
+      invokeSync(connection, echo, input, output, 0, long),
+      await connection.invoke(echo, input, output, 0, long),
     ]) {
       expect(result.length).toBe(100_000)
       expect(result.every((byte) => byte === 7)).toBe(true)
       // A function that returns its input as it stands may have it delivered there.
       expect([input.buffer, output.buffer]).toContain(result.buffer)
     }
-    const made = connection.invokeSync(fn(connection, 'output'), bytes('150000'), output, 0, long)
+    const made = invokeSync(connection, fn(connection, 'output'), bytes('150000'), output, 0, long)
     expect(made.buffer).toBe(output.buffer)
     expect(made.length).toBe(150_000)
     connection.release(input)
@@ -42,7 +42,8 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
   it('takes parts of a buffer', () => {
     const memory = connection.allocate(64 * 1024)
     memory.set(bytes('in the middle'), 1000)
-    const result = connection.invokeSync(
+    const result = invokeSync(
+      connection,
       fn(connection, 'echo'),
       memory.subarray(1000, 1013),
       memory.subarray(4096),
@@ -56,7 +57,7 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
 
   it('gives results that fit nowhere memory of their own', () => {
     const memory = connection.allocate(100)
-    const result = connection.invokeSync(fn(connection, 'output'), bytes('100000'), memory, 0, long)
+    const result = invokeSync(connection, fn(connection, 'output'), bytes('100000'), memory, 0, long)
     expect(result.length).toBe(100_000)
     expect(result.buffer).not.toBe(memory.buffer)
     connection.release(memory)
@@ -64,8 +65,8 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
 
   it('keeps results that were copied', () => {
     const echo = fn(connection, 'echo')
-    const first = connection.invokeSync(echo, bytes('first'), undefined, 0, long)
-    connection.invokeSync(echo, bytes('other'), undefined, 0, long)
+    const first = invokeSync(connection, echo, bytes('first'), undefined, 0, long)
+    invokeSync(connection, echo, bytes('other'), undefined, 0, long)
     expect(text(first)).toBe('first')
   })
 
@@ -95,7 +96,7 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
   it('is not released under a call', async () => {
     const memory = connection.allocate(64)
     memory.set(bytes('30'))
-    const { promise } = connection.invoke(fn(connection, 'timer'), memory.subarray(0, 2), undefined, 0, long)
+    const promise = connection.invoke(fn(connection, 'timer'), memory.subarray(0, 2), undefined, 0, long)
     expect(thrown(() => connection.release(memory))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
     await promise
     connection.release(memory)
@@ -120,12 +121,12 @@ describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) =
     const other = await host.connect(transport)
     const echo = fn(other, 'echo')
     const memory = other.allocate(1 << 20)
-    const { promise } = other.invoke(fn(other, 'timer'), bytes('100000'), memory, 0, long)
+    const promise = other.invoke(fn(other, 'timer'), bytes('100000'), memory, 0, long)
     other.close()
     expect(memory.length).toBe(0)
     expect(await rejection(promise)).toMatchObject({ code: 'ERR_CONNECTION_CLOSED' })
     other.close()
-    expect(other.closed).toBe(true)
+    expect(other.ended[0]).toBe(1)
     expect(other.inFlight).toBe(0)
     expect(other.info.process).toBe(host.name)
     for (const use of [

@@ -13,7 +13,7 @@ beforeAll(async () => {
 afterAll(() => host.stop())
 
 const call = (name: string, input: unknown): Promise<Uint8Array> =>
-  client.invoke(fn(client, name), bytes(input), undefined, 0, long).promise
+  client.invoke(fn(client, name), bytes(input), undefined, 0, long)
 const inWorker = async (op: string, ...args: unknown[]): Promise<unknown> => parsed(await call('state', { op, args }))
 
 describe('state of a process, from a client', () => {
@@ -154,7 +154,8 @@ describe('locks', () => {
   })
 
   it('end with the invocation that holds them', async () => {
-    const { id, promise } = client.invoke(fn(client, 'lock'), bytes({ ...ask, hold: true }), undefined, 0, long)
+    const promise = client.invoke(fn(client, 'lock'), bytes({ ...ask, hold: true }), undefined, 0, long)
+    const id = client.lastCall
     const waiting = client.lock('mixed', 'write', long)
     client.cancel(id)
     await promise.catch(() => undefined)

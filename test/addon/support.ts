@@ -168,6 +168,15 @@ export function thrown(run: () => unknown): Error & { code?: string } {
   throw new Error('returned, although an error was expected')
 }
 
+/** The result of `invokeSync`, wherever native code has left it. */
+export function invokeSync(
+  connection: NativeConnection,
+  ...call: Parameters<NativeConnection['invokeSync']>
+): Uint8Array {
+  const result = connection.invokeSync(...call)
+  return typeof result === 'number' ? connection.scratch.slice(0, result) : result
+}
+
 /** The index of a function, resolved. */
 export const fn = (connection: NativeConnection, name: string): number => connection.resolveSync(name, 5_000).index
 

@@ -2,7 +2,7 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { addonPath, fn, openFiles, TestHost, text, bytes } from './support.js'
+import { addonPath, fn, openFiles, TestHost, text, bytes, invokeSync } from './support.js'
 
 const inThread = (body: string, workerData: object): Worker =>
   new Worker(
@@ -43,8 +43,8 @@ describe('in worker threads', () => {
         `const connection = await native.connect(options())
          const echo = connection.resolveSync('echo', 5000).index
          let sum = 0
-         for (let i = 0; i < 50; i++) sum += (await connection.invoke(echo, bytes('abc'), undefined, 0, 20000).promise).length
-         for (let i = 0; i < 50; i++) sum += connection.invokeSync(echo, bytes('abc'), undefined, 0, 20000).length
+         for (let i = 0; i < 50; i++) sum += (await connection.invoke(echo, bytes('abc'), undefined, 0, 20000)).length
+         for (let i = 0; i < 50; i++) sum += connection.invokeSync(echo, bytes('abc'), undefined, 0, 20000)
          connection.close()
          parentPort.postMessage({ sum })`,
         where(transport),
@@ -62,7 +62,7 @@ describe('in worker threads', () => {
         `const connection = await native.connect(options())
          const timer = connection.resolveSync('timer', 5000).index
          const buffer = connection.allocate(100000)
-         for (let i = 0; i < 5; i++) connection.invoke(timer, bytes('1000000'), undefined, 0, 1000000).promise.catch(() => {})
+         for (let i = 0; i < 5; i++) connection.invoke(timer, bytes('1000000'), undefined, 0, 1000000).catch(() => {})
          connection.onLost(() => {})
          parentPort.postMessage({ running: connection.inFlight })`,
         where(transport),
@@ -72,7 +72,7 @@ describe('in worker threads', () => {
     }
     expect(openFiles()).toBeLessThanOrEqual(before)
     const connection = await host.connect()
-    expect(text(connection.invokeSync(fn(connection, 'echo'), bytes('still there'), undefined, 0, 20_000))).toBe(
+    expect(text(invokeSync(connection, fn(connection, 'echo'), bytes('still there'), undefined, 0, 20_000))).toBe(
       'still there',
     )
   })

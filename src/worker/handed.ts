@@ -1,0 +1,46 @@
+/** Reads what native code says about the invocation it calls JavaScript for: memory, because arguments cost more. */
+
+/** One invocation. */
+export interface Handed {
+  /** Names the invocation in every other call. */
+  readonly handle: bigint
+  /** Position of the function among those registered. */
+  readonly fn: number
+  readonly depth: number
+  /** When its deadline passes, on the clock of `monotonicMs`. */
+  readonly deadlineMs: number
+  readonly stream: boolean
+}
+
+// WorkerWrap::Handed of native/napi/worker_wrap.h, in units of 8 bytes.
+const deadlineAt = 0
+const functionAt = 1
+const depthAt = 2
+const streamAt = 3
+const handleAt = 4
+
+export class HandedReader {
+  readonly #numbers: Float64Array
+  readonly #handles: BigUint64Array
+
+  constructor(buffer: ArrayBuffer) {
+    this.#numbers = new Float64Array(buffer)
+    this.#handles = new BigUint64Array(buffer)
+  }
+
+  /** The invocation that `hooks.invoke` has just been called for. */
+  read(): Handed {
+    return {
+      handle: this.#handles[handleAt] ?? 0n,
+      fn: this.#numbers[functionAt] ?? 0,
+      depth: this.#numbers[depthAt] ?? 0,
+      deadlineMs: this.#numbers[deadlineAt] ?? 0,
+      stream: this.#numbers[streamAt] !== 0,
+    }
+  }
+}
+
+/** The machine's monotonic clock, which deadlines are told in. */
+export function monotonicMs(): number {
+  return Number(process.hrtime.bigint()) / 1e6
+}
