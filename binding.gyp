@@ -56,5 +56,14 @@
       # on their side of the C interface, or end the worker.
       'ldflags': ['-static-libstdc++', '-static-libgcc', '-Wl,--gc-sections', '-Wl,--dynamic-list=<(module_root_dir)/native/function/exports.ld'],
     },
+    # What benchmarks measure, and measure against.
+    {
+      'target_name': 'praas-floor',
+      'type': 'executable',
+      'sources': ['<!@(node scripts/sources.cjs floor)'],
+      'cflags_c': ['-std=gnu11', '-Wall', '-Wextra'],
+      'ldflags!': ['-rdynamic'],
+      'libraries': ['-lrt', '-pthread'],
+    },
   ],
 }

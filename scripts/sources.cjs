@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-// Prints the C++ sources of a build target, one per line, relative to the repository root. binding.gyp (the build that
+// Prints the sources of a build target, one per line, relative to the repository root. binding.gyp (the build that
 // ships) and CMakeLists.txt (native tests, tools) both ask this script, so that neither can forget a file.
 //
 //   node scripts/sources.cjs core [FOLDER...]   Node-free runtime: native/*/ but napi and function; only FOLDERs if named
@@ -7,6 +7,7 @@
 //   node scripts/sources.cjs host               entry point of the praas-host executable
 //   node scripts/sources.cjs function           what runs native functions: native/function/ without its entry point
 //   node scripts/sources.cjs worker             entry point of the praas-worker executable
+//   node scripts/sources.cjs floor              the praas-floor executable, in C: bench/floor/
 'use strict'
 
 const fs = require('node:fs')
@@ -22,14 +23,14 @@ function coreFolders() {
     .map((entry) => entry.name)
 }
 
-/** Every .cc file below `folder`; a missing folder has none. */
-function sourcesBelow(folder) {
+/** Every .cc file below `folder`, or of another extension; a missing folder has none. */
+function sourcesBelow(folder, extension = '.cc') {
   const absolute = path.join(root, folder)
   if (!fs.existsSync(absolute)) return []
   return fs.readdirSync(absolute, { withFileTypes: true }).flatMap((entry) => {
     const relative = path.posix.join(folder, entry.name)
-    if (entry.isDirectory()) return sourcesBelow(relative)
-    return entry.name.endsWith('.cc') ? [relative] : []
+    if (entry.isDirectory()) return sourcesBelow(relative, extension)
+    return entry.name.endsWith(extension) ? [relative] : []
   })
 }
 
@@ -42,6 +43,7 @@ const targets = {
   host: () => ['native/host/main.cc'],
   function: () => sourcesBelow('native/function').filter((file) => path.posix.basename(file) !== 'main.cc'),
   worker: () => ['native/function/main.cc'],
+  floor: () => sourcesBelow('bench/floor', '.c'),
 }
 
 const [target, ...folders] = process.argv.slice(2)

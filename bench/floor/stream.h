@@ -1,0 +1,12 @@
+/* Messages of fixed size over connected stream sockets, for the floors of TCP and UNIX sockets. */
+#pragma once
+
+#include "floor.h"
+
+/* The ends of one connection: `ends[side]`. `spin`: poll instead of blocking. */
+void stream_open(const struct options* options, const int ends[2], bool spin);
+void stream_become(enum side side);
+void stream_send(const void* message);
+void stream_receive(void* message);
+void stream_call_many(struct batch* batch);
+void stream_serve_many(uint64_t count);
