@@ -65,5 +65,31 @@
       'ldflags!': ['-rdynamic'],
       'libraries': ['-lrt', '-pthread'],
     },
+    {
+      'target_name': 'praas-bench-client',
+      'type': 'executable',
+      'sources': ['bench/native/client.cc', 'bench/native/client_options.cc', 'bench/native/batches.cc'],
+      'dependencies': ['praas_core'],
+      'ldflags!': ['-rdynamic'],
+      'ldflags': ['-Wl,--gc-sections'],
+    },
+    {
+      'target_name': 'praas-bench-cold',
+      'type': 'executable',
+      'sources': ['bench/native/cold_start.cc'],
+      'dependencies': ['praas_core'],
+      'ldflags!': ['-rdynamic'],
+      'ldflags': ['-Wl,--gc-sections'],
+    },
+    {
+      # A function library as its users build them.
+      'target_name': 'praas-bench-functions',
+      'type': 'loadable_module',
+      # Where node-gyp has said "node" already.
+      'target_conditions': [['_type=="loadable_module"', { 'product_extension': 'so' }]],
+      'sources': ['bench/native/functions.c'],
+      'include_dirs': ['include'],
+      'cflags_c': ['-std=c11', '-Wall', '-Wextra'],
+    },
   ],
 }

@@ -2,7 +2,6 @@
 //
 // scripts/bench native [-- ROUNDS]
 import { execFileSync } from 'node:child_process'
-import { mkdirSync } from 'node:fs'
 import { availableParallelism, cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { createHistogram, performance } from 'node:perf_hooks'
@@ -10,18 +9,12 @@ import { capabilities, Cluster, connect, type Process } from 'praas'
 
 const rounds = Number(process.argv[2] ?? 5_000)
 // This file runs as build/bench/native.mjs.
-const root = fileURLToPath(new URL('../..', import.meta.url))
-const library = `${root}build/bench/libnative.so`
-mkdirSync(`${root}build/bench`, { recursive: true })
-execFileSync('cc', ['-O2', '-shared', '-fPIC', `-I${root}include`, '-o', library, `${root}bench/native/functions.c`])
+const built = fileURLToPath(new URL('../Release', import.meta.url))
+const library = `${built}/praas-bench-functions.so`
 
 function coldStart(): void {
-  const program = `${root}build/bench/cold_start`
-  execFileSync('c++', [
-    ...['-std=c++20', '-O2', '-DNDEBUG', `-I${root}native`, '-o', program, `${root}bench/native/cold_start.cc`],
-    ...[`${root}build/Release/praas_core.a`, '-lrt', '-ldl', '-pthread'],
-  ])
-  const output = execFileSync(program, [`${root}build/Release/praas-worker`, library, '60'], { encoding: 'utf8' })
+  const arguments_ = [`${built}/praas-worker`, library, '60']
+  const output = execFileSync(`${built}/praas-bench-cold`, arguments_, { encoding: 'utf8' })
   console.log('cold start, milliseconds (worker = from its start to its first result, over TCP)')
   console.table(JSON.parse(output))
 }

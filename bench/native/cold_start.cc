@@ -2,8 +2,7 @@
 // connects and calls; the difference is the worker's. Beside it the floor: a program that does nothing, started and
 // waited for. Milliseconds, as JSON.
 //
-// cold_start WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; bench/native.bench.ts builds and runs
-// this
+// praas-bench-cold WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; bench/native.bench.ts runs this
 
 #include <fcntl.h>
 #include <spawn.h>
@@ -34,7 +33,7 @@ using praas::NowNs;
 constexpr uint64_t kWaitNs = 10'000'000'000;
 
 [[noreturn]] void Fail(const std::string& why) {
-  std::fprintf(stderr, "cold_start: %s\n", why.c_str());
+  std::fprintf(stderr, "praas-bench-cold: %s\n", why.c_str());
   std::exit(1);
 }
 
@@ -118,7 +117,7 @@ void Print(const char* name, std::vector<double>& samples, bool last) {
 }  // namespace
 
 int main(int argc, char** argv) {
-  if (argc != 4) Fail("usage: cold_start WORKER LIBRARY ROUNDS");
+  if (argc != 4) Fail("usage: praas-bench-cold WORKER LIBRARY ROUNDS");
   const int rounds = std::max(std::atoi(argv[3]), 10);
   std::vector<double> with, without, nothing, worker;
   for (int round = 0; round < rounds; ++round) {
