@@ -23,6 +23,11 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("version", PRAAS_VERSION);
   object.Set("napi", static_cast<double>(NAPI_VERSION));
+#ifdef NDEBUG
+  object.Set("debug", false);
+#else
+  object.Set("debug", true);
+#endif
   Napi::Array transports = Napi::Array::New(env, 2);
   transports.Set(0u, "shm");
   transports.Set(1u, "tcp");

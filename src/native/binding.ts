@@ -10,6 +10,8 @@ import { hostExecutable, loadAddon, nativeWorkerExecutable, type LoadedAddon } f
 export interface Capabilities {
   readonly version: string
   readonly napi: number
+  /** Built without optimisation and with assertions: nothing to measure with. */
+  readonly debug: boolean
   readonly transports: readonly string[]
   /** Names of what this build or host lacks, with the reason. */
   readonly missing: Readonly<Record<string, string>>

@@ -32,9 +32,10 @@ describe('the addon', () => {
   })
 
   it('says what it can do and what is missing', () => {
-    const { version, napi, transports, missing } = addon.capabilities()
+    const { version, napi, debug, transports, missing } = addon.capabilities()
     expect(version).toMatch(/^\d+\.\d+\.\d+/)
     expect(napi).toBe(8)
+    expect(debug).toBe(false)
     expect(transports).toEqual(['shm', 'tcp'])
     expect(Object.values(missing).every((reason) => reason.length > 0)).toBe(true)
   })
