@@ -1,0 +1,87 @@
+/** What each way to call is compared with. */
+import { ExternalSampler } from './external_sampler.js'
+import { floorPinning, type Pinning } from './pinning.js'
+import { benchProgram } from './programs.js'
+import type { FunctionName, Mode, Transport } from './result.js'
+import type { FloorPart } from './runner.js'
+
+/** What the program `praas-floor` measures. */
+export type FloorName = 'ring' | 'futex' | 'mq' | 'mq-spin' | 'unix' | 'unix-spin' | 'tcp' | 'tcp-spin' | 'memcpy'
+
+export interface FloorSpec {
+  readonly name: FloorName
+  readonly bytes: number
+  /** Default: 1. */
+  readonly inFlight?: number
+  /** All bytes are written before and read afterwards. Default: false. */
+  readonly touch?: boolean
+}
+
+/** The small message: what it takes to say that something is there. */
+const signalBytes = 64
+/** Largest message of a POSIX message queue, as far as a floor uses it. */
+const queueBytes = 8 * 1024
+/** Up to here a call over shared memory copies its payload, as the ring does. */
+const copiedBytes = 4 * 1024
+
+export interface FloorQuestion {
+  readonly transport: Transport
+  readonly mode: Mode
+  readonly function: FunctionName
+  readonly bytes: number
+}
+
+/** The floor of one call at a time. */
+export function floorsOfCall({ transport, mode, function: name, bytes }: FloorQuestion): FloorSpec[] {
+  const touch = name === 'touch'
+  if (transport === 'tcp') {
+    if (mode === 'hot') return [{ name: 'tcp-spin', bytes, touch }]
+    // The host passes each call on to a worker through a message queue.
+    return [{ name: 'tcp', bytes, touch }, queueOf(bytes)]
+  }
+  if (mode === 'warm') return touch && bytes > copiedBytes ? [{ name: 'futex', bytes, touch }] : [queueOf(bytes)]
+  // Larger inputs that nobody touches are not moved: handing one over is a message.
+  return [{ name: 'ring', bytes: touch || bytes <= copiedBytes ? bytes : signalBytes, touch }]
+}
+
+/** The floor of a call from function to function. */
+export function floorsOfNested(mode: Mode, bytes: number): FloorSpec[] {
+  return mode === 'warm' ? [queueOf(bytes)] : [{ name: 'ring', bytes: bytes <= copiedBytes ? bytes : signalBytes }]
+}
+
+/** The floor of many calls in flight. */
+export function floorsOfThroughput(transport: Transport, bytes: number, inFlight: number): FloorSpec[] {
+  return [{ name: transport === 'tcp' ? 'tcp' : 'ring', bytes, inFlight }]
+}
+
+function queueOf(bytes: number): FloorSpec {
+  return { name: 'mq', bytes: bytes <= queueBytes ? bytes : signalBytes }
+}
+
+/** Starts the programs of a floor. `shown` is the size of what is compared with it: other sizes become part of the name. */
+export async function openFloor(
+  specs: readonly FloorSpec[],
+  shown: number,
+  pinning: Pinning | undefined,
+): Promise<FloorPart[]> {
+  const parts: FloorPart[] = []
+  try {
+    for (const spec of specs) {
+      const { name, bytes, inFlight = 1, touch = false } = spec
+      const args = [name, '--bytes', String(bytes), ...(inFlight > 1 ? ['--in-flight', String(inFlight)] : [])]
+      args.push(...(touch ? ['--touch'] : []), ...floorPinning(pinning))
+      parts.push({
+        name: bytes === shown ? name : `${name}(${bytes} B)`,
+        sampler: await ExternalSampler.start({ program: benchProgram('praas-floor'), args }),
+      })
+    }
+    return parts
+  } catch (error) {
+    await closeFloor(parts)
+    throw error
+  }
+}
+
+export async function closeFloor(parts: readonly FloorPart[]): Promise<void> {
+  for (const { sampler } of parts) await sampler[Symbol.asyncDispose]()
+}

@@ -1,0 +1,66 @@
+/** What the suite gives: documented in docs/benchmarks.md, read by scripts. */
+import type { Machine, Versions } from './machine.js'
+import type { Summary } from './recorder.js'
+
+export type SuiteName = 'invoke' | 'state' | 'cold' | 'throughput'
+export type Transport = 'shm' | 'tcp'
+export type Mode = 'hot' | 'warm'
+export type Kind = 'ts' | 'native'
+export type Call = 'sync' | 'async'
+export type FunctionName = 'null' | 'touch'
+
+/** What was measured. `null` where a column says nothing about it. */
+export interface Labels {
+  readonly suite: SuiteName
+  readonly transport: Transport | null
+  readonly path: 'host' | null
+  readonly mode: Mode | null
+  readonly kind: Kind | null
+  /** `null`, `touch`, or the operation. */
+  readonly function: string
+  readonly call: Call | null
+  /** Who called: `native`, `invokeSync`, `await invoke`, `invokeMany`, or how it was called inside a function. */
+  readonly client: string
+  /** Of the input, and as many of the result. */
+  readonly bytes: number
+  /** Calls in flight. */
+  readonly concurrency: number
+  /** Other connections to the process, when there were any. */
+  readonly idleConnections?: number
+  /** Other processes of the cluster, when there were any. */
+  readonly idleProcesses?: number
+  /** Keys in the state. */
+  readonly keys?: number
+}
+
+export interface Result extends Labels, Summary {
+  /** What the same machine can do without this package, measured in turns with it. */
+  readonly floor: string | null
+  readonly floorP50Ns: number | null
+  readonly floorOpsPerSec: number | null
+  /** Subject/floor for times, floor/subject for rates: smaller is better. */
+  readonly ratio: number | null
+}
+
+/** A figure that is no time of an operation. */
+export interface Quantity {
+  readonly suite: SuiteName
+  readonly name: string
+  readonly value: number
+  readonly unit: string
+}
+
+export interface Report {
+  /** What it was asked for. */
+  readonly command: string
+  readonly machine: Machine
+  readonly versions: Versions
+  readonly results: readonly Result[]
+  readonly quantities: readonly Quantity[]
+}
+
+/** What a suite measures. */
+export interface Measured {
+  readonly results: readonly Result[]
+  readonly quantities: readonly Quantity[]
+}
