@@ -87,7 +87,7 @@
       'type': 'loadable_module',
       # Where node-gyp has said "node" already.
       'target_conditions': [['_type=="loadable_module"', { 'product_extension': 'so' }]],
-      'sources': ['bench/native/functions.c'],
+      'sources': ['bench/native/functions.c', 'bench/native/measure_null.c'],
       'include_dirs': ['include'],
       'cflags_c': ['-std=c11', '-Wall', '-Wextra'],
     },

@@ -1,0 +1,20 @@
+/** Runs one suite and gives its report. */
+import { capabilities } from '../capabilities.js'
+import { machine, refuseDebugBuild, versions } from './machine.js'
+import type { Progress } from './progress.js'
+import type { Measured, Report } from './result.js'
+
+/**
+ * @param command  as the report names it
+ * @throws {PraasError} `ERR_UNSUPPORTED` for a debug build, before anything is started
+ */
+export async function reportOf(
+  command: string,
+  suite: (progress: Progress) => Promise<Measured>,
+  progress: Progress,
+): Promise<Report> {
+  refuseDebugBuild(capabilities())
+  // Asked first: pinning changes how many cores there seem to be.
+  const where = { command, machine: machine(), versions: versions() }
+  return { ...where, ...(await suite(progress)) }
+}

@@ -1,0 +1,124 @@
+/** A cluster for one benchmark: nobody else uses it, and nothing is left of it. */
+import { mkdtempSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { LocalOptions } from '../agent/cluster_local.js'
+import { RuntimeDirectory } from '../agent/runtime_directory.js'
+import { Cluster } from '../client/cluster.js'
+import { connect } from '../client/connect.js'
+import { ControlClient } from '../client/control_client.js'
+import type { Process } from '../client/process.js'
+import type { Endpoint, WorkerKind } from '../control.js'
+import { compiledModule } from '../package.js'
+import { pinProcess, type Pinning } from './pinning.js'
+import { benchProgram } from './programs.js'
+import type { Kind, Mode, Transport } from './result.js'
+
+/** How long hot workers poll: longer than what passes between two calls of a batch, over soon after it. */
+const hotMs = 50
+/** Until a worker that has polled for `hotMs` sleeps. */
+const hotQuietMs = hotMs + 20
+
+/** Names the functions are deployed under. */
+export const apps = { ts: 'bench', native: 'bench-native', state: 'bench-state' } as const
+
+export function quietMsOf(mode: Mode): number {
+  return mode === 'hot' ? hotQuietMs : 0
+}
+
+export class BenchCluster implements AsyncDisposable {
+  readonly cluster: Cluster
+  readonly #mode: Mode
+  readonly #folder: string
+  readonly #clients: Cluster[] = []
+  readonly #removeFolder: () => void
+
+  static async start(mode: Mode, options: LocalOptions = {}): Promise<BenchCluster> {
+    const folder = mkdtempSync(join(tmpdir(), 'praas-bench-'))
+    try {
+      const cluster = await Cluster.local({
+        hotMs: mode === 'hot' ? hotMs : 0,
+        // Copies every view.
+        checkViews: false,
+        ...options,
+        runtimeDir: folder,
+      })
+      return new BenchCluster(cluster, mode, folder)
+    } catch (error) {
+      rmSync(folder, { recursive: true, force: true })
+      throw error
+    }
+  }
+
+  private constructor(cluster: Cluster, mode: Mode, folder: string) {
+    this.cluster = cluster
+    this.#mode = mode
+    this.#folder = folder
+    this.#removeFolder = () => rmSync(folder, { recursive: true, force: true })
+    // After that of the cluster, which needs it: when the program is interrupted.
+    process.once('exit', this.#removeFolder)
+  }
+
+  /** Makes the benchmark functions of one kind known as `apps[kind]`. */
+  async deploy(kind: Kind | 'state'): Promise<void> {
+    if (kind === 'native') {
+      await this.cluster.deploy({ native: benchProgram('praas-bench-functions.so'), name: apps.native })
+      return
+    }
+    const module = kind === 'ts' ? 'bench/functions.js' : 'bench/state_functions.js'
+    await this.cluster.deploy({ app: compiledModule(module), name: apps[kind], external: ['benchmark'] })
+  }
+
+  /** A client of its own. Hot: it polls while it waits for a result; else it blocks at once. */
+  async connect(transport: Transport, options: { readonly window?: string } = {}): Promise<Cluster> {
+    const client = await connect(this.cluster.url, {
+      transport,
+      runtimeDir: this.#folder,
+      hotMs: this.#mode === 'hot' ? -1 : 0,
+      ...options,
+    })
+    this.#clients.push(client)
+    return client
+  }
+
+  /** Where a client of another language connects to. */
+  async endpoint(id: string): Promise<Endpoint> {
+    const control = new ControlClient(this.cluster.url, RuntimeDirectory.find(this.#folder)?.token() ?? '')
+    try {
+      return (await control.find(id, { timeoutMs: 10_000 })).endpoint
+    } finally {
+      await control.close()
+    }
+  }
+
+  /** Closes clients and processes and removes all files. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const client of this.#clients) await client.close()
+    await this.cluster.close()
+    process.off('exit', this.#removeFolder)
+    this.#removeFolder()
+  }
+}
+
+/** Moves host and workers to their cores. `spread`: workers call each other, so they take turns with the client's core. */
+export async function pinServer(
+  served: Process,
+  pinning: Pinning | undefined,
+  { spread = false }: { readonly spread?: boolean } = {},
+): Promise<void> {
+  if (!pinning) return
+  const { pid, workers } = await served.describe()
+  if (pid !== undefined) await pinProcess(pid, pinning.host)
+  for (const [index, worker] of workers.entries()) {
+    await pinProcess(worker.pid, spread && index % 2 === 1 ? pinning.client : pinning.worker)
+  }
+}
+
+/** Resolves when the process has `count` workers of a kind that are ready. */
+export async function untilWorkers(served: Process, kind: WorkerKind, count: number): Promise<void> {
+  for (;;) {
+    const { workers } = await served.describe()
+    if (workers.filter((worker) => worker.kind === kind && worker.state === 'ready').length >= count) return
+    await new Promise((resolve) => setTimeout(resolve, 10))
+  }
+}

@@ -1,0 +1,155 @@
+/** Samplers of calls, by client. */
+import type { InvokeOptions } from '../client/call.js'
+import type { Process } from '../client/process.js'
+import type { Endpoint } from '../control.js'
+import { ExternalSampler } from './external_sampler.js'
+import { floorPinning, type Pinning } from './pinning.js'
+import { benchProgram } from './programs.js'
+import type { Call, FunctionName, Mode, Transport } from './result.js'
+import {
+  awaitingSampler,
+  blockingSampler,
+  concurrentSampler,
+  generatorSampler,
+  warmUpOf,
+  type OperationOptions,
+  type Sampler,
+} from './sampler.js'
+
+/** Who calls. */
+export const clients = ['native', 'invokeSync', 'await invoke', 'invokeMany'] as const
+export type Client = (typeof clients)[number]
+
+export function callOf(client: Client): Call {
+  return client === 'native' || client === 'invokeSync' ? 'sync' : 'async'
+}
+
+/** Up to here, a client copies an input into memory shared with the worker; larger ones are written there at once. */
+const copiedBytes = 4 * 1024
+
+/** Whether the client's memory for the payload is that of the worker: what `allocate` gives is used then. */
+function isInPlace(transport: string, bytes: number): boolean {
+  return transport === 'shm' && bytes > copiedBytes
+}
+
+/** Bytes that one call moves from place to place. */
+export function movedBytes(transport: Transport, name: FunctionName, bytes: number): number {
+  return name === 'null' && isInPlace(transport, bytes) ? 0 : bytes
+}
+
+/** What one call takes and what is done around it. */
+class Payload {
+  readonly input: Uint8Array
+  readonly options: InvokeOptions | undefined
+  readonly #served: Process
+  readonly #shared: Uint8Array[] = []
+  readonly #touch: boolean
+  #value = 0
+
+  constructor(served: Process, name: FunctionName, bytes: number) {
+    this.#served = served
+    this.#touch = name === 'touch'
+    const inPlace = isInPlace(served.transport, bytes)
+    this.input = inPlace ? this.#allocate(bytes) : new Uint8Array(bytes)
+    // `null` gives the input back where it lies; what `touch` makes needs a place.
+    this.options = inPlace && this.#touch ? { output: this.#allocate(bytes) } : undefined
+    this.input.fill(1)
+  }
+
+  /** Writes all bytes of the input, if that is to be measured. */
+  write(): void {
+    if (this.#touch) this.input.fill((this.#value = (this.#value + 1) & 0x7f))
+  }
+
+  /** Reads all bytes of the result, if that is to be measured: none of them is the one that is looked for. */
+  read(output: Uint8Array): void {
+    if (this.#touch && output.indexOf(absent) >= 0) throw new Error('the result has bytes that the input had not')
+  }
+
+  readonly close = (): void => {
+    for (const memory of this.#shared) this.#served.release(memory)
+  }
+
+  #allocate(bytes: number): Uint8Array {
+    const memory = this.#served.allocate(bytes)
+    this.#shared.push(memory)
+    return memory
+  }
+}
+
+/** A byte that is never written. */
+const absent = 0xff
+
+export interface CallSpec {
+  readonly function: FunctionName
+  readonly bytes: number
+  /** Calls at a time; more than one with `await invoke` and `invokeMany` only. Default: 1. */
+  readonly inFlight?: number
+  /** See `Sampler`. */
+  readonly quietMs: number
+}
+
+/** Calls by a client in this OS process. */
+export function callSampler(client: Exclude<Client, 'native'>, served: Process, spec: CallSpec): Sampler {
+  const { function: name, bytes, inFlight = 1, quietMs } = spec
+  const payload = new Payload(served, name, bytes)
+  const options: OperationOptions = { warmUp: warmUpOf(bytes), quietMs, close: payload.close }
+  const { input } = payload
+  switch (client) {
+    case 'invokeSync':
+      return blockingSampler(blockingCall(served, name, payload), options)
+    case 'await invoke':
+      if (inFlight > 1) return concurrentSampler(() => served.invoke(name, input), inFlight, options)
+      return awaitingSampler(awaitedCall(served, name, payload), options)
+    case 'invokeMany':
+      return generatorSampler((inputs) => served.invokeMany(name, repeated(input, inputs), { inFlight }), options)
+  }
+}
+
+function blockingCall(served: Process, name: FunctionName, payload: Payload): () => void {
+  const { input, options } = payload
+  if (name === 'null') return () => void served.invokeSync(name, input)
+  return () => {
+    payload.write()
+    payload.read(served.invokeSync(name, input, options))
+  }
+}
+
+function awaitedCall(served: Process, name: FunctionName, payload: Payload): () => Promise<unknown> {
+  const { input, options } = payload
+  if (name === 'null') return () => served.invoke(name, input)
+  return async () => {
+    payload.write()
+    payload.read(await served.invoke(name, input, options))
+  }
+}
+
+function* repeated(input: Uint8Array, inputs: Iterable<undefined>): Generator<Uint8Array> {
+  for (const _ of inputs) yield input
+}
+
+export interface NativeClientSpec extends CallSpec {
+  readonly endpoint: Endpoint
+  readonly process: string
+  readonly transport: Transport
+  readonly mode: Mode
+  readonly pinning: Pinning | undefined
+}
+
+/** How long a hot client polls for one answer: longer than any takes. */
+const hotUs = 1_000_000
+
+/** Calls by the client library in a program without Node. */
+export function nativeClientSampler(spec: NativeClientSpec): Promise<Sampler> {
+  const { endpoint, process: id, transport, mode, function: name, bytes, inFlight = 1, quietMs, pinning } = spec
+  const args = [
+    ...['--port', String(endpoint.port), '--process', id, '--transport', transport, '--function', name],
+    ...['--bytes', String(bytes), ...(inFlight > 1 ? ['--in-flight', String(inFlight)] : [])],
+    ...(isInPlace(transport, bytes) ? ['--allocate'] : []),
+    ...(name === 'touch' ? ['--touch'] : []),
+    ...(mode === 'hot' ? ['--hot-us', String(hotUs)] : []),
+    ...floorPinning(pinning),
+  ]
+  const environment = { PRAAS_BENCH_TOKEN: endpoint.token }
+  return ExternalSampler.start({ program: benchProgram('praas-bench-client'), args, environment, quietMs })
+}

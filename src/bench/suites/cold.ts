@@ -1,0 +1,91 @@
+/** How long from nothing to the first result, and what it costs to have processes that do nothing. */
+import type { Cluster } from '../../client/cluster.js'
+import { apps, BenchCluster } from '../bench_cluster.js'
+import { descendantsOf, untilStill } from '../os_usage.js'
+import type { Progress } from '../progress.js'
+import type { Kind, Labels, Measured, Quantity, Result } from '../result.js'
+import { batchesOf, measureGroup } from '../runner.js'
+import { batchOf, sampler, type Sampler } from '../sampler.js'
+import { nativeStarts } from './native_start.js'
+import { startingNode } from '../start_node.js'
+import { idleQuantities, manyWorkers } from './idle.js'
+
+export interface ColdOptions {
+  readonly kinds: readonly Kind[]
+  /** First results of each kind, with an empty pool and with a filled one. */
+  readonly samples: number
+  readonly rounds: number
+  /** Idle processes whose memory and CPU time are measured; 0: none. */
+  readonly processes: number
+  /** For which their CPU time is measured. */
+  readonly seconds: number
+  /** Native workers of one process; 0: none. */
+  readonly workers: number
+}
+
+export async function coldSuite(options: ColdOptions, progress: Progress): Promise<Measured> {
+  const { kinds, processes, workers, rounds } = options
+  const native = kinds.includes('native')
+  const extra = Number(native) + Number(processes > 0) + Number(workers > 0)
+  progress.expect(2 * batchesOf(kinds.length, 1, rounds) + extra)
+  const results: Result[] = []
+  for (const prewarm of [0, 1]) results.push(...(await measureStarts(prewarm, options, progress)))
+  const quantities: Quantity[] = []
+  if (native) {
+    quantities.push(...(await nativeStarts(options.samples)))
+    progress.step('native worker')
+  }
+  if (processes > 0) {
+    quantities.push(...(await idleQuantities(processes, options.seconds)))
+    progress.step(`${processes} idle processes`)
+  }
+  if (workers > 0) {
+    quantities.push(...(await manyWorkers(workers)))
+    progress.step(`${workers} native workers`)
+  }
+  return { results, quantities }
+}
+
+/** @param prewarm  process hosts, each with a worker started, that wait for a process */
+async function measureStarts(prewarm: number, options: ColdOptions, progress: Progress): Promise<Result[]> {
+  await using bench = await BenchCluster.start('warm', { prewarm })
+  for (const kind of options.kinds) await bench.deploy(kind)
+  const subjects = options.kinds.map((kind) => ({
+    labels: labelsOf(kind, prewarm > 0),
+    sampler: firstResults(bench.cluster, kind, prewarm > 0),
+  }))
+  const { samples, rounds } = options
+  const group = {
+    subjects,
+    floor: [{ name: 'node -e 0', sampler: startingNode() }],
+    ...{ perRound: Math.ceil(samples / rounds), rounds },
+  }
+  return await measureGroup(group, (what) => progress.step(what))
+}
+
+let created = 0
+
+/** Creates a process and calls it once; ends it, and fills the pool again, when nobody measures. */
+function firstResults(cluster: Cluster, kind: Kind, pooled: boolean): Sampler {
+  const input = new Uint8Array(64)
+  return sampler({}, async (count) => {
+    const timesNs = new Float64Array(count)
+    for (let index = 0; index < count; index++) {
+      if (pooled) await untilStill(() => descendantsOf(process.pid).slice(1))
+      const began = performance.now()
+      const served = await cluster.process(`cold-${++created}`, { app: apps[kind], memory: '64MiB', pool: '64MiB' })
+      await served.invoke('null', input)
+      timesNs[index] = (performance.now() - began) * 1e6
+      await served.stop()
+    }
+    return batchOf(timesNs)
+  })
+}
+
+function labelsOf(kind: Kind, pooled: boolean): Labels {
+  return {
+    ...({ suite: 'cold', transport: 'shm', path: 'host', mode: null, kind, call: 'async' } as const),
+    function: pooled ? 'create and call, from the pool' : 'create and call',
+    ...{ client: 'await invoke', bytes: 64, concurrency: 1 },
+  }
+}

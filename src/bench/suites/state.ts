@@ -1,0 +1,89 @@
+/** What operations of the state cost inside a function, beside copying as many bytes. */
+import type { Process } from '../../client/process.js'
+import { apps, BenchCluster } from '../bench_cluster.js'
+import { unpackBatch } from '../packed_batch.js'
+import { runPlans, stepsOf, type Plan } from '../plan.js'
+import type { Progress } from '../progress.js'
+import { summaryOf } from '../recorder.js'
+import { perRound, type Repetitions } from '../repetitions.js'
+import type { Labels, Measured, Result } from '../result.js'
+import { compared, floorOf } from '../runner.js'
+import { sampler } from '../sampler.js'
+import type { ElementRequest, ElementTimes, StateOperation, StateRequest } from '../state_functions.js'
+
+export interface StateOptions extends Repetitions {
+  /** Of values and arrays; multiples of 8. */
+  readonly sizes: readonly number[]
+  /** Keys in the state beside the one that is used. */
+  readonly keys: readonly number[]
+  /** For which an array's elements are measured in each round, seconds. */
+  readonly elementSeconds: number
+}
+
+const operations: readonly StateOperation[] = ['view', 'get', 'set', 'append']
+
+export async function stateSuite(options: StateOptions, progress: Progress): Promise<Measured> {
+  // Nothing waits for anybody: the function that measures is called once per batch.
+  await using bench = await BenchCluster.start('warm', { memory: '4GiB' })
+  await bench.deploy('state')
+  const results: Result[] = []
+  for (const keys of options.keys) {
+    const served = await bench.cluster.process(`keys-${keys}`, { app: apps.state })
+    await served.invoke('fill', keys)
+    const plans = options.sizes.map((bytes) => planOf(served, bytes, keys, options))
+    progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0) + options.sizes.length * options.rounds)
+    results.push(...(await runPlans(plans, progress)))
+    for (const bytes of options.sizes) results.push(await measureElements(served, bytes, keys, options, progress))
+    await served.stop()
+  }
+  return { results, quantities: [] }
+}
+
+function planOf(served: Process, bytes: number, keys: number, options: StateOptions): Plan {
+  return {
+    subjects: operations.map((operation) => ({
+      labels: labelsOf(operation, bytes, keys),
+      open: async () =>
+        sampler({}, async (count) =>
+          unpackBatch(await served.invoke('measure', { operation, bytes, count } satisfies StateRequest)),
+        ),
+    })),
+    floors: [{ name: 'memcpy', bytes }],
+    ...{ bytes, perRound: perRound(options, bytes), rounds: options.rounds },
+  }
+}
+
+/** One element takes nanoseconds, which only many in a row can tell: each sample is the mean of such a row. */
+async function measureElements(
+  served: Process,
+  bytes: number,
+  keys: number,
+  { rounds, elementSeconds }: StateOptions,
+  progress: Progress,
+): Promise<Result> {
+  const request: ElementRequest = { bytes, seconds: elementSeconds }
+  const [shared, plain]: [number[], number[]] = [[], []]
+  for (let round = 0; round < rounds; round++) {
+    const times = await served.invoke<ElementTimes>('measureElements', request)
+    shared.push(...times.shared)
+    plain.push(...times.plain)
+    progress.step('array[i]')
+  }
+  const floor = floorOf([{ name: 'Float64Array', summary: summaryOf(plain) }])
+  return compared(labelsOf('array[i]', bytes, keys), summaryOf(shared), floor)
+}
+
+function labelsOf(operation: string, bytes: number, keys: number): Labels {
+  return {
+    ...({
+      suite: 'state',
+      transport: null,
+      path: null,
+      mode: null,
+      kind: 'ts',
+      function: operation,
+      call: null,
+    } as const),
+    ...{ client: 'in the function', bytes, concurrency: 1, keys },
+  }
+}

@@ -1,0 +1,58 @@
+/** How many calls per second go through one connection with many in flight. */
+import { BenchCluster } from '../bench_cluster.js'
+import { floorsOfThroughput } from '../floors.js'
+import type { Pinning } from '../pinning.js'
+import { runPlans, stepsOf, type Plan } from '../plan.js'
+import type { Progress } from '../progress.js'
+import { perRound, type Repetitions } from '../repetitions.js'
+import type { Kind, Measured, Mode, Result, Transport } from '../result.js'
+import { Served } from '../served.js'
+import { movedBytes, type Client } from '../subjects.js'
+
+export interface ThroughputOptions extends Repetitions {
+  readonly transports: readonly Transport[]
+  readonly modes: readonly Mode[]
+  readonly kinds: readonly Kind[]
+  readonly clients: readonly Client[]
+  readonly sizes: readonly number[]
+  /** Calls in flight. */
+  readonly concurrency: readonly number[]
+  readonly pinning: Pinning | undefined
+}
+
+export async function throughputSuite(options: ThroughputOptions, progress: Progress): Promise<Measured> {
+  const results: Result[] = []
+  for (const mode of options.modes) {
+    await using bench = await BenchCluster.start(mode)
+    for (const kind of options.kinds) await bench.deploy(kind)
+    const plans: Plan[] = []
+    for (const transport of options.transports) plans.push(...(await plansOf(bench, transport, mode, options)))
+    progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
+    results.push(...(await runPlans(plans, progress)))
+  }
+  return { results, quantities: [] }
+}
+
+async function plansOf(
+  bench: BenchCluster,
+  transport: Transport,
+  mode: Mode,
+  options: ThroughputOptions,
+): Promise<Plan[]> {
+  const { sizes, concurrency, kinds, clients, pinning, rounds } = options
+  const idle = { connections: 0, processes: 0 }
+  const served = await Served.open(bench, { transport, mode, kinds, idle, pinning })
+  return sizes.flatMap((bytes) =>
+    concurrency.map((inFlight) => ({
+      subjects: served.subjects(clients, { suite: 'throughput', function: 'null', bytes, inFlight }),
+      floors: floorsOfThroughput(transport, bytes, inFlight),
+      ...{
+        bytes,
+        perRound: perRound(options, movedBytes(transport, 'null', bytes)),
+        rounds,
+        pinning,
+        compare: 'rates' as const,
+      },
+    })),
+  )
+}
