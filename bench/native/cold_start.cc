@@ -2,7 +2,7 @@
 // connects and calls; the difference is the worker's. Beside it the floor: a program that does nothing, started and
 // waited for. Milliseconds, as JSON.
 //
-// praas-bench-cold WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; bench/native.bench.ts runs this
+// praas-bench-cold WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; `praas bench cold` runs this
 
 #include <fcntl.h>
 #include <spawn.h>

@@ -3,6 +3,7 @@
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { packageVersion } from '../package.js'
+import { bench } from './bench.js'
 import { clean } from './clean.js'
 import { doctor } from './doctor.js'
 import { exitCodeHelp, exitCodeOf, exitCodes } from './exit_codes.js'
@@ -29,6 +30,7 @@ const parser = yargs(args)
   .command(inspect as never)
   .command(doctor as never)
   .command(clean as never)
+  .command(bench)
   .completion('completion', 'print a completion script for bash or zsh')
   .demandCommand(1, 'name a command')
   .strict()
@@ -58,7 +60,8 @@ try {
   await parser.parseAsync()
 } catch (error) {
   if (!(error instanceof UsageError)) {
-    printError(error, { json: args.includes('--json'), verbose: args.includes('--verbose') })
+    // Where it takes a file, it says nothing about errors.
+    printError(error, { json: args.includes('--json') && args[0] !== 'bench', verbose: args.includes('--verbose') })
     process.exitCode = exitCodeOf(error)
   }
 }

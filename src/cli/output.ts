@@ -90,6 +90,35 @@ export function progressBar(what: string, totalBytes: number | undefined): Progr
   }
 }
 
+export interface Steps {
+  /** So many more will come. */
+  expect(steps: number): void
+  /** One has ended. */
+  step(what: string): void
+  end(): void
+}
+
+/** A bar on stderr while steps are taken; nothing when stderr is no terminal. */
+export function stepsBar(): Steps {
+  if (!process.stderr.isTTY) return { expect: () => undefined, step: () => undefined, end: () => undefined }
+  const bar = new SingleBar(
+    {
+      stream: process.stderr,
+      clearOnComplete: true,
+      hideCursor: true,
+      format: '{bar} {percentage}%  {eta_formatted} left  {what}',
+    },
+    Presets.shades_classic,
+  )
+  let total = 0
+  bar.start(0, 0, { what: 'starting' })
+  return {
+    expect: (steps) => bar.setTotal((total += steps)),
+    step: (what) => bar.increment(1, { what }),
+    end: () => bar.stop(),
+  }
+}
+
 /** A line on stderr while something of unknown length goes on. */
 export async function during<Result>(what: string, work: Promise<Result>): Promise<Result> {
   if (!process.stderr.isTTY) return work

@@ -1,0 +1,171 @@
+/** What the command line says, checked and made the options of a suite. */
+import { ArgumentError, PraasError } from '../errors.js'
+import { checked, parseIntegers, parseSizes, parseWords } from './lists.js'
+import { parsePinning, type Pinning } from './pinning.js'
+import type { Progress } from './progress.js'
+import type { Repetitions } from './repetitions.js'
+import type { Call, Kind, Measured, Mode, Transport } from './result.js'
+import { callOf, clients } from './subjects.js'
+import { coldSuite, type ColdOptions } from './suites/cold.js'
+import { invokeSuite, type InvokeOptions } from './suites/invoke.js'
+import { stateSuite, type StateOptions } from './suites/state.js'
+import { throughputSuite, type ThroughputOptions } from './suites/throughput.js'
+
+export interface RepetitionArguments {
+  readonly samples: number
+  readonly rounds: number
+}
+
+export interface CallArguments extends RepetitionArguments {
+  readonly transport: string
+  readonly path: string
+  readonly mode: string
+  readonly kind: string
+  readonly client?: string | undefined
+  readonly sizes: string
+  readonly pin?: string | undefined
+}
+
+export interface InvokeArguments extends CallArguments {
+  readonly call: string
+  readonly function: string
+  readonly nested: boolean
+  readonly connections: number
+  readonly processes: number
+}
+
+export interface ThroughputArguments extends CallArguments {
+  readonly concurrency: string
+}
+
+export interface StateArguments extends RepetitionArguments {
+  readonly sizes: string
+  readonly keys: string
+}
+
+export interface ColdArguments extends RepetitionArguments {
+  readonly kind: string
+  readonly processes: number
+  readonly seconds: number
+  readonly workers: number
+}
+
+/** A suite with its part of the command line. */
+export type SuiteChoice =
+  | { readonly suite: 'invoke'; readonly args: InvokeArguments }
+  | { readonly suite: 'state'; readonly args: StateArguments }
+  | { readonly suite: 'cold'; readonly args: ColdArguments }
+  | { readonly suite: 'throughput'; readonly args: ThroughputArguments }
+
+/**
+ * The suite, ready to run.
+ *
+ * @throws {ArgumentError} naming the option, what it takes, and what it was given · {PraasError} `ERR_UNSUPPORTED` for a
+ *   path that is not there
+ */
+export function measured(choice: SuiteChoice): (progress: Progress) => Promise<Measured> {
+  switch (choice.suite) {
+    case 'invoke': {
+      const options = invokeOptions(choice.args)
+      return (progress) => invokeSuite(options, progress)
+    }
+    case 'state': {
+      const options = stateOptions(choice.args)
+      return (progress) => stateSuite(options, progress)
+    }
+    case 'cold': {
+      const options = coldOptions(choice.args)
+      return (progress) => coldSuite(options, progress)
+    }
+    case 'throughput': {
+      const options = throughputOptions(choice.args)
+      return (progress) => throughputSuite(options, progress)
+    }
+  }
+}
+
+const transports: readonly Transport[] = ['shm', 'tcp']
+const modes: readonly Mode[] = ['hot', 'warm']
+const kinds: readonly Kind[] = ['ts', 'native']
+const calls: readonly Call[] = ['sync', 'async']
+/** Of one payload in one piece: the default `maxContiguous` of a process. */
+const largestBytes = 64 * 2 ** 20
+
+export function invokeOptions(args: InvokeArguments): InvokeOptions {
+  const chosenCalls = parseWords('--call', args.call, calls)
+  const known = clients.filter((client) => client !== 'invokeMany')
+  const wanted = args.client === undefined ? known : parseWords('--client', args.client, known)
+  return {
+    ...callOptions(args),
+    clients: someOf(
+      '--client',
+      wanted.filter((client) => chosenCalls.includes(callOf(client))),
+    ),
+    functions: parseWords('--function', args.function, ['null', 'touch'] as const),
+    nested: args.nested,
+    idle: {
+      connections: checked('--connections', args.connections, 0, 10_000),
+      processes: checked('--processes', args.processes, 0, 1_000),
+    },
+  }
+}
+
+export function throughputOptions(args: ThroughputArguments): ThroughputOptions {
+  const known = clients.filter((client) => client !== 'invokeSync')
+  const concurrency = parseIntegers('--concurrency', args.concurrency, 1, 1_024)
+  const wanted = parseWords('--client', args.client ?? 'await invoke,invokeMany', known)
+  return { ...callOptions(args), clients: wanted, concurrency }
+}
+
+export function stateOptions(args: StateArguments): StateOptions {
+  const sizes = parseSizes('--sizes', args.sizes, 8, 2 ** 30)
+  for (const size of sizes) {
+    if (size % 8 !== 0) throw new ArgumentError(`--sizes: expected multiples of 8 bytes, received ${size}`)
+  }
+  return { ...repetitions(args), sizes, keys: parseIntegers('--keys', args.keys, 1, 1_000_000), elementSeconds: 0.2 }
+}
+
+export function coldOptions(args: ColdArguments): ColdOptions {
+  return {
+    ...repetitions(args),
+    kinds: parseWords('--kind', args.kind, kinds),
+    processes: checked('--processes', args.processes, 0, 1_000),
+    seconds: checked('--seconds', args.seconds, 1, 3_600),
+    workers: checked('--workers', args.workers, 0, 1_000),
+  }
+}
+
+interface CallOptions extends Repetitions {
+  readonly transports: readonly Transport[]
+  readonly modes: readonly Mode[]
+  readonly kinds: readonly Kind[]
+  readonly sizes: readonly number[]
+  readonly pinning: Pinning | undefined
+}
+
+function callOptions(args: CallArguments): CallOptions {
+  checkPath(args.path)
+  return {
+    ...repetitions(args),
+    transports: parseWords('--transport', args.transport, transports),
+    modes: parseWords('--mode', args.mode, modes),
+    kinds: parseWords('--kind', args.kind, kinds),
+    sizes: parseSizes('--sizes', args.sizes, 1, largestBytes),
+    pinning: args.pin === undefined ? undefined : parsePinning(args.pin),
+  }
+}
+
+function checkPath(path: string): void {
+  if (path === 'host') return
+  if (path !== 'lease') throw new ArgumentError(`--path: expected host, received ${JSON.stringify(path)}`)
+  throw new PraasError('ERR_UNSUPPORTED', '--path lease: this version has no leases; calls go through the host')
+}
+
+function repetitions({ samples, rounds }: RepetitionArguments): Repetitions {
+  return { samples: checked('--samples', samples, 1, 10_000_000), rounds: checked('--rounds', rounds, 1, 10_000) }
+}
+
+function someOf<Item>(option: string, items: readonly Item[]): readonly Item[] {
+  if (items.length > 0) return items
+  throw new ArgumentError(`${option}: none of them makes the calls that --call names`)
+}

@@ -1,0 +1,126 @@
+/** Reports as tables, CSV and text. */
+import { formatSize } from '../units.js'
+import type { Machine } from './machine.js'
+import type { Quantity, Report, Result } from './result.js'
+
+/** Nanoseconds as people read them: three significant digits and a unit. */
+export function formatNs(ns: number | null): string {
+  if (ns === null) return ''
+  for (const [unit, size] of [
+    ['s', 1e9],
+    ['ms', 1e6],
+    ['µs', 1e3],
+  ] as const) {
+    if (ns >= size) return `${significant(ns / size)} ${unit}`
+  }
+  return `${significant(ns)} ns`
+}
+
+/** Of a second. */
+export function formatRate(perSecond: number | null): string {
+  if (perSecond === null) return ''
+  if (perSecond >= 1e6) return `${significant(perSecond / 1e6)} M/s`
+  if (perSecond >= 1e3) return `${significant(perSecond / 1e3)} k/s`
+  return `${significant(perSecond)} /s`
+}
+
+function significant(value: number): string {
+  return String(Number(value.toPrecision(3)))
+}
+
+type Cell = (result: Result) => string
+
+const cells: readonly (readonly [string, Cell])[] = [
+  ['TRANSPORT', ({ transport }) => transport ?? ''],
+  ['MODE', ({ mode }) => mode ?? ''],
+  ['KIND', ({ kind }) => kind ?? ''],
+  ['FUNCTION', ({ function: name }) => name],
+  ['CLIENT', ({ client }) => client],
+  ['SIZE', ({ bytes }) => formatSize(bytes)],
+  ['IN FLIGHT', ({ concurrency }) => String(concurrency)],
+  ['KEYS', ({ keys }) => String(keys ?? '')],
+  ['P50', ({ p50Ns }) => formatNs(p50Ns)],
+  ['P99', ({ p99Ns }) => formatNs(p99Ns)],
+  ['P99.9', ({ p999Ns }) => formatNs(p999Ns)],
+  ['MIN', ({ minNs }) => formatNs(minNs)],
+  ['RATE', ({ opsPerSec }) => formatRate(opsPerSec)],
+  ['FLOOR', ({ floor }) => floor ?? ''],
+  ['FLOOR P50', ({ floorP50Ns }) => formatNs(floorP50Ns)],
+  ['FLOOR RATE', ({ floorOpsPerSec }) => formatRate(floorOpsPerSec)],
+  ['RATIO', ({ ratio }) => (ratio === null ? '' : ratio.toFixed(2))],
+]
+
+export interface TableText {
+  readonly head: readonly string[]
+  readonly rows: readonly (readonly string[])[]
+}
+
+/** A table of results, without the columns that say the same in every row. */
+export function resultTable(results: readonly Result[]): TableText {
+  const columns = cells
+    .map(([head, cell]) => ({ head, texts: results.map(cell) }))
+    .filter(({ head, texts }) => texts.some((text) => text !== '' && !(head === 'IN FLIGHT' && text === '1')))
+  return {
+    head: columns.map(({ head }) => head),
+    rows: results.map((_, row) => columns.map(({ texts }) => texts[row] ?? '')),
+  }
+}
+
+export function quantityTable(quantities: readonly Quantity[]): TableText {
+  return {
+    head: ['QUANTITY', 'VALUE'],
+    rows: quantities.map(({ name, value, unit }) => [
+      name,
+      unit === 'B' ? formatSize(value) : `${significant(value)} ${unit}`,
+    ]),
+  }
+}
+
+/** What has to be known to read the figures. */
+export function notesOn({ command, machine, versions }: Omit<Report, 'results' | 'quantities'>): string[] {
+  const where = `${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}`
+  const notes = [command, `${where}, Node ${versions.node}, praas ${versions.praas}, ${machine.date}`]
+  if (!machine.coreEach) notes.push(sharedCores(machine))
+  return notes
+}
+
+function sharedCores({ cores }: Machine): string {
+  return `Client, host and worker have no core each (${cores} for three): what polls takes turns, and tails are those of the scheduler.`
+}
+
+const columns = [
+  'suite',
+  'transport',
+  'path',
+  'mode',
+  'kind',
+  'function',
+  'call',
+  'client',
+  'bytes',
+  'concurrency',
+  'idleConnections',
+  'idleProcesses',
+  'keys',
+  'samples',
+  'p50Ns',
+  'p99Ns',
+  'p999Ns',
+  'minNs',
+  'opsPerSec',
+  'floor',
+  'floorP50Ns',
+  'floorOpsPerSec',
+  'ratio',
+] as const satisfies readonly (keyof Result)[]
+
+/** One line per result, RFC 4180. */
+export function toCsv(results: readonly Result[]): string {
+  const lines = results.map((result) => columns.map((column) => csvField(result[column])).join(','))
+  return [columns.join(','), ...lines, ''].join('\r\n')
+}
+
+function csvField(value: string | number | null | undefined): string {
+  const text = String(value ?? '')
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}

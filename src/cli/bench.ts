@@ -1,0 +1,154 @@
+/** `praas bench`: what calls, state and starts cost on this machine, beside what the machine itself costs. */
+import { writeFileSync } from 'node:fs'
+import type { Argv, CommandModule } from 'yargs'
+import type { SuiteChoice } from '../bench/options.js'
+import type { Report } from '../bench/result.js'
+import { exitCodes } from './exit_codes.js'
+import { note, printTable, stepsBar } from './output.js'
+
+interface OutputArguments {
+  readonly json?: string | undefined
+  readonly csv?: string | undefined
+  readonly plot?: readonly string[] | undefined
+}
+
+export const bench: CommandModule = {
+  command: 'bench <suite>',
+  describe: 'measure this machine: calls, state, starts, throughput',
+  builder: (yargs) =>
+    yargs
+      .command(suite('invoke', 'round trips of one call at a time', (y) => nestedOptions(callOptions(y))))
+      .command(suite('state', 'operations of the state inside a function', stateOptions))
+      .command(suite('cold', 'from nothing to the first result; idle processes', coldOptions))
+      .command(suite('throughput', 'calls per second with many in flight', (y) => throughputOptions(callOptions(y))))
+      .demandCommand(1, 'name a suite: invoke, state, cold or throughput')
+      .example('$0 bench invoke --transport shm --mode hot --sizes 64,4KiB', 'a part of the table')
+      .example('$0 bench throughput --json out.json --plot out.html', 'for scripts, and to look at'),
+  handler: () => undefined,
+}
+
+function suite(name: SuiteChoice['suite'], describe: string, options: (yargs: Argv) => Argv): CommandModule {
+  return {
+    command: name,
+    describe,
+    builder: (yargs) => outputOptions(options(yargs)),
+    handler: (args) => run({ suite: name, args } as never, args as OutputArguments),
+  }
+}
+
+async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> {
+  // Loaded here: other commands need none of it.
+  const [{ measured }, { reportOf }, { checkPlotLibrary, checkPlotName }] = await Promise.all([
+    import('../bench/options.js'),
+    import('../bench/bench.js'),
+    import('../bench/plot.js'),
+  ])
+  for (const path of output.plot ?? []) checkPlotName(path)
+  if (output.plot) await checkPlotLibrary()
+  const suite = measured(choice)
+  // The cluster ends with the program, which has to end by itself for that.
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(exitCodes.interrupted))
+  const bar = stepsBar()
+  let report: Report
+  try {
+    report = await reportOf(commandLine(), suite, bar)
+  } finally {
+    bar.end()
+  }
+  await print(report, output)
+}
+
+/** As it would be typed again. */
+function commandLine(): string {
+  const quoted = process.argv
+    .slice(2)
+    .map((arg) => (/^[\w,./=:-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", "'\\''")}'`))
+  return ['praas', ...quoted].join(' ')
+}
+
+async function print(report: Report, { json, csv, plot = [] }: OutputArguments): Promise<void> {
+  const { notesOn, quantityTable, resultTable, toCsv } = await import('../bench/report.js')
+  for (const line of notesOn(report)) note(line)
+  for (const { head, rows } of [resultTable(report.results), quantityTable(report.quantities)]) {
+    if (rows.length > 0) printTable(head, rows)
+  }
+  if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`)
+  if (csv !== undefined) writeFileSync(csv, toCsv(report.results))
+  const { writePlot } = await import('../bench/plot.js')
+  for (const path of plot) await writePlot(path, report)
+}
+
+function outputOptions(yargs: Argv): Argv {
+  return yargs
+    .option('json', { type: 'string', requiresArg: true, describe: 'write machine, versions and results to a file' })
+    .option('csv', { type: 'string', requiresArg: true, describe: 'write the results to a file' })
+    .option('plot', {
+      type: 'string',
+      array: true,
+      nargs: 1,
+      describe: 'draw to a file, .html or .svg; may be repeated. Needs the package echarts',
+    })
+}
+
+function repetitionOptions(yargs: Argv, samples: number, rounds: number): Argv {
+  return yargs
+    .option('samples', { type: 'number', default: samples, describe: 'recorded operations; fewer of large payloads' })
+    .option('rounds', { type: 'number', default: rounds, describe: 'turns that subjects and floor take' })
+}
+
+function callOptions(yargs: Argv): Argv {
+  return repetitionOptions(yargs, 10_000, 5)
+    .option('transport', { type: 'string', default: 'shm,tcp', describe: 'some of shm, tcp' })
+    .option('path', { type: 'string', default: 'host', describe: 'how calls get to workers: host' })
+    .option('mode', { type: 'string', default: 'hot,warm', describe: 'hot: all poll; warm: all sleep between calls' })
+    .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
+    .option('sizes', { type: 'string', default: '64,4KiB,64KiB,1MiB,16MiB', describe: 'bytes of input and result' })
+    .option('pin', { type: 'string', describe: 'cores: CLIENT,WORKER or CLIENT,WORKER,HOST' })
+}
+
+function nestedOptions(yargs: Argv): Argv {
+  return yargs
+    .option('call', { type: 'string', default: 'sync,async', describe: 'blocking or awaited, some of sync, async' })
+    .option('client', {
+      type: 'string',
+      describe: 'some of native, invokeSync (sync) and "await invoke" (async); default: all',
+    })
+    .option('function', {
+      type: 'string',
+      default: 'null,touch',
+      describe: 'null: bytes stay as they are; touch: are used',
+    })
+    .option('nested', { type: 'boolean', default: false, describe: 'also from function to function' })
+    .option('connections', { type: 'number', default: 0, describe: 'with so many idle connections' })
+    .option('processes', { type: 'number', default: 0, describe: 'with so many idle processes' })
+}
+
+function throughputOptions(yargs: Argv): Argv {
+  return yargs
+    .default('mode', 'warm')
+    .default('sizes', '64')
+    .default('samples', 100_000)
+    .option('concurrency', { type: 'string', default: '64', describe: 'calls in flight' })
+    .option('client', {
+      type: 'string',
+      describe: 'some of native, "await invoke", invokeMany; default: await invoke,invokeMany',
+    })
+}
+
+function stateOptions(yargs: Argv): Argv {
+  return repetitionOptions(yargs, 10_000, 5)
+    .option('sizes', { type: 'string', default: '64,4KiB,64KiB,1MiB,16MiB', describe: 'bytes of a value' })
+    .option('keys', { type: 'string', default: '1,100,10000', describe: 'keys in the state' })
+}
+
+function coldOptions(yargs: Argv): Argv {
+  return repetitionOptions(yargs, 20, 5)
+    .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
+    .option('processes', {
+      type: 'number',
+      default: 50,
+      describe: 'idle processes whose memory and CPU time is measured',
+    })
+    .option('seconds', { type: 'number', default: 10, describe: 'for which their CPU time is measured' })
+    .option('workers', { type: 'number', default: 1_000, describe: 'native workers of one process; 0: not measured' })
+}

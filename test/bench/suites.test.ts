@@ -1,0 +1,135 @@
+/** Each suite as its users start it, with a few samples: whether the figures are there, not what they are. */
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { expect, it, vi } from 'vitest'
+import type { Report, Result } from '../../src/bench/result.js'
+import { compiledModule } from '../../src/package.js'
+import { temporaryFolder } from '../support/temporary.js'
+
+// A watchdog, not a bound: machines with few cores are busy with other tests.
+vi.setConfig({ testTimeout: 300_000 })
+
+interface Outcome {
+  readonly status: number
+  readonly stdout: string
+  readonly stderr: string
+}
+
+function praas(folder: string, args: readonly string[]): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const environment = { ...process.env, TMPDIR: folder }
+    const main = compiledModule('cli/main.js')
+    execFile(process.execPath, [main, 'bench', ...args], { env: environment }, (error, stdout, stderr) => {
+      resolve({ status: error ? Number(error.code) : 0, stdout, stderr })
+    })
+  })
+}
+
+/** Runs a suite, and checks what holds for every report. */
+async function run(...args: string[]): Promise<Report & { readonly stdout: string }> {
+  const [folder, out] = [temporaryFolder(), temporaryFolder()]
+  const json = join(out, 'out.json')
+  const { status, stdout, stderr } = await praas(folder, [...args, '--json', json])
+  expect({ status, stderr }).toMatchObject({ status: 0 })
+  expect(readdirSync(folder)).toEqual([])
+  const report = JSON.parse(readFileSync(json, 'utf8')) as Report
+  expect(report.machine.cores).toBeGreaterThan(0)
+  expect(report.command).toBe(
+    `praas bench ${args.map((arg) => (arg.includes(' ') ? `'${arg}'` : arg)).join(' ')} --json ${json}`,
+  )
+  expect(report.versions.node).toBe(process.version)
+  if (!report.machine.coreEach) expect(stderr).toContain('no core each')
+  for (const result of report.results) expectFigures(result)
+  return { ...report, stdout }
+}
+
+function expectFigures(result: Result): void {
+  expect(result.samples).toBeGreaterThan(0)
+  for (const figure of [result.minNs, result.opsPerSec, result.floorP50Ns, result.floorOpsPerSec, result.ratio]) {
+    expect(figure, JSON.stringify(result)).toBeGreaterThan(0)
+  }
+  expect(result.p99Ns).toBeGreaterThanOrEqual(result.p50Ns)
+  expect(result.p999Ns).toBeGreaterThanOrEqual(result.p99Ns)
+}
+
+const few = ['--samples', '4', '--rounds', '2']
+
+it('invoke', async () => {
+  const { results, stdout } = await run('invoke', '--sizes', '64,8KiB', '--nested', ...few)
+  const calls = results.filter(({ transport }) => transport !== null)
+  // Transports, modes, functions, sizes, kinds, clients.
+  expect(calls).toHaveLength(2 * 2 * 2 * 2 * 2 * 3)
+  expect(results.length - calls.length).toBe(2 * 2 * 3)
+  expect(new Set(results.map(({ client }) => client))).toEqual(
+    new Set(['native', 'invokeSync', 'await invoke', 'ctx.invokeSync', 'await ctx.invoke', 'praas_invoke']),
+  )
+  expect(new Set(results.map(({ floor }) => floor))).toEqual(
+    new Set(['ring', 'ring(64 B)', 'mq', 'futex', 'tcp-spin', 'tcp+mq']),
+  )
+  expect(stdout).toContain('RATIO')
+})
+
+it('invoke beside connections and processes that do nothing, on given cores', async () => {
+  const load = ['--connections', '3', '--processes', '2', '--pin', '0,0']
+  const chosen = ['--transport', 'tcp', '--mode', 'warm', '--kind', 'native', '--call', 'sync', '--function', 'null']
+  const { results } = await run('invoke', '--sizes', '64', ...load, ...chosen, ...few)
+  expect(results).toHaveLength(2)
+  for (const result of results) {
+    expect(result).toMatchObject({ idleConnections: 3, idleProcesses: 2, floor: 'tcp+mq', samples: 4 })
+  }
+})
+
+it('state', async () => {
+  const { results } = await run('state', '--sizes', '64,8KiB', '--keys', '1,100', ...few)
+  const rows = results.map(({ function: name, bytes, keys }) => `${name} ${bytes} ${keys}`)
+  expect(rows).toHaveLength(5 * 2 * 2)
+  expect(rows).toEqual(expect.arrayContaining(['view 64 1', 'append 8192 100', 'array[i] 64 100']))
+  for (const { function: name, floor } of results) expect(floor).toBe(name === 'array[i]' ? 'Float64Array' : 'memcpy')
+})
+
+it('cold', async () => {
+  const idle = ['--processes', '2', '--seconds', '1', '--workers', '3']
+  const { results, quantities } = await run('cold', '--samples', '1', '--rounds', '1', ...idle)
+  expect(results.map(({ kind, function: name, floor }) => [kind, name, floor])).toEqual([
+    ['ts', 'create and call', 'node -e 0'],
+    ['native', 'create and call', 'node -e 0'],
+    ['ts', 'create and call, from the pool', 'node -e 0'],
+    ['native', 'create and call, from the pool', 'node -e 0'],
+  ])
+  const names = quantities.map(({ name }) => name).join('\n')
+  for (const part of ['/bin/true', 'private memory', 'CPU time', '3 native workers']) expect(names).toContain(part)
+  const memory = quantities.find(({ name }) => name.startsWith('private memory'))
+  expect(memory?.value).toBeGreaterThan(0)
+})
+
+it('throughput, with a table for scripts', async () => {
+  const csv = join(temporaryFolder(), 'out.csv')
+  const clients = ['--client', 'native,await invoke,invokeMany']
+  const { results } = await run('throughput', '--concurrency', '2,8', '--csv', csv, ...clients, '--samples', '40')
+  expect(results).toHaveLength(2 * 2 * 2 * 3)
+  for (const { floor, transport } of results) expect(floor).toBe(transport === 'tcp' ? 'tcp' : 'ring')
+  expect(readFileSync(csv, 'utf8').trimEnd().split('\r\n')).toHaveLength(results.length + 1)
+})
+
+it('leaves nothing when it is interrupted', async () => {
+  const folder = temporaryFolder()
+  const args = [compiledModule('cli/main.js'), 'bench', 'throughput', '--samples', '1000000']
+  const child = spawn(process.execPath, args, { env: { ...process.env, TMPDIR: folder }, stdio: 'ignore' })
+  const files = (): string[] => readdirSync(folder, { recursive: true }).map(String)
+  // A process of the cluster has its socket there.
+  await expect.poll(() => files().some((path) => path.endsWith('.sock')), { timeout: 30_000 }).toBe(true)
+  child.kill('SIGINT')
+  expect(await once(child, 'exit')).toEqual([130, null])
+  expect(readdirSync(folder)).toEqual([])
+})
+
+it('wrong usage', async () => {
+  const folder = temporaryFolder()
+  expect(await praas(folder, [])).toMatchObject({ status: 2 })
+  expect(await praas(folder, ['nonsense'])).toMatchObject({ status: 2 })
+  expect((await praas(folder, ['invoke', '--mode', 'tepid'])).stderr).toContain('--mode: expected some of hot, warm')
+  expect((await praas(folder, ['invoke', '--path', 'lease'])).stderr).toContain('ERR_UNSUPPORTED')
+  expect((await praas(folder, ['state', '--plot', 'x.png'])).stderr).toContain('.html or .svg')
+})
