@@ -52,13 +52,15 @@ need_node() {
     fail "Node $(node --version) is too old; Node 20.19 or newer is needed"
 }
 
-# Installs the npm dependencies exactly as locked, only when the lock file has changed since the last time.
+# need_npm_packages [FOLDER [OPTION...]] installs npm dependencies exactly as locked, only when the lock file has changed
+# since the last time. OPTIONs go to npm ci.
 need_npm_packages() {
   need_node
-  local stamp=node_modules/.package-lock.sha256 sum
-  sum=$(sha256sum package-lock.json)
+  local folder=${1:-.} sum
+  local stamp=$folder/node_modules/.package-lock.sha256
+  sum=$(cd "$folder" && sha256sum package-lock.json)
   [[ -f $stamp && $(<"$stamp") == "$sum" ]] && return 0
-  npm ci --no-audit --no-fund
+  npm ci --prefix "$folder" --no-audit --no-fund "${@:2}"
   printf '%s\n' "$sum" >"$stamp"
 }
 
