@@ -1,0 +1,58 @@
+import type { Callback, MethodDefinition } from '@grpc/grpc-js'
+import { sampleAsync, type Peer } from './sampler.js'
+import { packageMissing, startServer, stop } from './service.js'
+
+const load = () => import('@grpc/grpc-js')
+const same = (bytes: Buffer): Buffer => bytes
+const echo: MethodDefinition = {
+  path: '/bench.Peer/Echo',
+  requestStream: false,
+  responseStream: false,
+  requestSerialize: same,
+  requestDeserialize: same,
+  responseSerialize: same,
+  responseDeserialize: same,
+}
+const unlimited = { 'grpc.max_receive_message_length': -1, 'grpc.max_send_message_length': -1 }
+
+export async function serve(): Promise<string> {
+  const { Server, ServerCredentials } = await load()
+  const server = new Server(unlimited)
+  server.addService({ echo }, { echo: ({ request }, callback) => callback(null, request) })
+  return new Promise((resolve, reject) => {
+    server.bindAsync('127.0.0.1:0', ServerCredentials.createInsecure(), (error, port) => {
+      if (error) reject(error)
+      else resolve(`127.0.0.1:${port}`)
+    })
+  })
+}
+
+/** The bytes as they are, without protocol buffers. */
+export const grpc: Peer = {
+  name: 'grpc',
+  title: '@grpc/grpc-js unary',
+  client: 'await',
+  concurrent: true,
+  missing: () => packageMissing(load),
+  open: async () => {
+    const { Client, credentials } = await load()
+    const { child, address } = await startServer('grpc')
+    return {
+      sampler: async (options) => {
+        const client = new Client(address, credentials.createInsecure(), unlimited)
+        const message = Buffer.alloc(options.bytes)
+        const call = (): Promise<void> =>
+          new Promise((resolve, reject) => {
+            const done: Callback = (error, reply) => {
+              if (error) reject(error)
+              else if (reply?.length !== message.length) reject(new Error('a reply of another size'))
+              else resolve()
+            }
+            client.makeUnaryRequest(echo.path, same, same, message, done)
+          })
+        return sampleAsync(options, call, async () => client.close())
+      },
+      close: () => stop(child),
+    }
+  },
+}

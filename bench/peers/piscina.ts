@@ -1,0 +1,34 @@
+import { fileURLToPath } from 'node:url'
+import { sampleAsync, type Peer } from './sampler.js'
+import { packageMissing } from './service.js'
+
+const load = () => import('piscina')
+
+export const piscina: Peer = {
+  name: 'piscina',
+  title: 'piscina, one thread',
+  client: 'await',
+  concurrent: true,
+  missing: () => packageMissing(load),
+  open: async () => {
+    const { Piscina } = await load()
+    return {
+      sampler: async (options) => {
+        const pool = new Piscina({
+          filename: fileURLToPath(new URL('./piscina_task.js', import.meta.url)),
+          minThreads: 1,
+          maxThreads: 1,
+          idleTimeout: Infinity,
+          concurrentTasksPerWorker: options.inFlight,
+        })
+        const message = new Uint8Array(options.bytes)
+        return sampleAsync(
+          options,
+          () => pool.run(message),
+          () => pool.destroy(),
+        )
+      },
+      close: async () => undefined,
+    }
+  },
+}

@@ -1,0 +1,30 @@
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+import { Replies } from './replies.js'
+import { sampleAsync, type Peer } from './sampler.js'
+
+/** Copies there and back: what is transferred is lost to its sender. */
+export const threads: Peer = {
+  name: 'threads',
+  title: 'worker_threads postMessage',
+  client: 'await',
+  concurrent: true,
+  missing: async () => undefined,
+  open: async () => ({
+    sampler: async (options) => {
+      const worker = new Worker(new URL('./threads_echo.js', import.meta.url))
+      await once(worker, 'online')
+      const replies = new Replies()
+      worker.on('message', () => replies.settle())
+      const message = new Uint8Array(options.bytes)
+      const call = (): Promise<void> => {
+        worker.postMessage(message)
+        return replies.next()
+      }
+      return sampleAsync(options, call, async () => {
+        await worker.terminate()
+      })
+    },
+    close: async () => undefined,
+  }),
+}
