@@ -9,6 +9,7 @@ import { mpiShm, mpiTcp } from './mpi.js'
 import { nats } from './nats.js'
 import { net } from './net.js'
 import { parseOptions, type Options } from './options.js'
+import { pinClients } from './pinning.js'
 import { piscina } from './piscina.js'
 import { subjects } from './praas.js'
 import { redisGet, redisGetUnix, redisSet, redisSetUnix } from './redis.js'
@@ -102,7 +103,11 @@ async function main(): Promise<void> {
     for (const peer of peers) console.log(`${peer.name.padEnd(16)}${(await peer.missing()) ?? 'ready'}`)
     return
   }
-  const where = { machine: machine(), versions: versions(), date: new Date().toISOString() }
+  const where = {
+    machine: { ...machine(), ...(options.pin ? { pinning: options.pin } : {}) },
+    versions: versions(),
+    date: new Date().toISOString(),
+  }
   const { cpu, cores, kernel } = where.machine
   console.log(`${cpu}, ${cores} cores, kernel ${kernel}, ${where.date}`)
   console.log(
@@ -110,6 +115,7 @@ async function main(): Promise<void> {
       .map((entry) => entry.join(' '))
       .join(', '),
   )
+  if (options.pin) pinClients(options.pin)
   if (cores < 3) console.log('client, server between them, and worker do not have a core each')
 
   const among = (all: readonly Peer[], names: readonly string[] | undefined): Peer[] =>

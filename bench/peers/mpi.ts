@@ -4,6 +4,7 @@ import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { openExternal } from './external.js'
+import { onBothCores } from './pinning.js'
 import type { Peer } from './sampler.js'
 import { programMissing } from './service.js'
 
@@ -28,12 +29,14 @@ function mpi(transport: 'shm' | 'tcp'): Peer {
       const layer = transport === 'shm' ? ['self,vader'] : ['self,tcp', '--mca', 'btl_tcp_if_include', 'lo']
       const crowded = availableParallelism() < 2 ? ['--oversubscribe'] : []
       return {
-        sampler: ({ bytes }) =>
-          openExternal('mpirun', [...crowded, ...common, ...layer, program, '--bytes', String(bytes)], {
+        sampler: ({ bytes }) => {
+          const args = [...crowded, ...common, ...layer, program, '--bytes', String(bytes)]
+          return openExternal(...onBothCores('mpirun', args), {
             ...process.env,
             OMPI_ALLOW_RUN_AS_ROOT: '1',
             OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
-          }),
+          })
+        },
         close: async () => undefined,
       }
     },

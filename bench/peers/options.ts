@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import type { Pinning } from './pinning.js'
 
 export interface Options {
   /** Undefined: all. */
@@ -13,6 +14,8 @@ export interface Options {
   readonly inFlight: number
   /** In how many turns the samples are taken. */
   readonly rounds: number
+  /** Without it the scheduler places everything. */
+  readonly pin: Pinning | undefined
   readonly json: string | undefined
   readonly list: boolean
 }
@@ -31,6 +34,7 @@ export function parseOptions(
       samples: { type: 'string', default: '2000' },
       'in-flight': { type: 'string', default: '1' },
       rounds: { type: 'string', default: '10' },
+      pin: { type: 'string' },
       json: { type: 'string' },
       list: { type: 'boolean', default: false },
     },
@@ -42,6 +46,7 @@ export function parseOptions(
     samples: integer('--samples', values.samples, 1, 10_000_000),
     inFlight: integer('--in-flight', values['in-flight'], 1, 65_536),
     rounds: integer('--rounds', values.rounds, 1, 10_000),
+    pin: values.pin === undefined ? undefined : parsePinning(values.pin),
     json: values.json,
     list: values.list,
   }
@@ -52,6 +57,12 @@ function names(option: string, text: string | undefined, known: readonly string[
   const unknown = chosen?.filter((name) => !known.includes(name)) ?? []
   if (unknown.length === 0) return chosen
   throw new Error(`${option}: expected some of ${known.join(', ')}, received ${unknown.join(', ')}`)
+}
+
+function parsePinning(text: string): Pinning {
+  const [, client, server] = /^(\d{1,4}),(\d{1,4})$/.exec(text) ?? []
+  if (client !== undefined && server !== undefined) return { client: Number(client), server: Number(server) }
+  throw new Error(`--pin: expected two cores such as 0,1, received ${JSON.stringify(text)}`)
 }
 
 function parseSize(text: string): number {

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { Cluster, connect } from 'praas'
 import type { Endpoint } from '../../src/control.js'
 import { openExternal } from './external.js'
+import { pinServer } from './pinning.js'
 import { sampleAsync, sampleSync, type OpenPeer, type Peer, type Sampler, type SamplerOptions } from './sampler.js'
 import { removeFolder, temporaryFolder } from './temporary.js'
 
@@ -44,7 +45,8 @@ async function start(
   const runtimeDir = temporaryFolder()
   const cluster = await Cluster.local({ runtimeDir, hotMs, checkViews: false })
   await cluster.deploy({ ...code, name: 'bench' })
-  await cluster.process(id, { app: 'bench' })
+  const { pid, workers } = await (await cluster.process(id, { app: 'bench' })).describe()
+  for (const server of [pid, ...workers.map((worker) => worker.pid)]) pinServer(server)
   return { served: { id, cluster, runtimeDir }, users: 0 }
 }
 

@@ -5,6 +5,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { pinServer } from './pinning.js'
 
 const children = new Set<ChildProcess>()
 process.on('exit', () => {
@@ -80,6 +81,7 @@ export async function startProgram(
     child.once('error', reject)
     child.once('exit', () => reject(new Error(`${command} ended before it was ready: ${output.trim().slice(-500)}`)))
   })
+  pinServer(child.pid)
   return { child, match }
 }
 
@@ -115,6 +117,7 @@ export async function startServer(
     child.once('message', (message) => resolve((message as { readonly address: string }).address))
     child.once('exit', () => reject(new Error(`the server of ${module} ended before it was ready`)))
   })
+  pinServer(child.pid)
   return { child, address }
 }
 

@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
+import { pinThreads } from './pinning.js'
 import { Replies } from './replies.js'
 import { sampleAsync, type Peer } from './sampler.js'
 
@@ -12,8 +13,11 @@ export const threads: Peer = {
   missing: async () => undefined,
   open: async () => ({
     sampler: async (options) => {
-      const worker = new Worker(new URL('./threads_echo.js', import.meta.url))
-      await once(worker, 'online')
+      const worker = await pinThreads(async () => {
+        const started = new Worker(new URL('./threads_echo.js', import.meta.url))
+        await once(started, 'online')
+        return started
+      })
       const replies = new Replies()
       worker.on('message', () => replies.settle())
       const message = new Uint8Array(options.bytes)
