@@ -132,10 +132,11 @@ void Host::Loop() {
   }
 }
 
-/// Whether to look again without sleeping: for the hot time after the last activity, while there are clients.
+/// Whether to look again without sleeping: for the hot time after the last activity, while there are clients whose
+/// calls come by here. Where all have windows that workers serve, a polling host would only take a core from them.
 bool Host::Spin(bool active) {
   const int64_t hot_ms = service_->process->assignment.hot_ms;
-  if (hot_ms == 0 || stopping_ || service_->sessions.count() == 0) return false;
+  if (hot_ms == 0 || stopping_ || service_->services.callers == 0) return false;
   const uint64_t now = NowNs();
   if (active) last_active_ns_ = now;
   if (hot_ms > 0 && now - last_active_ns_ >= static_cast<uint64_t>(hot_ms) * 1'000'000) return false;

@@ -274,6 +274,7 @@ void Session::Linger() {
 void Session::Close(const Status& why) {
   if (closed()) return;
   phase_ = Phase::kClosed;
+  if (calls_) --services_.callers;
   services_.loop.CancelTimer(timer_);
   services_.loop.Unwatch(watch_);
   watch_ = 0;

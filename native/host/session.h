@@ -38,6 +38,7 @@ struct SessionServices {
   StreamRings& rings;
   std::string machine_id;
   uint64_t handshake_ns = 5'000'000'000;
+  uint32_t callers = 0;  // open sessions whose calls come over their sockets, not through a window
   /// A session by its id, nullptr once it has closed.
   std::function<Session*(uint64_t id)> find;
   std::function<void(Session&)> wrote;   // it has frames to flush before the loop sleeps
@@ -154,6 +155,7 @@ class Session final : public protocol::FrameSink {
   std::optional<uint64_t> waiting_deadline_;  // of the call there was no room for yet
   std::optional<uint32_t> receiving_;         // entry its payload goes to
   uint64_t receiving_call_ = 0;
+  bool calls_ = false;  // has called over its socket
   std::vector<std::byte> receiving_state_;
 
   uint32_t state_requests_ = 0;  // with the service thread

@@ -1,6 +1,7 @@
 // A session's invocations: from a frame to an entry of the call table, and from a finished entry to a reply.
 
 #include <algorithm>
+#include <utility>
 
 #include "base/clock.h"
 #include "host/session.h"
@@ -56,6 +57,7 @@ Result<Placement> Session::OnCallHeader(const Frame& frame) {
       return Placement::NotNow();
     }
     if (begun && begun->ok()) {
+      if (!std::exchange(calls_, true)) ++services_.callers;
       waiting_deadline_.reset();
       receiving_ = (*begun)->index;
       receiving_call_ = frame.call;

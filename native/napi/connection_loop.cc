@@ -151,13 +151,13 @@ void ConnectionWrap::RejectAll(const Status& why) {
   }
 }
 
-void ConnectionWrap::Work(uint64_t spin_ns) {
+bool ConnectionWrap::Work(uint64_t spin_ns) {
   const uint64_t began_ns = NowNs();
   SpinYield spin;
   for (;;) {
     HandleScope handles(env_);
     // Keeps this object from being collected while JavaScript runs below.
-    if (Value().IsEmpty()) return;
+    if (Value().IsEmpty()) return false;
     const size_t events = Poll();
     const bool lost = Lost();
     if (events > 0 || !settled_.empty() || !stream_events_.empty() || lost) {
@@ -168,25 +168,27 @@ void ConnectionWrap::Work(uint64_t spin_ns) {
         DeliverStreamEvents();
         ReportLost();
       }
-      if (watcher_ == nullptr) return;  // JavaScript has called close()
+      if (watcher_ == nullptr) return false;  // JavaScript has called close()
       if (lost) {
         watcher_->Unwatch(0);
         watcher_->Unwatch(1);
-        return;
+        return false;
       }
       last_activity_ns_ = NowNs();
-      if (last_activity_ns_ - began_ns > kLongestTurnNs) return;
+      if (last_activity_ns_ - began_ns > kLongestTurnNs) return spin_ns > 0;
       continue;
     }
-    if (spin_ns == 0 || !Busy()) return;
-    if (spin.steps() % kPollsPerClock == 0 && NowNs() - last_activity_ns_ >= spin_ns) return;
+    if (spin_ns == 0 || !Busy()) return false;
+    if (spin.steps() % kPollsPerClock == 0 && NowNs() - last_activity_ns_ >= spin_ns) return false;
     spin.Step();
   }
 }
 
 void ConnectionWrap::OnBeforeWait() {
-  Work(spin_ns_);
+  const bool goes_on = Work(spin_ns_);
   if (watcher_ == nullptr) return;
+  // Only timers and I/O of the application had to have their turn: falling asleep would cost a wake-up.
+  if (goes_on) return watcher_->KeepTurning(true);
   if (Lost()) {
     const HandleScope handles(env_);
     return BecomeIdle();
@@ -211,14 +213,14 @@ void ConnectionWrap::Rest() {
 void ConnectionWrap::OnAfterWait() {}
 
 void ConnectionWrap::OnReady() {
-  Work(0);
+  static_cast<void>(Work(0));
   // Without calls in flight no OnBeforeWait follows.
   if (watcher_ != nullptr && !busy_ && !Lost()) Rest();
 }
 
 void ConnectionWrap::OnTimer() {
   if (!busy_) return core_->connection->Trim();
-  Work(0);
+  static_cast<void>(Work(0));
 }
 
 }  // namespace praas::napi

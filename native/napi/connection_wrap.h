@@ -149,7 +149,8 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   void Settle();                // settles promises; inside a CallbackScope or a JavaScript frame
   void DeliverStreamEvents();   // the same
   void ReportLost();            // the same
-  void Work(uint64_t spin_ns);  // polls, settles, delivers, until there is nothing to do for `spin_ns`
+  /// Polls, settles, delivers, until there is nothing to do for `spin_ns`. true: there still was when its time was over.
+  [[nodiscard]] bool Work(uint64_t spin_ns);
   void BecomeBusy();
   void BecomeIdle();
   void RejectAll(const Status& why);
