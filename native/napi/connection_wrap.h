@@ -146,10 +146,11 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   [[nodiscard]] napi_value ResultBytes(std::span<const std::byte> payload) const;
   size_t Poll();
   void NoteEnd() noexcept;
-  void Settle();                // settles promises; inside a CallbackScope or a JavaScript frame
-  void DeliverStreamEvents();   // the same
-  void ReportLost();            // the same
-  /// Polls, settles, delivers, until there is nothing to do for `spin_ns`. true: there still was when its time was over.
+  void Settle();               // settles promises; inside a CallbackScope or a JavaScript frame
+  void DeliverStreamEvents();  // the same
+  void ReportLost();           // the same
+  /// Polls, settles, delivers, until there is nothing to do for `spin_ns`. true: there still was when its time was
+  /// over.
   [[nodiscard]] bool Work(uint64_t spin_ns);
   void BecomeBusy();
   void BecomeIdle();

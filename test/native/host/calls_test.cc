@@ -1,6 +1,8 @@
 // Invocations through a real host and real workers on threads, over every transport.
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include "host/host_fixture.h"
 
@@ -94,6 +96,23 @@ TEST_P(Calls, HotProcessesServeToo) {
     ASSERT_EQ(client.Call(fn::kEcho, input).payload, input);
   }
   ExpectClean(client);
+}
+
+TEST_P(Calls, AHotHostPollsForCallsThatComeByItAndForNoOthers) {
+  process_.assignment.hot_ms = -1;
+  HostRun host(process_);
+  host.AddWorkers(1);
+  Driver client = host.Client(GetParam());
+  ASSERT_TRUE(client.Call(fn::kEcho, PatternOf(64)).status.ok());
+  UniqueFd object(::shm_open(process_.assignment.segment.c_str(), O_RDWR | O_CLOEXEC, 0));
+  auto segment = segment::Segment::Map(std::move(object), true);
+  ASSERT_TRUE(segment.ok()) << segment.status().message();
+  const auto asleep = [&] { return segment->participant(dispatch::kHostParticipant).sleeping.load() != 0; };
+  if (GetParam() == std::string("shm")) {
+    EXPECT_TRUE(Eventually(asleep));
+    return;
+  }
+  for (int look = 0; look < 50; ++look, ::usleep(500)) ASSERT_FALSE(asleep());
 }
 
 TEST_P(Calls, DeadlinesAndCancellation) {
