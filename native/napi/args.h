@@ -51,6 +51,11 @@ inline constexpr uint64_t kMaxSafeInteger = (uint64_t{1} << 53) - 1;
   return DeadlineIn(ReadDuration(env, value, name));
 }
 
+/// A point in time in milliseconds of CLOCK_MONOTONIC, fractions allowed.
+[[nodiscard]] inline uint64_t ReadMonotonic(napi_env env, napi_value value, const char* name) {
+  return ReadDuration(env, value, name);
+}
+
 [[nodiscard]] inline bool ReadFlag(napi_env env, napi_value value, const char* name) {
   bool flag = false;
   if (value == nullptr || napi_get_value_bool(env, value, &flag) != napi_ok) throw WrongType(env, name, "a boolean");

@@ -1,3 +1,4 @@
+#include <cstring>
 #include <utility>
 
 #include "napi/args.h"
@@ -69,7 +70,7 @@ Result<uint64_t> WorkerWrap::PostNested(const Napi::CallbackInfo& info, uint64_t
 Napi::Value WorkerWrap::Invoke(const Napi::CallbackInfo& info) {
   const uint64_t parent = ReadId(env_, info[5], "parent");
   RequireRunning(parent);
-  const uint64_t call = OrThrow(env_, PostNested(info, ReadDeadline(env_, info[4], "timeoutMs")));
+  const uint64_t call = OrThrow(env_, PostNested(info, ReadMonotonic(env_, info[4], "deadlineMs")));
   napi_deferred deferred = nullptr;
   napi_value promise = nullptr;
   if (napi_create_promise(env_, &deferred, &promise) != napi_ok) {
@@ -82,12 +83,15 @@ Napi::Value WorkerWrap::Invoke(const Napi::CallbackInfo& info) {
 }
 
 Napi::Value WorkerWrap::InvokeSync(const Napi::CallbackInfo& info) {
-  const uint64_t deadline_ns = ReadDeadline(env_, info[4], "timeoutMs");
+  const uint64_t deadline_ns = ReadMonotonic(env_, info[4], "deadlineMs");
   const uint64_t call = OrThrow(env_, PostNested(info, deadline_ns));
   const Result<worker::NestedReply> reply = runtime().WaitNested(call, deadline_ns);
   napi_value bytes = nullptr;
   Status status = reply.ok() ? reply->status : reply.status();
-  if (status.ok()) {
+  if (status.ok() && reply->payload.size() <= handed_->scratch.size()) {
+    if (!reply->payload.empty()) std::memcpy(handed_->scratch.data(), reply->payload.data(), reply->payload.size());
+    bytes = Napi::Number::New(env_, static_cast<double>(reply->payload.size()));
+  } else if (status.ok()) {
     bytes = CopyBytes(env_, reply->payload);
     if (bytes == nullptr) status = Status(Code::kInternal, "the JavaScript engine could not make the result");
   }

@@ -50,11 +50,11 @@ void WorkerWrap::Run(const worker::Invocation& invocation) {
     return;
   }
   current_ = {invocation.handle, true, false};
-  *handed_ = {.deadline_ms = static_cast<double>(invocation.deadline_ns) / 1e6,
-              .function = static_cast<double>(invocation.function),
-              .depth = static_cast<double>(invocation.depth),
-              .stream = invocation.stream ? 1.0 : 0.0,
-              .handle = invocation.handle};
+  handed_->deadline_ms = static_cast<double>(invocation.deadline_ns) / 1e6;
+  handed_->function = static_cast<double>(invocation.function);
+  handed_->depth = static_cast<double>(invocation.depth);
+  handed_->stream = invocation.stream ? 1.0 : 0.0;
+  handed_->handle = invocation.handle;
   {
     // Its end runs nextTick callbacks and microtasks. A synchronous function has been answered by then; an asynchronous
     // one may complete in them.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -147,6 +148,7 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
     double depth;
     double stream;  // 0 or 1
     uint64_t handle;
+    std::array<std::byte, 4096> scratch;  // small results of invokeSync
   };
   Napi::Reference<Napi::ArrayBuffer> handed_buffer_;
   Handed* handed_ = nullptr;

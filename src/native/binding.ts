@@ -165,16 +165,17 @@ export interface NativeWorker {
   nextChunk(handle: bigint): Uint8Array | null | undefined
   writeChunk(handle: bigint, bytes: Uint8Array): boolean
   findFunction(name: string): number | undefined
-  /** `parent` is the invocation that calls: while it waits, it does not count against the worker's concurrency. */
+  /** `deadlineMs` is on the machine's monotonic clock; `parent` is the invocation that calls: while it waits, it does not count against the worker's concurrency. */
   invoke(
     fn: number,
     input: Uint8Array,
     flags: number,
     depth: number,
-    timeoutMs: number,
+    deadlineMs: number,
     parent: bigint,
   ): { readonly id: bigint; readonly promise: Promise<Uint8Array> }
-  invokeSync(fn: number, input: Uint8Array, flags: number, depth: number, timeoutMs: number): Uint8Array
+  /** The result, or how many bytes of `handed`'s scratch are the result until the next call. */
+  invokeSync(fn: number, input: Uint8Array, flags: number, depth: number, deadlineMs: number): Uint8Array | number
   cancelNested(id: bigint): void
   stateGet(key: string, timeoutMs: number): { data: Uint8Array; version: bigint } | undefined
   /** Zero-copy; released when the invocation `handle` ends (and detached then under PRAAS_CHECK_VIEWS=1). */

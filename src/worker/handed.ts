@@ -18,14 +18,23 @@ const functionAt = 1
 const depthAt = 2
 const streamAt = 3
 const handleAt = 4
+const numbers = 5
+const scratchBytes = 4096
 
 export class HandedReader {
   readonly #numbers: Float64Array
   readonly #handles: BigUint64Array
+  readonly #scratch: Uint8Array
 
   constructor(buffer: ArrayBuffer) {
-    this.#numbers = new Float64Array(buffer)
-    this.#handles = new BigUint64Array(buffer)
+    this.#numbers = new Float64Array(buffer, 0, numbers)
+    this.#handles = new BigUint64Array(buffer, 0, numbers)
+    this.#scratch = new Uint8Array(buffer, numbers * 8, scratchBytes)
+  }
+
+  /** The result of `invokeSync`, wherever native code has left it. */
+  result(reply: Uint8Array | number): Uint8Array {
+    return typeof reply === 'number' ? this.#scratch.slice(0, reply) : reply
   }
 
   /** The invocation that `hooks.invoke` has just been called for. */

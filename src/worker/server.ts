@@ -30,14 +30,14 @@ export class WorkerServer {
   readonly #traits: ReadonlyMap<string, FunctionTraits>
   readonly #found = new Map<string, FoundFunction>()
   readonly #running = new Map<bigint, InvocationContext>()
-  readonly #handed: HandedReader
+  readonly handed: HandedReader
   readonly #notices = new StreamNotices()
   readonly #peers: PeerProcesses
   #draining = false
 
   constructor(worker: NativeWorker, app: LoadedApp, functions: readonly AppFunction[]) {
     this.worker = worker
-    this.#handed = new HandedReader(worker.handed)
+    this.handed = new HandedReader(worker.handed)
     this.checkViews = app.checkViews
     this.#functions = functions
     this.#traits = new Map([
@@ -77,7 +77,7 @@ export class WorkerServer {
   }
 
   #invoke(input: Uint8Array): Outcome {
-    const invocation = this.#handed.read()
+    const invocation = this.handed.read()
     const { handle } = invocation
     const fn = this.#functions[invocation.fn]
     if (!fn) {

@@ -41,7 +41,8 @@ const callers: readonly Caller[] = [
 
 export async function nestedPlans(bench: BenchCluster, mode: Mode, options: NestedOptions): Promise<Plan[]> {
   const { kinds, sizes, rounds, pinning } = options
-  const client = await bench.connect('tcp')
+  // Caller and called are to be the only ones that poll: not the client, and not the host, which would for TCP.
+  const client = await bench.connect('shm', { blocking: true })
   const processes = new Map<Kind, Process>()
   for (const kind of kinds) {
     // Two workers: one calls, the other is called.
