@@ -19,8 +19,10 @@ using worker::ControlMessage;
 using worker::ControlType;
 
 constexpr uint64_t kFormerWorkersNs = 5'000'000'000;
-constexpr uint64_t kSoonNs = 50'000'000;     // between looks at deadlines while anything is in flight
-constexpr uint64_t kIdleNs = 2'000'000'000;  // and while nothing is, as far as the host knows
+constexpr uint64_t kSoonNs = 50'000'000;  // between looks at deadlines while anything is in flight
+constexpr uint64_t kIdleNs =
+    2'000'000'000;  // and while nothing is, as far as the host knows: then twice as long each time
+constexpr uint32_t kMaxIdleDoublings = 2;
 constexpr uint64_t kDrainPollNs = 5'000'000;
 constexpr uint64_t kMaxLogBytes = 16u << 20;
 /// Bound on completions served before sockets are looked at again.
@@ -285,7 +287,9 @@ void Host::ArmTick(bool soon) {
     soon = true;
   }
   service_->tick_soon = soon;
-  service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : kIdleNs), [this] { Tick(); });
+  service_->idle_ticks = soon ? 0 : service_->idle_ticks + 1;
+  const uint64_t idle_ns = kIdleNs << std::min(soon ? 0 : service_->idle_ticks - 1, kMaxIdleDoublings);
+  service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : idle_ns), [this] { Tick(); });
 }
 
 void Host::Tick() {
@@ -298,8 +302,8 @@ void Host::Tick() {
   service.sessions.Tick(now);
   const bool idle = in_use == 0 && !Busy();
   (void)service.calls.TakeActivity();
-  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
-  if (idle && !service.tick_soon) service.process->pool->Trim();
+  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system, once.
+  if (idle && service.idle_ticks == 1) service.process->pool->Trim();
   ArmTick(!idle);
 }
 

@@ -43,7 +43,8 @@ struct Service {
   EventLoop::WatchId event_watch = 0;
   EventLoop::TimerId tick{};
   bool tick_soon = false;
-  bool room = false;  // something was freed that a session or window waits for
+  uint32_t idle_ticks = 0;  // armed in a row
+  bool room = false;        // something was freed that a session or window waits for
   bool draining = false;
   uint64_t drain_deadline_ns = 0;
   EventLoop::TimerId drain_timer{};
