@@ -1,5 +1,6 @@
 #include "host/host.h"
 
+#include <sched.h>
 #include <sys/resource.h>
 
 #include <future>
@@ -14,6 +15,9 @@ namespace {
 /// SIGKILL ends a worker in milliseconds; one that hangs in the kernel is left to its parent's death signal.
 constexpr uint64_t kStopNs = 900'000'000;
 constexpr uint64_t kDefaultDrainMs = 10'000;
+/// What waking up costs. A host that waits as long before it sleeps loses as much at most as it
+/// may gain: the answer of a small function, and the next request of a client that waits for it, mostly come before.
+constexpr uint64_t kWakeUpNs = 20'000;
 
 /// A host holds a descriptor per client, three per window and five per worker.
 void RaiseOpenFiles() {
@@ -136,12 +140,18 @@ void Host::Loop() {
 /// calls come by here. Where all have windows that workers serve, a polling host would only take a core from them.
 bool Host::Spin(bool active) {
   const int64_t hot_ms = service_->process->assignment.hot_ms;
-  if (hot_ms == 0 || stopping_ || service_->services.callers == 0) return false;
+  if (stopping_ || service_->services.callers == 0) return false;
   const uint64_t now = NowNs();
   if (active) last_active_ns_ = now;
-  if (hot_ms > 0 && now - last_active_ns_ >= static_cast<uint64_t>(hot_ms) * 1'000'000) return false;
-  static thread_local SpinYield spin;
-  spin.Step();
+  if (hot_ms >= 0 && now - last_active_ns_ >= std::max(static_cast<uint64_t>(hot_ms) * 1'000'000, kWakeUpNs)) {
+    return false;
+  }
+  if (hot_ms == 0) {
+    ::sched_yield();  // a worker on this core has the call
+  } else {
+    static thread_local SpinYield spin;
+    spin.Step();
+  }
   return true;
 }
 
