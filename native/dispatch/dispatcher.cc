@@ -108,6 +108,15 @@ bool Dispatcher::TryCredit(Bell bell, Lane lane) noexcept {
   return false;
 }
 
+bool Dispatcher::AnyPoller() const noexcept {
+  for (const segment::Header::Hints& lane : header_.hints) {
+    for (const std::atomic<uint64_t>& group : lane.hot) {
+      if (group.load(std::memory_order_relaxed) != 0) return true;
+    }
+  }
+  return false;
+}
+
 bool Dispatcher::AnySleeper(Lane lane) const noexcept {
   const uint32_t committed = header_.participants.committed.load(std::memory_order_relaxed);
   for (uint32_t group = 0; group * 64 < committed; ++group) {

@@ -40,6 +40,8 @@ class Dispatcher {
   /// A worker also tells the host, unless that watches anyway: somebody has to notice when who got the call is stopped.
   /// true: a polling worker has it as its credit.
   bool Post(uint32_t index) noexcept;
+  /// Whether a worker of any lane polls.
+  [[nodiscard]] bool AnyPoller() const noexcept;
   /// Which workers run `function`.
   [[nodiscard]] Lane LaneOf(uint32_t function) const noexcept;
   /// reserved → claimed(self), for a worker that took a call of its lane straight from a window.

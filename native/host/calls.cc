@@ -122,6 +122,7 @@ std::optional<Result<Calls::Begun>> Calls::TryBegin(const Request& request) {
 }
 
 void Calls::Post(uint32_t index) {
+  activity_ = true;
   const Posted posted{index, generation(index), NowNs()};
   entry(index).queued_ns = posted.at_ns;
   if (!process_.dispatcher->Post(index)) return;

@@ -22,7 +22,7 @@ constexpr uint64_t kFormerWorkersNs = 5'000'000'000;
 constexpr uint64_t kSoonNs = 50'000'000;  // between looks at deadlines while anything is in flight
 constexpr uint64_t kIdleNs =
     2'000'000'000;  // and while nothing is, as far as the host knows: then twice as long each time
-constexpr uint32_t kMaxIdleDoublings = 2;
+constexpr uint32_t kMaxIdleDoublings = 2;  // none while a worker polls: it takes calls without telling the host
 constexpr uint64_t kDrainPollNs = 5'000'000;
 constexpr uint64_t kMaxLogBytes = 16u << 20;
 /// Bound on completions served before sockets are looked at again.
@@ -287,7 +287,11 @@ void Host::ArmTick(bool soon) {
     soon = true;
   }
   service_->tick_soon = soon;
-  service_->idle_ticks = soon ? 0 : service_->idle_ticks + 1;
+  if (soon) {
+    service_->idle_ticks = 0;
+  } else {
+    service_->idle_ticks = service_->process->dispatcher->AnyPoller() ? 1 : service_->idle_ticks + 1;
+  }
   const uint64_t idle_ns = kIdleNs << std::min(soon ? 0 : service_->idle_ticks - 1, kMaxIdleDoublings);
   service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : idle_ns), [this] { Tick(); });
 }
@@ -302,7 +306,7 @@ void Host::Tick() {
   service.sessions.Tick(now);
   const bool idle = in_use == 0 && !Busy();
   (void)service.calls.TakeActivity();
-  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system, once.
+  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
   if (idle && service.idle_ticks == 1) service.process->pool->Trim();
   ArmTick(!idle);
 }

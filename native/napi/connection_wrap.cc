@@ -62,7 +62,6 @@ ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
       spin_ns_(Constructing<Construction>(info.Env(), "Connection").spin_ns),
       reply_sink_([this](const transport::Reply& reply) { OnReply(reply); }),
       stream_sink_([this](const client::StreamEvent& event) { OnStreamEvent(event); }) {
-  known_->Add(this);
   watcher_ = OrThrow(env_, LoopWatcher::Create(Instance::Of(info.Env()).loop, *this));
   Napi::ArrayBuffer shared = Napi::ArrayBuffer::New(info.Env(), sizeof(Shared));
   shared_ = new (shared.Data()) Shared{};
@@ -75,6 +74,7 @@ ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
     OrThrow(env_, watcher_->Watch(kTransport, transport_fd));
     watcher_->Listen(kTransport, true, false);
   }
+  known_->Add(this);  // last: an object that was not made whole is none
 }
 
 // The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.

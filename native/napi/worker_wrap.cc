@@ -145,7 +145,6 @@ WorkerWrap::WorkerWrap(const Napi::CallbackInfo& info)
       concurrency_(core_->runtime->attach().concurrency),
       hot_ns_(core_->runtime->hot_ns()) {
   core_->wrap = this;
-  known_->Add(this);
   Napi::ArrayBuffer handed = Napi::ArrayBuffer::New(info.Env(), sizeof(Handed));
   handed_ = new (handed.Data()) Handed{};
   handed_buffer_ = Napi::Persistent(handed);
@@ -155,6 +154,7 @@ WorkerWrap::WorkerWrap(const Napi::CallbackInfo& info)
   // Attached is alive: the loop goes on until the host lets the worker go.
   watcher_->EveryTurn(true, true);
   Ref();
+  known_->Add(this);  // last: an object that was not made whole is none
 }
 
 WorkerWrap::~WorkerWrap() {

@@ -234,6 +234,12 @@ Result<NestedReply> NestedCalls::Wait(uint64_t call, uint64_t deadline_ns) {
       return Reply(index);
     }
     spin.Step();
+    if (spin.steps() % kStepsBeforeLooking != 0) continue;
+    const uint64_t now = NowNs();
+    if (now >= deadline_ns) {
+      Free(call);
+      return Status(Code::kInvocationTimeout, "the synchronous call did not end before its deadline");
+    }
     // Looking for a free worker takes cache lines from the one that is about to answer, so not at first.
     if (spin.steps() == kStepsBeforeLooking && Stuck(index, generation) &&
         core_.dispatcher->Cancel(index, generation, Code::kInvocationDeadlock)) {
@@ -242,12 +248,6 @@ Result<NestedReply> NestedCalls::Wait(uint64_t call, uint64_t deadline_ns) {
       return Status(Code::kInvocationDeadlock,
                     "a synchronous call to the own process needs a free worker and there is none; use the asynchronous "
                     "form, or start more workers");
-    }
-    if (spin.steps() % kStepsBeforeLooking != 0) continue;
-    const uint64_t now = NowNs();
-    if (now >= deadline_ns) {
-      Free(call);
-      return Status(Code::kInvocationTimeout, "the synchronous call did not end before its deadline");
     }
     if (now < spin_until_ns) continue;
     core_.dispatcher->AnnounceSleep(dispatch::Takes::kNothing);

@@ -176,6 +176,9 @@ TEST(Nested, ASynchronousCallWithoutAFreeWorkerIsADeadlock) {
     const uint64_t call = PostOk(*caller, 0, Pattern(10'000), dispatch::kCallSync);
     auto reply = caller->WaitNested(call, DeadlineIn(kWatchdogNs));
     EXPECT_EQ(reply.status().code(), Code::kInvocationDeadlock);
+    // Without time left it is late, whoever is free.
+    const uint64_t late = PostOk(*caller, 0, Pattern(10), dispatch::kCallSync);
+    EXPECT_EQ(caller->WaitNested(late, NowNs()).status().code(), Code::kInvocationTimeout);
     EXPECT_EQ(caller->WaitNested(call, 0).status().code(), Code::kArgumentInvalid) << "it is gone";
     release.store(true);
     EXPECT_EQ(host.Await().code, Code::kOk);
