@@ -61,6 +61,8 @@ TEST(Crash, AWindowIsFreedForOthers) {
   WindowClient client(host.OpenWindow(0));
   test::Child worker = ForkWorker(host, 1, Hang);
   ASSERT_TRUE(host.AwaitReady(1));
+  // Workers also look at windows that nobody has adopted, this one among them before it does.
+  ASSERT_TRUE(Eventually([&] { return host.segment().window(0).poller.load() == 1; }));
   (void)client.Submit({.input = Pattern(10'000), .output_capacity = 10'000});
   ASSERT_TRUE(Eventually([&] { return host.counters(1).window_calls.load() == 1; }));
   (void)client.Submit({.input = Pattern(10)});  // lies in the ring of the window the dead worker polled
