@@ -10,3 +10,10 @@ void stream_send(const void* message);
 void stream_receive(void* message);
 void stream_call_many(struct batch* batch);
 void stream_serve_many(uint64_t count);
+
+/* A floor over a stream that `OPEN` makes. */
+#define STREAM_FLOOR(NAME, SUMMARY, OPEN)                                                                           \
+  {                                                                                                                 \
+    .name = NAME, .summary = SUMMARY, .max_in_flight = kMaxInFlight, .open = OPEN, .become = stream_become,         \
+    .send = stream_send, .receive = stream_receive, .call_many = stream_call_many, .serve_many = stream_serve_many, \
+  }

@@ -35,26 +35,5 @@ static void open_blocking(const struct options* options) { open_connection(optio
 
 static void open_spinning(const struct options* options) { open_connection(options, true); }
 
-const struct floor tcp_floor = {
-    .name = "tcp",
-    .summary = "TCP over loopback, blocking",
-    .max_in_flight = kMaxInFlight,
-    .open = open_blocking,
-    .become = stream_become,
-    .send = stream_send,
-    .receive = stream_receive,
-    .call_many = stream_call_many,
-    .serve_many = stream_serve_many,
-};
-
-const struct floor tcp_spin_floor = {
-    .name = "tcp-spin",
-    .summary = "TCP over loopback, polling",
-    .max_in_flight = kMaxInFlight,
-    .open = open_spinning,
-    .become = stream_become,
-    .send = stream_send,
-    .receive = stream_receive,
-    .call_many = stream_call_many,
-    .serve_many = stream_serve_many,
-};
+const struct floor tcp_floor = STREAM_FLOOR("tcp", "TCP over loopback, blocking", open_blocking);
+const struct floor tcp_spin_floor = STREAM_FLOOR("tcp-spin", "TCP over loopback, polling", open_spinning);

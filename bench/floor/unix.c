@@ -13,26 +13,5 @@ static void open_blocking(const struct options* options) { open_pair(options, fa
 
 static void open_spinning(const struct options* options) { open_pair(options, true); }
 
-const struct floor unix_floor = {
-    .name = "unix",
-    .summary = "UNIX stream socket, blocking",
-    .max_in_flight = kMaxInFlight,
-    .open = open_blocking,
-    .become = stream_become,
-    .send = stream_send,
-    .receive = stream_receive,
-    .call_many = stream_call_many,
-    .serve_many = stream_serve_many,
-};
-
-const struct floor unix_spin_floor = {
-    .name = "unix-spin",
-    .summary = "UNIX stream socket, polling",
-    .max_in_flight = kMaxInFlight,
-    .open = open_spinning,
-    .become = stream_become,
-    .send = stream_send,
-    .receive = stream_receive,
-    .call_many = stream_call_many,
-    .serve_many = stream_serve_many,
-};
+const struct floor unix_floor = STREAM_FLOOR("unix", "UNIX stream socket, blocking", open_blocking);
+const struct floor unix_spin_floor = STREAM_FLOOR("unix-spin", "UNIX stream socket, polling", open_spinning);

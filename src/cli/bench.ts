@@ -1,8 +1,10 @@
 /** `praas bench`: what calls, state and starts cost on this machine, beside what the machine itself costs. */
-import { writeFileSync } from 'node:fs'
+import { accessSync, constants, writeFileSync } from 'node:fs'
+import { dirname } from 'node:path'
 import type { Argv, CommandModule } from 'yargs'
 import type { SuiteChoice } from '../bench/options.js'
 import type { Report } from '../bench/result.js'
+import { ArgumentError, messageOf } from '../errors.js'
 import { exitCodes } from './exit_codes.js'
 import { note, printTable, stepsBar } from './output.js'
 
@@ -44,6 +46,7 @@ async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> 
     import('../bench/plot.js'),
   ])
   for (const path of output.plot ?? []) checkPlotName(path)
+  checkWritable(output)
   if (output.plot) await checkPlotLibrary()
   const suite = measured(choice)
   // The cluster ends with the program, which has to end by itself for that.
@@ -56,6 +59,18 @@ async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> 
     bar.end()
   }
   await print(report, output)
+}
+
+/** Before anything is measured, because minutes of measuring would be lost. */
+function checkWritable({ json, csv, plot = [] }: OutputArguments): void {
+  for (const path of [json, csv, ...plot]) {
+    if (path === undefined) continue
+    try {
+      accessSync(dirname(path), constants.W_OK)
+    } catch (error) {
+      throw new ArgumentError(`cannot write to ${path}: ${messageOf(error)}`)
+    }
+  }
 }
 
 /** As it would be typed again. */

@@ -131,5 +131,11 @@ it('wrong usage', async () => {
   expect(await praas(folder, ['nonsense'])).toMatchObject({ status: 2 })
   expect((await praas(folder, ['invoke', '--mode', 'tepid'])).stderr).toContain('--mode: expected some of hot, warm')
   expect((await praas(folder, ['invoke', '--path', 'lease'])).stderr).toContain('ERR_UNSUPPORTED')
+  const nowhere = join(folder, 'nowhere', 'out.json')
+  for (const option of ['--json', '--csv']) {
+    const { status, stdout, stderr } = await praas(folder, ['invoke', option, nowhere])
+    expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
+    expect(stderr).toContain(`cannot write to ${nowhere}`)
+  }
   expect((await praas(folder, ['state', '--plot', 'x.png'])).stderr).toContain('.html or .svg')
 })
