@@ -57,7 +57,7 @@ Result<Placement> Session::OnCallHeader(const Frame& frame) {
       return Placement::NotNow();
     }
     if (begun && begun->ok()) {
-      if (!std::exchange(calls_, true)) ++services_.callers;
+      if (!(stream && has_window_) && !std::exchange(calls_, true)) ++services_.callers;
       waiting_deadline_.reset();
       receiving_ = (*begun)->index;
       receiving_call_ = frame.call;

@@ -78,6 +78,7 @@ void Session::OnUpgrade(std::span<const std::byte> payload) {
   protocol::UpgradeOffer answer;
   if (offer) {
     answer = *std::move(offer);
+    has_window_ = true;
   } else {
     answer.refused = protocol::Reject{.code = offer.status().code(), .message = offer.status().message()};
   }

@@ -104,6 +104,10 @@ TEST_P(Calls, AHotHostPollsForCallsThatComeByItAndForNoOthers) {
   host.AddWorkers(1);
   Driver client = host.Client(GetParam());
   ASSERT_TRUE(client.Call(fn::kEcho, PatternOf(64)).status.ok());
+  // Streams travel over the socket on every transport.
+  const auto stream = client->OpenStream(fn::kStream, 0, DeadlineIn(50'000'000));
+  ASSERT_TRUE(stream.ok());
+  client.PollUntil([&] { return client.streams()[*stream].ended; });
   UniqueFd object(::shm_open(process_.assignment.segment.c_str(), O_RDWR | O_CLOEXEC, 0));
   auto segment = segment::Segment::Map(std::move(object), true);
   ASSERT_TRUE(segment.ok()) << segment.status().message();
