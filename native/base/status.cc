@@ -4,6 +4,8 @@
 
 namespace praas {
 
+const std::string Status::kNoMessage;
+
 std::string_view CodeName(Code code) noexcept {
   switch (code) {
     case Code::kOk:
@@ -101,7 +103,7 @@ Status Status::WithContext(std::string_view context) const {
   if (ok()) return *this;
   std::string message(context);
   message += ": ";
-  message += message_;
+  message += this->message();
   return Status(code_, std::move(message), sys_errno_);
 }
 

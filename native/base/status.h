@@ -2,6 +2,7 @@
 
 #include <cerrno>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -70,7 +71,12 @@ class [[nodiscard]] Status {
  public:
   Status() noexcept = default;
   Status(Code code, std::string message, int sys_errno = 0)
-      : code_(code), sys_errno_(sys_errno), message_(std::move(message)) {}
+      : code_(code), sys_errno_(sys_errno), message_(std::make_unique<const std::string>(std::move(message))) {}
+  Status(const Status& other) : code_(other.code_), sys_errno_(other.sys_errno_), message_(Copy(other.message_)) {}
+  Status(Status&&) noexcept = default;
+  Status& operator=(const Status& other) { return *this = Status(other); }
+  Status& operator=(Status&&) noexcept = default;
+  ~Status() = default;
 
   [[nodiscard]] static Status Ok() noexcept { return {}; }
   /// An OS call that failed: `what` names call and arguments; the errno text is appended.
@@ -79,15 +85,22 @@ class [[nodiscard]] Status {
   [[nodiscard]] bool ok() const noexcept { return code_ == Code::kOk; }
   [[nodiscard]] Code code() const noexcept { return code_; }
   [[nodiscard]] int sys_errno() const noexcept { return sys_errno_; }
-  [[nodiscard]] const std::string& message() const noexcept { return message_; }
+  [[nodiscard]] const std::string& message() const noexcept { return message_ ? *message_ : kNoMessage; }
 
   /// The same failure with `context + ": "` in front, for the layer above.
   [[nodiscard]] Status WithContext(std::string_view context) const;
 
  private:
+  /// Behind a pointer, because every call passes several of these on, and nearly all are Ok.
+  using Message = std::unique_ptr<const std::string>;
+  [[nodiscard]] static Message Copy(const Message& message) {
+    return message ? std::make_unique<const std::string>(*message) : nullptr;
+  }
+  static const std::string kNoMessage;
+
   Code code_ = Code::kOk;
   int sys_errno_ = 0;
-  std::string message_;
+  Message message_;
 };
 
 }  // namespace praas

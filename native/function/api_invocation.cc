@@ -33,7 +33,7 @@ praas::worker::WorkerRuntime& praas_context::runtime() const noexcept { return r
 
 int praas_context::Note(const praas::Status& status) {
   if (status.ok()) return PRAAS_OK;
-  error = status.message();
+  error = std::make_unique<std::string>(status.message());
   error_status = static_cast<int>(status.code());
   return error_status;
 }
@@ -51,7 +51,7 @@ uint64_t praas_context::DeadlineOf(uint64_t timeout_ns) const noexcept {
   return timeout_ns == 0 ? invocation.deadline_ns : std::min(invocation.deadline_ns, praas::DeadlineIn(timeout_ns));
 }
 
-const char* praas_error_message(const praas_context* context) { return context->error.c_str(); }
+const char* praas_error_message(const praas_context* context) { return context->error ? context->error->c_str() : ""; }
 
 int praas_error_status(const praas_context* context) { return context->error_status; }
 
@@ -109,7 +109,7 @@ int praas_fail(praas_context* context, const char* format, ...) {
   va_start(arguments, format);
   const int length = std::vsnprintf(text, sizeof text, format, arguments);
   va_end(arguments);
-  context->failure = length < 0 ? "praas_fail: the format cannot be printed" : text;
+  context->failure = std::make_unique<std::string>(length < 0 ? "praas_fail: the format cannot be printed" : text);
   return PRAAS_FAILED;
 }
 

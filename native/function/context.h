@@ -44,12 +44,11 @@ struct praas_context {
   const praas::function::Function& function;
   const praas::worker::Invocation& invocation;
 
-  std::span<std::byte> output;         // of the last praas_output
-  std::span<const std::byte> result;   // what is returned: part of the output or of the input
-  std::string failure;                 // of praas_fail
-  std::string failure_name = "Error";  // what kind of error the caller sees
-  std::string error;                   // of the last call that failed
-  int error_status = PRAAS_OK;         // likewise
+  std::span<std::byte> output;           // of the last praas_output
+  std::span<const std::byte> result;     // what is returned: part of the output or of the input
+  std::unique_ptr<std::string> failure;  // of praas_fail
+  std::unique_ptr<std::string> error;    // of the last call that failed
+  int error_status = PRAAS_OK;           // likewise
 
   struct Freed {
     void operator()(void* memory) const noexcept { std::free(memory); }

@@ -213,11 +213,10 @@ void Runner::Execute(const worker::Invocation& claimed) {
   --nesting_;
 }
 
-void Runner::Throw(const worker::Invocation& invocation, std::string_view name, std::string_view message,
-                   std::string_view code) {
+void Runner::Throw(const worker::Invocation& invocation, std::string_view message, std::string_view code) {
   JsonWriter json;
   json.BeginObject();
-  json.Text("name", name);
+  json.Text("name", "Error");
   json.Text("message", message.substr(0, kMaxMessageBytes));
   if (!code.empty()) json.Text("code", code);
   json.EndObject();
@@ -271,8 +270,7 @@ void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invo
 void Runner::ExecuteInContext(const Function& function, const worker::Invocation& invocation) {
   if (runtime_.guarded()) runtime_.CloseUnusedAreas();
   int outcome = PRAAS_OK;
-  std::string failure;
-  std::string failure_name;
+  std::unique_ptr<std::string> failure;
   std::span<const std::byte> result;
   {
     praas_context context(*this, function, invocation);
@@ -284,16 +282,16 @@ void Runner::ExecuteInContext(const Function& function, const worker::Invocation
       outcome = context.CopyInputResult();
     }
     result = context.result;
-    failure = std::move(context.failure);
-    failure_name = std::move(context.failure_name);
-    if (outcome != PRAAS_OK && failure.empty()) failure = context.error;
+    if (outcome != PRAAS_OK)
+      failure = std::move(context.failure && !context.failure->empty() ? context.failure : context.error);
   }
   if (outcome == PRAAS_OK) {
     static_cast<void>(runtime_.Complete(invocation.handle, result));
     return;
   }
-  if (failure.empty()) failure = "function " + function.spec.name + " returned " + std::to_string(outcome);
-  Throw(invocation, failure_name, failure, CodeOf(outcome));
+  const std::string said = failure ? std::move(*failure) : std::string();
+  Throw(invocation, said.empty() ? "function " + function.spec.name + " returned " + std::to_string(outcome) : said,
+        CodeOf(outcome));
 }
 
 }  // namespace praas::function

@@ -56,8 +56,7 @@ class Runner {
   void ExecuteInContext(const Function& function, const worker::Invocation& invocation);
   [[nodiscard]] FaultScope::Running ScopeOf(const Function& function,
                                             const worker::Invocation& invocation) const noexcept;
-  void Throw(const worker::Invocation& invocation, std::string_view name, std::string_view message,
-             std::string_view code);
+  void Throw(const worker::Invocation& invocation, std::string_view message, std::string_view code);
   [[nodiscard]] Result<worker::NestedReply> ServeUntil(uint64_t call, uint64_t deadline_ns);
   void CollectReplies();
   void LookAround();
