@@ -1,5 +1,9 @@
 {
   # The build that ships. CMakeLists.txt builds the same sources for native tests and tools.
+  'variables': {
+    # The path of a call runs through many small functions of many files.
+    'lto': ['-flto=auto'],
+  },
   'target_defaults': {
     # Node's common.gypi asks for C++17 without exceptions or RTTI, and for -O3, which makes for larger executables.
     'cflags_cc!': ['-std=gnu++17', '-std=gnu++20', '-fno-exceptions', '-fno-rtti'],
@@ -9,7 +13,8 @@
     'configurations': {
       'Release': {
         'cflags!': ['-O3'],
-        'cflags': ['-O2'],
+        'cflags': ['-O2', '<@(lto)'],
+        'ldflags': ['-O2', '<@(lto)'],
         'defines': ['NDEBUG'],
       },
     },
