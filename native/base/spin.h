@@ -31,4 +31,16 @@ class SpinYield {
   uint32_t steps_ = 0;
 };
 
+/// Looks at memory that another core is about to write, a few times in quick succession: what a polling loop does
+/// between two rounds of everything else it looks at. true: `arrived` was.
+template <typename Arrived>
+[[nodiscard]] bool LookOut(Arrived arrived) noexcept {
+  constexpr uint32_t kLooks = 4;
+  for (uint32_t look = 0; look < kLooks; ++look) {
+    if (arrived()) return true;
+    CpuRelax();
+  }
+  return false;
+}
+
 }  // namespace praas

@@ -140,6 +140,7 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
     if (!pending()) return;
     if (spinning) {
       spin.Step();
+      LookOut();
       if (spin.steps() % kPollsPerClockLook == 0) {
         if (spin_until == 0) spin_until = DeadlineIn(spin_ns);
         spinning = NowNs() < spin_until;
@@ -153,6 +154,10 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
     // Interrupted or failed: the next round looks at everything again, and the deadline ends it.
     (void)::poll(waiting.data(), waiting.size(), PollTimeoutMs(next_deadline_ns()));
   }
+}
+
+void Connection::LookOut() const noexcept {
+  if (shm_) static_cast<void>(praas::LookOut([this] { return shm_->HasAnswer(); }));
 }
 
 bool Connection::PrepareToSleep() {

@@ -106,6 +106,8 @@ class Connection : private protocol::FrameSink {
   /// Non-blocking progress; returns the number of events handed out. Sinks may call everything but Poll and WaitFor
   /// (which do nothing then), and must not destroy the connection.
   size_t Poll(const ReplySink& replies, const StreamSink& streams);
+  /// What a polling owner does between two Polls in vain: looks briefly whether the last call is answered.
+  void LookOut() const noexcept;
   /// Polls (spinning up to `spin_ns`, then sleeping) until `call` has been handed to `replies` or the deadline.
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
   /// fds to watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.

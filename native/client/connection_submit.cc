@@ -147,7 +147,7 @@ void Connection::SendCancel(uint64_t id) {
 }
 
 uint64_t Connection::Enqueue(Call& call) {
-  if (NowNs() >= call.deadline_ns) {
+  if (HasPassed(call.deadline_ns)) {
     // Not sent at all: a fast answer must not make a late call succeed.
     Settle(call, Status(Code::kInvocationTimeout, "the deadline had passed when the call was made"));
     return call.id;
@@ -176,7 +176,7 @@ bool Connection::Send(Call& call) {
 void Connection::Drain(std::deque<uint64_t>& queue) {
   while (!queue.empty()) {
     Call* call = calls_.Find(queue.front());
-    const bool waiting = call != nullptr && call->state == CallState::kWaiting && NowNs() < call->deadline_ns;
+    const bool waiting = call != nullptr && call->state == CallState::kWaiting && !HasPassed(call->deadline_ns);
     if (waiting && !Send(*call)) return;
     queue.pop_front();
   }

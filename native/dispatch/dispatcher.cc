@@ -390,9 +390,15 @@ uint32_t Dispatcher::TakeNotices() noexcept {
 void Dispatcher::SetWaker(std::function<void(uint16_t)> signal) { signal_ = std::move(signal); }
 
 bool Dispatcher::HasQueued(Takes takes) const noexcept {
-  for (uint32_t group = 0; group < (calls_ + 63) / 64; ++group) {
+  const uint32_t groups = (calls_ + 63) / 64;
+  if (takes == Takes::kAll) {
+    // Without branches between: polling workers do this all the time.
+    uint64_t any = 0;
+    for (uint32_t group = 0; group < groups; ++group) any |= hints(lane_).queued[group].load(std::memory_order_seq_cst);
+    return any != 0;
+  }
+  for (uint32_t group = 0; group < groups; ++group) {
     uint64_t bits = hints(lane_).queued[group].load(std::memory_order_seq_cst);
-    if (takes == Takes::kAll && bits != 0) return true;
     for (; bits != 0; bits &= bits - 1) {
       const uint32_t index = group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits));
       if (index >= calls_) break;

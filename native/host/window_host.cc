@@ -252,8 +252,9 @@ void WindowHost::Consume(uint32_t index) {
   do {
     if (!window.mapped->TryConsume(dispatch::kHostParticipant)) return WatchConsumer(window, NowNs());
     while (const std::optional<window::Submission> submission = window.mapped->Peek()) {
-      const Taken taken =
-          submission->room_given ? TakeRoom(window, index, *submission) : TakeCall(window, index, *submission);
+      const Taken taken = IsPosted(index, *submission) ? Taken::kYes
+                          : submission->room_given     ? TakeRoom(window, index, *submission)
+                                                       : TakeCall(window, index, *submission);
       if (taken == Taken::kNoRoom) {
         window.waiting = stopped = true;
         break;
@@ -286,23 +287,23 @@ void WindowHost::ForgetConsumer(Window& window) {
 }
 
 void WindowHost::Answer(Window& window, const window::Submission& submission, Code code, std::string_view message) {
-  (void)window.mapped->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(code), message);
+  (void)window.mapped->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(code), message,
+                                     {submission.output_offset, submission.output_capacity});
+}
+
+/// A consumer died between posting and taking: the entry it has noted is in the table.
+bool WindowHost::IsPosted(uint32_t index, const window::Submission& submission) const {
+  if (submission.entry < 0 || static_cast<uint32_t>(submission.entry) >= calls_.capacity()) return false;
+  const std::optional<Calls::View> view = calls_.Look(static_cast<uint32_t>(submission.entry));
+  return view && view->origin == dispatch::Origin::kWindow && view->origin_index == index &&
+         view->origin_call == window::OriginCall(submission.call, submission.sequence) &&
+         view->word.state != dispatch::CallState::kParked;
 }
 
 WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const window::Submission& submission) {
   if (const Status refused = refuses(); !refused.ok()) {
     Answer(window, submission, refused.code(), refused.message());
     return Taken::kYes;
-  }
-  const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
-  if (submission.entry >= 0 && static_cast<uint32_t>(submission.entry) < calls_.capacity()) {
-    // A consumer died between posting and taking: its entry is in the table.
-    const auto noted = static_cast<uint32_t>(submission.entry);
-    const std::optional<Calls::View> view = calls_.Look(noted);
-    if (view && view->origin == dispatch::Origin::kWindow && view->origin_index == index &&
-        view->origin_call == origin_call) {
-      return Taken::kYes;
-    }
   }
   if (submission.function >= process_.header().function_count.load(std::memory_order_acquire)) {
     Answer(window, submission, Code::kFunctionUnknown, "no such function index; resolve the name first");
@@ -323,8 +324,8 @@ WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const win
     Answer(window, submission, Code::kBackpressure, "the process had no room for the call until its deadline");
     return Taken::kYes;
   }
-  window::FillEntry(calls_.entry(*entry), submission, index);
-  window.mapped->Note(submission.call, *entry);
+  window::FillEntry(calls_.entry(*entry), submission, index, NowNs());
+  window.mapped->Note(submission.call, submission.sequence, *entry);
   process_.segment->window(index).calls.fetch_add(1, std::memory_order_relaxed);
   calls_.Post(*entry);
   return Taken::kYes;
@@ -336,13 +337,14 @@ WindowHost::Taken WindowHost::TakeRoom(Window& window, uint32_t index, const win
     Answer(window, submission, Code::kProtocolInvalid, "room for a result that does not wait");
     return Taken::kYes;
   }
-  if (window.mapped->cancelled(submission.call)) {
+  if (window.mapped->cancelled(submission.call, submission.sequence)) {
     calls_.entry(submission.parked).input = {};
     calls_.Free(submission.parked);
     Answer(window, submission, Code::kInvocationCancelled, "cancelled");
     return Taken::kYes;
   }
   window::FillDelivery(calls_.entry(submission.parked), submission);
+  window.mapped->Note(submission.call, submission.sequence, submission.parked);
   calls_.Post(submission.parked);
   return Taken::kYes;
 }
@@ -368,7 +370,7 @@ void WindowHost::Fail(uint32_t entry, const Status& why) {
   if (const auto found = windows_.find(failed.origin_index); found != windows_.end()) {
     (void)found->second.mapped->CompleteError(window::OriginCallIndex(failed.origin_call),
                                               window::OriginSequence(failed.origin_call),
-                                              static_cast<uint32_t>(why.code()), why.message());
+                                              static_cast<uint32_t>(why.code()), why.message(), window::RoomOf(failed));
   }
   calls_.Free(entry);
 }
@@ -436,7 +438,8 @@ void WindowHost::CancelAsked(uint32_t index) {
   for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
     const std::optional<Calls::View> view = calls_.Look(entry);
     if (!view || !view->running() || view->origin != dispatch::Origin::kWindow || view->origin_index != index ||
-        !window.mapped->cancelled(window::OriginCallIndex(view->origin_call))) {
+        !window.mapped->cancelled(window::OriginCallIndex(view->origin_call),
+                                  window::OriginSequence(view->origin_call))) {
       continue;
     }
     if (process_.dispatcher->Cancel(entry, view->word.generation, Code::kInvocationCancelled)) {

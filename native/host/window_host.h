@@ -102,6 +102,7 @@ class WindowHost {
   void OnSubmitEvent(uint32_t index);
   void Consume(uint32_t index);
   enum class Taken { kYes, kNoRoom };
+  [[nodiscard]] bool IsPosted(uint32_t index, const window::Submission& submission) const;
   [[nodiscard]] Taken TakeCall(Window& window, uint32_t index, const window::Submission& submission);
   [[nodiscard]] Taken TakeRoom(Window& window, uint32_t index, const window::Submission& submission);
   void Answer(Window& window, const window::Submission& submission, Code code, std::string_view message);

@@ -181,6 +181,7 @@ bool ConnectionWrap::Work(uint64_t spin_ns) {
     if (spin_ns == 0 || !Busy()) return false;
     if (spin.steps() % kPollsPerClock == 0 && NowNs() - last_activity_ns_ >= spin_ns) return false;
     spin.Step();
+    core_->connection->LookOut();
   }
 }
 

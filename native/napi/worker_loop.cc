@@ -203,7 +203,7 @@ void WorkerWrap::OnBeforeWait() {
       const uint64_t spin_ns = running_.empty() ? kIdleSpinNs : kSharedSpinNs;
       if (now_ns - std::max(began_ns, last_activity_ns_) >= spin_ns) return watcher_->KeepTurning(true);
     }
-    spin.Step();
+    if (!runtime().LookOut()) spin.Step();
   }
   if (Attend()) return watcher_->KeepTurning(true);
   StopWhenDrained();

@@ -23,9 +23,11 @@ constexpr uint64_t kTrimIntervalNs = 1'000'000'000;
 /// Looking whether submissions are taken takes a cache line from the server, which writes to it with every call.
 constexpr uint32_t kVainPollsPerTend = 64;
 
-uint32_t WindowFlags(uint32_t frame_flags) noexcept {
-  return ((frame_flags & protocol::kIdempotent) != 0 ? window::kFlagIdempotent : 0u) |
-         ((frame_flags & protocol::kSync) != 0 ? window::kFlagSync : 0u);
+uint16_t WindowFlags(uint32_t frame_flags) noexcept {
+  uint16_t flags = 0;
+  if ((frame_flags & protocol::kIdempotent) != 0) flags |= window::kFlagIdempotent;
+  if ((frame_flags & protocol::kSync) != 0) flags |= window::kFlagSync;
+  return flags;
 }
 
 }  // namespace

@@ -46,6 +46,8 @@ class ShmTransport final : public Transport {
   void Fail(Status status);
   /// Gives all free memory of the window back to the system; for a connection that has been idle.
   void Trim();
+  /// Whether the call submitted last is answered: one look at one line, what to do between two Polls in vain.
+  [[nodiscard]] bool HasAnswer() const noexcept { return window_ != nullptr && window_->HasAnswer(); }
   /// Whether Submit copies this input; else it is used where it lies.
   [[nodiscard]] bool Copies(std::span<const std::byte> input) const noexcept { return !window_->OffsetOf(input); }
   /// Results of `function` are written straight into as many whole pages.

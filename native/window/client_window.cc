@@ -64,7 +64,7 @@ ClientWindow::ClientWindow(Handover handover, Mapping mapping)
       mapping_(std::move(mapping)),
       allocator_(kPayloadOffset, PayloadEnd(mapping_.bytes())),
       committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes),
-      tail_(header().submit_tail.load(std::memory_order_relaxed)),
+      tail_(header().submit_head.load(std::memory_order_relaxed)),
       signalled_tail_(tail_) {
   // The last call closed is the first to be opened, so few slots are touched and those stay in the cache.
   free_calls_.reserve(kCalls);
@@ -72,6 +72,10 @@ ClientWindow::ClientWindow(Handover handover, Mapping mapping)
 }
 
 WindowHeader& ClientWindow::header() const noexcept { return *reinterpret_cast<WindowHeader*>(mapping_.base()); }
+
+SubmissionRecord* ClientWindow::ring() const noexcept {
+  return reinterpret_cast<SubmissionRecord*>(mapping_.base() + kRingOffset);
+}
 
 WindowCall& ClientWindow::call(uint32_t index) const noexcept {
   assert(index < kCalls);
@@ -192,44 +196,37 @@ Result<std::optional<uint32_t>> ClientWindow::Open() {
   const uint32_t index = free_calls_.back();
   if (Status status = CommitSlots(index); !status.ok()) return status;
   free_calls_.pop_back();
-  calls_[index] = {.sequence = calls_[index].sequence, .open = true};
+  calls_[index] = {.sequence = calls_[index].sequence, .open = true, .answered = true};  // until it is submitted
   return std::optional<uint32_t>(index);
 }
 
 void ClientWindow::Submit(uint32_t index, const Request& request) {
-  assert(calls_[index].open);
-  WindowCall& target = call(index);
-  StoreOnce(target.function, request.function);
-  StoreOnce(target.flags, request.flags);
-  StoreOnce(target.deadline_ns, request.deadline_ns);
-  StoreOnce(target.input_offset, request.input_offset);
-  StoreOnce(target.input_bytes, request.input_bytes);
-  StoreOnce(target.output_offset, request.output_offset);
-  StoreOnce(target.output_capacity, request.output_capacity);
-  target.cancel.store(0, std::memory_order_relaxed);
-  target.entry.store(0, std::memory_order_relaxed);
-  target.word.store(PackWord(++calls_[index].sequence, CallState::kSubmitted), std::memory_order_release);
-  Push(index);
+  Call& mine = calls_[index];
+  assert(mine.open);
+  ++mine.sequence;
+  mine.answered = false;
+  watched_ = index;
+  Push(index, request);
 }
 
 bool ClientWindow::GiveRoom(uint32_t index, uint64_t output_offset, uint64_t output_capacity) {
   assert(calls_[index].parked);
   calls_[index].parked = false;
   WindowCall& target = call(index);
-  StoreOnce(target.output_offset, output_offset);
-  StoreOnce(target.output_capacity, output_capacity);
-  target.entry.store(0, std::memory_order_relaxed);
+  StoreOnce(target.room_offset, output_offset);
+  StoreOnce(target.room_bytes, output_capacity);
   uint64_t word = PackWord(calls_[index].sequence, CallState::kNeedRoom);
   if (!target.word.compare_exchange_strong(word, PackWord(calls_[index].sequence, CallState::kRoomGiven),
                                            std::memory_order_acq_rel)) {
     return false;
   }
-  Push(index);
+  Push(index, {.flags = kFlagRoomGiven});
   return true;
 }
 
 void ClientWindow::Cancel(uint32_t index) {
-  if (!calls_[index].open || call(index).cancel.exchange(1, std::memory_order_release) != 0) return;
+  const uint64_t use = uint64_t{calls_[index].sequence} + 1;
+  if (!calls_[index].open || call(index).cancelled.exchange(use, std::memory_order_release) == use) return;
   header().cancels.fetch_add(1, std::memory_order_seq_cst);
   Signal();
 }
@@ -241,7 +238,7 @@ void ClientWindow::GiveUp(uint32_t index) {
   if (calls_[index].parked) DropParked(index);
 }
 
-/// Resubmitting with `cancel` set makes the server free the result it keeps.
+/// Giving room to a cancelled call makes the server free the result it keeps.
 void ClientWindow::DropParked(uint32_t index) {
   calls_[index].parked = true;
   GiveRoom(index, 0, 0);
@@ -253,48 +250,71 @@ void ClientWindow::Close(uint32_t index) {
   free_calls_.push_back(index);
 }
 
-void ClientWindow::Push(uint32_t index) {
+void ClientWindow::Push(uint32_t index, const Request& request) {
   ++counters_.submissions;
-  // Never full: a call is in the ring at most once, and the ring has a place for each.
-  header().submissions[tail_ % kCalls].store(index, std::memory_order_relaxed);
-  header().submit_tail.store(++tail_, std::memory_order_seq_cst);
+  SubmissionRecord& record = ring()[tail_ % kRing];
+  StoreOnce(record.sequence, calls_[index].sequence);
+  StoreOnce(record.call, static_cast<uint16_t>(index));
+  StoreOnce(record.flags, request.flags);
+  StoreOnce(record.function, request.function);
+  StoreOnce(record.deadline_ns, request.deadline_ns);
+  StoreOnce(record.input_offset, request.input_offset);
+  StoreOnce(record.input_bytes, request.input_bytes);
+  StoreOnce(record.output_offset, request.output_offset);
+  StoreOnce(record.output_capacity, request.output_capacity);
+  record.turn.store(++tail_, std::memory_order_seq_cst);
   if (header().needs_wake.load(std::memory_order_seq_cst) != 0) SignalUnconsumed();
 }
 
 void ClientWindow::Collect(std::vector<Completion>& completions) {
+  // The word of a single open call says all there is to know, and no line but its own has to travel.
+  if (open_calls() == 1 && calls_[watched_].open) return Take(watched_, completions);
+  TakeBits();
+  for (uint32_t group = 0; group < kCalls / 64; ++group) {
+    for (uint64_t set = std::exchange(told_[group], 0); set != 0; set &= set - 1) {
+      Take(group * 64 + static_cast<uint32_t>(std::countr_zero(set)), completions);
+    }
+  }
+}
+
+void ClientWindow::TakeBits() noexcept {
   for (uint32_t group = 0; group < kCalls / 64; ++group) {
     std::atomic<uint64_t>& bits = header().completions[group];
     const uint64_t seen = bits.load(std::memory_order_relaxed);
     if (seen == 0) continue;
     // The lines of the answer travel while the bits are taken.
     const uint32_t first = group * 64 + static_cast<uint32_t>(std::countr_zero(seen));
-    __builtin_prefetch(&call(first).word);
-    __builtin_prefetch(&call(first).status);
+    __builtin_prefetch(&call(first));
     __builtin_prefetch(mapping_.base() + SlotOutputOffset(first));
-    for (uint64_t set = bits.exchange(0, std::memory_order_acq_rel); set != 0; set &= set - 1) {
-      const uint32_t index = group * 64 + static_cast<uint32_t>(std::countr_zero(set));
-      Call& mine = calls_[index];
-      WindowCall& target = call(index);
-      const uint64_t word = target.word.load(std::memory_order_acquire);
-      // A bit may come twice, also when the call is closed or in flight again: only the word counts, and only once.
-      const bool done = word == PackWord(mine.sequence, CallState::kDone);
-      const bool need_room = word == PackWord(mine.sequence, CallState::kNeedRoom);
-      if (!mine.open || mine.answered || !(done || (need_room && !mine.parked))) continue;
-      mine.answered = done;
-      if (need_room) {
-        if (mine.given_up) {
-          DropParked(index);
-          continue;
-        }
-        mine.parked = true;
-      }
-      completions.push_back({.call = index,
-                             .need_room = need_room,
-                             .status = CopyOnce(target.status),
-                             .result_offset = CopyOnce(target.result_offset),
-                             .result_bytes = CopyOnce(target.result_bytes)});
-    }
+    told_[group] |= bits.exchange(0, std::memory_order_acq_rel);
   }
+}
+
+/// A bit may come twice, or for what was seen without it, also when the call is closed or in flight again: only the
+/// word counts, and only once.
+bool ClientWindow::HasNews(uint32_t index) const noexcept {
+  const Call& mine = calls_[index];
+  if (!mine.open || mine.answered) return false;
+  const uint64_t word = call(index).word.load(std::memory_order_acquire);
+  return word == PackWord(mine.sequence, CallState::kDone) ||
+         (word == PackWord(mine.sequence, CallState::kNeedRoom) && !mine.parked);
+}
+
+void ClientWindow::Take(uint32_t index, std::vector<Completion>& completions) {
+  if (!HasNews(index)) return;
+  Call& mine = calls_[index];
+  WindowCall& target = call(index);
+  const bool need_room = target.word.load(std::memory_order_acquire) == PackWord(mine.sequence, CallState::kNeedRoom);
+  mine.answered = !need_room;
+  if (need_room) {
+    if (mine.given_up) return DropParked(index);
+    mine.parked = true;
+  }
+  completions.push_back({.call = index,
+                         .need_room = need_room,
+                         .status = CopyOnce(target.status),
+                         .result_offset = CopyOnce(target.result_offset),
+                         .result_bytes = CopyOnce(target.result_bytes)});
 }
 
 // --- wake-ups ---
@@ -332,9 +352,15 @@ void ClientWindow::Tend() {
   }
 }
 
-bool ClientWindow::HasCompletions() const noexcept {
-  return std::any_of(std::begin(header().completions), std::end(header().completions),
-                     [](const std::atomic<uint64_t>& bits) { return bits.load(std::memory_order_seq_cst) != 0; });
+bool ClientWindow::HasCompletions() noexcept {
+  TakeBits();
+  for (uint32_t group = 0; group < kCalls / 64; ++group) {
+    for (uint64_t set = told_[group]; set != 0; set &= set - 1) {
+      if (HasNews(group * 64 + static_cast<uint32_t>(std::countr_zero(set)))) return true;
+    }
+    told_[group] = 0;
+  }
+  return false;
 }
 
 bool ClientWindow::PrepareToSleep() {

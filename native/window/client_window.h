@@ -26,7 +26,7 @@ class ClientWindow {
  public:
   struct Request {
     uint32_t function = 0;
-    uint32_t flags = 0;  // CallFlags
+    uint16_t flags = 0;  // SubmissionFlags
     uint64_t deadline_ns = 0;
     uint64_t input_offset = 0, input_bytes = 0;
     uint64_t output_offset = 0, output_capacity = 0;
@@ -71,6 +71,8 @@ class ClientWindow {
   void Close(uint32_t call);
   [[nodiscard]] uint32_t open_calls() const noexcept { return kCalls - static_cast<uint32_t>(free_calls_.size()); }
 
+  /// Whether something is to be collected of the call submitted last: one look at one line.
+  [[nodiscard]] bool HasAnswer() const noexcept { return HasNews(watched_); }
   /// Takes every completion there is right now.
   void Collect(std::vector<Completion>& completions);
 
@@ -102,20 +104,24 @@ class ClientWindow {
   struct Call {
     uint32_t sequence = 0;
     bool open = false;
-    bool answered = false;  // its completion was collected
+    bool answered = false;  // nothing is to come: its completion was collected, or it was not submitted yet
     bool parked = false;    // need_room was reported and neither GiveRoom nor GiveUp was called
     bool given_up = false;
   };
   ClientWindow(Handover handover, Mapping mapping);
   [[nodiscard]] WindowHeader& header() const noexcept;
+  [[nodiscard]] SubmissionRecord* ring() const noexcept;
   [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
   [[nodiscard]] Status Commit(uint64_t offset, uint64_t bytes);
   [[nodiscard]] Status CommitSlots(uint32_t call);
-  void Push(uint32_t call);
+  void Push(uint32_t call, const Request& request);
+  void TakeBits() noexcept;
+  void Take(uint32_t call, std::vector<Completion>& completions);
+  [[nodiscard]] bool HasNews(uint32_t call) const noexcept;
   void SignalUnconsumed();
   void Signal();
   void DropParked(uint32_t call);
-  [[nodiscard]] bool HasCompletions() const noexcept;
+  [[nodiscard]] bool HasCompletions() noexcept;
 
   Handover handover_;
   Mapping mapping_;
@@ -125,8 +131,10 @@ class ClientWindow {
   uint32_t committed_slots_ = 0;
   std::array<Call, kCalls> calls_{};
   std::vector<uint32_t> free_calls_;
-  uint32_t tail_;            // submissions ever, modulo 2^32
-  uint32_t signalled_tail_;  // the last signal covered the submissions before this one
+  uint32_t watched_ = 0;                      // the call submitted last
+  std::array<uint64_t, kCalls / 64> told_{};  // completion bits taken and not looked at
+  uint32_t tail_;                             // submissions ever, modulo 2^32
+  uint32_t signalled_tail_;                   // the last signal covered the submissions before this one
   uint32_t stale_head_ = 0;
   uint64_t stale_since_ns_ = 0;  // 0: not measured
   bool asleep_ = false;

@@ -28,7 +28,8 @@ inline constexpr std::string_view kTakesStream = "the function takes a stream; o
 
 /// Fills an entry the caller has reserved. `input` names the request in the client's window; until a worker completes
 /// the call, `output` names the room the client offered for the result.
-inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, uint32_t window) noexcept {
+inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, uint32_t window,
+                      uint64_t now_ns) noexcept {
   using dispatch::Place;
   const bool empty = submission.input_bytes == 0;
   entry.function = submission.function;
@@ -45,8 +46,14 @@ inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, 
   entry.status = 0;
   entry.connection_index = 0;
   entry.claimed_ns = 0;
-  entry.queued_ns = NowNs();
+  entry.queued_ns = now_ns;
   entry.stream = 0;
+}
+
+/// The room for the result that the entry of an unanswered window call names.
+[[nodiscard]] inline ServerWindow::Room RoomOf(const dispatch::CallEntry& entry) noexcept {
+  if (entry.output.place != dispatch::Place::kWindow) return {};
+  return {entry.output.offset, entry.output.bytes};
 }
 
 /// For a submission with `room_given`, after Dispatcher::Unpark took the parked entry: makes it a delivery. `output`

@@ -22,9 +22,9 @@ namespace {
 // The hand-over with the client is Dekker's: each side stores its word, then loads the other's, and at least one of
 // them sees the other. Four seq_cst accesses are enough for that (and are what ThreadSanitizer understands; it knows no
 // fences):
-//   client: submit_tail = t  ; load needs_wake          server: needs_wake = 1      ; load submit_tail
+//   client: turn of record t ; load needs_wake          server: needs_wake = 1      ; load turn of the record at head
 //   server: set completions  ; load client_sleeping     client: client_sleeping = 1 ; load completions
-//   client: submit_tail = t  ; load submit_head         server: submit_head = h     ; load submit_tail
+//   client: turn of record t ; load submit_head         server: submit_head = h     ; load turn of record h
 // The last line is what lets a client signal once per stretch: as long as the head has not passed what it signalled
 // for, the server has yet to look at the tail. test/native/window/wake_model_test.cc runs every interleaving of it.
 
@@ -41,9 +41,10 @@ void StoreOnce(T& field, T value) noexcept {
 }
 
 constexpr uint32_t SequenceOf(uint64_t word) noexcept { return static_cast<uint32_t>(word >> 32); }
-constexpr CallState StateOf(uint64_t word) noexcept { return static_cast<CallState>(static_cast<uint32_t>(word)); }
-constexpr bool IsOpen(CallState state) noexcept {
-  return state == CallState::kSubmitted || state == CallState::kNeedRoom || state == CallState::kRoomGiven;
+/// Whether the call of `sequence` still waits for an answer.
+constexpr bool IsOpen(uint64_t word, uint32_t sequence) noexcept {
+  return word == PackWord(sequence - 1, CallState::kDone) || word == PackWord(sequence, CallState::kNeedRoom) ||
+         word == PackWord(sequence, CallState::kRoomGiven);
 }
 
 /// Payloads lie in the payload area or in the slots of the call they belong to, nowhere else.
@@ -115,6 +116,15 @@ uint64_t ServerWindow::bytes() const noexcept { return mapping_.bytes(); }
 
 WindowHeader& ServerWindow::header() const noexcept { return *reinterpret_cast<WindowHeader*>(mapping_.base()); }
 
+SubmissionRecord& ServerWindow::record(uint32_t position) const noexcept {
+  return reinterpret_cast<SubmissionRecord*>(mapping_.base() + kRingOffset)[position % kRing];
+}
+
+std::atomic<uint64_t>& ServerWindow::note(uint32_t index) const noexcept {
+  assert(index < kCalls);
+  return reinterpret_cast<std::atomic<uint64_t>*>(mapping_.base() + kNotesOffset)[index];
+}
+
 WindowCall& ServerWindow::call(uint32_t index) const noexcept {
   assert(index < kCalls);
   return reinterpret_cast<WindowCall*>(mapping_.base() + kCallsOffset)[index];
@@ -122,10 +132,10 @@ WindowCall& ServerWindow::call(uint32_t index) const noexcept {
 
 bool ServerWindow::HasSubmissions() const noexcept {
   const uint32_t head = header().submit_head.load(std::memory_order_relaxed);
-  if (header().submit_tail.load(std::memory_order_seq_cst) == head) return false;
-  // A client with one call at a time uses the same slot again and again: its lines travel while the ring is looked at.
-  __builtin_prefetch(&header().submissions[head % kCalls]);
-  __builtin_prefetch(&call(last_call_));
+  if (record(head).turn.load(std::memory_order_seq_cst) != head + 1) return false;
+  // A client with one call at a time uses the same slot again and again: its lines travel while the record is looked
+  // at.
+  __builtin_prefetch(&call(last_call_), 1);
   __builtin_prefetch(mapping_.base() + SlotInputOffset(last_call_));
   return true;
 }
@@ -150,45 +160,41 @@ std::optional<uint16_t> ServerWindow::consumer() const noexcept {
 uint32_t ServerWindow::head() const noexcept { return header().submit_head.load(std::memory_order_seq_cst); }
 
 std::optional<Submission> ServerWindow::Peek() noexcept {
-  WindowHeader& ring = header();
   // Bounded: a client that keeps feeding rubbish cannot hold the consumer here.
-  for (uint32_t step = 0; step < kCalls; ++step) {
-    const uint32_t head = ring.submit_head.load(std::memory_order_relaxed);
-    const uint32_t tail = ring.submit_tail.load(std::memory_order_seq_cst);
-    if (head == tail) return std::nullopt;
-    if (tail - head > kCalls) {  // more than can be in flight: the client damaged its ring and loses what was in it
-      ring.submit_head.store(tail, std::memory_order_seq_cst);
-      return std::nullopt;
-    }
+  for (uint32_t step = 0; step < kRing; ++step) {
+    const uint32_t head = header().submit_head.load(std::memory_order_relaxed);
+    SubmissionRecord& request = record(head);
+    if (request.turn.load(std::memory_order_seq_cst) != head + 1) return std::nullopt;
     peeked_head_ = head;
-    const uint32_t index = ring.submissions[head % kCalls].load(std::memory_order_relaxed);
+    const uint32_t index = CopyOnce(request.call);
     if (index >= kCalls) {
       Taken();
       continue;
     }
     last_call_ = index;
-    WindowCall& request = call(index);
-    const uint64_t word = request.word.load(std::memory_order_acquire);
-    const CallState state = StateOf(word);
-    if (state != CallState::kSubmitted &&
-        state != CallState::kRoomGiven) {  // answered before its consumer ended, or rubbish
-      Taken();
+    WindowCall& state = call(index);
+    const uint32_t sequence = CopyOnce(request.sequence);
+    const uint16_t flags = CopyOnce(request.flags);
+    const bool room_given = (flags & kFlagRoomGiven) != 0;
+    const uint64_t word = state.word.load(std::memory_order_acquire);
+    if (word != (room_given ? PackWord(sequence, CallState::kRoomGiven) : PackWord(sequence - 1, CallState::kDone))) {
+      Taken();  // answered before its consumer ended, or rubbish
       continue;
     }
-    const uint32_t entry = request.entry.load(std::memory_order_relaxed);
+    const uint64_t noted = note(index).load(std::memory_order_acquire);
     const Submission submission{
         .call = index,
-        .sequence = SequenceOf(word),
-        .room_given = state == CallState::kRoomGiven,
-        .parked = CopyOnce(request.parked),
-        .entry = int64_t{entry} - 1,
+        .sequence = sequence,
+        .room_given = room_given,
+        .parked = room_given ? CopyOnce(state.parked) : 0,
+        .entry = SequenceOf(noted) == sequence ? int64_t{static_cast<uint32_t>(noted)} - 1 : -1,
         .function = CopyOnce(request.function),
-        .flags = CopyOnce(request.flags),
+        .flags = flags,
         .deadline_ns = CopyOnce(request.deadline_ns),
         .input_offset = CopyOnce(request.input_offset),
         .input_bytes = CopyOnce(request.input_bytes),
-        .output_offset = CopyOnce(request.output_offset),
-        .output_capacity = CopyOnce(request.output_capacity),
+        .output_offset = CopyOnce(room_given ? state.room_offset : request.output_offset),
+        .output_capacity = CopyOnce(room_given ? state.room_bytes : request.output_capacity),
     };
     if (!InBounds(index, submission.input_offset, submission.input_bytes, bytes()) ||
         !InBounds(index, submission.output_offset, submission.output_capacity, bytes())) {
@@ -202,8 +208,8 @@ std::optional<Submission> ServerWindow::Peek() noexcept {
   return std::nullopt;
 }
 
-void ServerWindow::Note(uint32_t index, uint32_t entry) noexcept {
-  if (index < kCalls) call(index).entry.store(entry + 1, std::memory_order_release);
+void ServerWindow::Note(uint32_t index, uint32_t sequence, uint32_t entry) noexcept {
+  if (index < kCalls) note(index).store(uint64_t{sequence} << 32 | (entry + 1), std::memory_order_release);
 }
 
 void ServerWindow::Taken() noexcept { header().submit_head.store(peeked_head_ + 1, std::memory_order_seq_cst); }
@@ -260,8 +266,8 @@ void ServerWindow::Write(uint64_t offset, std::span<const std::byte> data) noexc
   }
 }
 
-bool ServerWindow::cancelled(uint32_t index) const noexcept {
-  return index < kCalls && call(index).cancel.load(std::memory_order_relaxed) != 0;
+bool ServerWindow::cancelled(uint32_t index, uint32_t sequence) const noexcept {
+  return index < kCalls && call(index).cancelled.load(std::memory_order_relaxed) == uint64_t{sequence} + 1;
 }
 
 uint32_t ServerWindow::cancels() const noexcept { return header().cancels.load(std::memory_order_seq_cst); }
@@ -271,27 +277,20 @@ bool ServerWindow::Complete(uint32_t index, uint32_t sequence, uint32_t status, 
   return Answer(index, sequence, CallState::kDone, status, 0, result_offset, result_bytes);
 }
 
-bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t status,
-                                 std::span<const char> message) noexcept {
+bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t status, std::span<const char> message,
+                                 Room room) noexcept {
   if (index >= kCalls) return false;
-  WindowCall& target = call(index);
-  const uint64_t word = target.word.load(std::memory_order_acquire);
-  if (SequenceOf(word) != sequence || !IsOpen(StateOf(word)))
+  if (!IsOpen(call(index).word.load(std::memory_order_acquire), sequence)) {
     return Complete(index, sequence, status, 0, 0);  // tells again
-
-  uint64_t room_offset = SlotOutputOffset(index);
-  uint64_t room_bytes = kSlotOutputBytes;
-  if (message.size() > room_bytes) {
-    const uint64_t output_offset = CopyOnce(target.output_offset);
-    const uint64_t output_capacity = CopyOnce(target.output_capacity);
-    if (output_capacity >= message.size() && InBounds(index, output_offset, output_capacity, bytes())) {
-      room_offset = output_offset;
-      room_bytes = output_capacity;
-    }
   }
-  const uint64_t length = std::min<uint64_t>(message.size(), room_bytes);
-  if (length > 0) Write(room_offset, std::as_bytes(message.first(length)));
-  return Complete(index, sequence, status, room_offset, length);
+  const Room slot{SlotOutputOffset(index), kSlotOutputBytes};
+  if (message.size() <= slot.bytes || room.bytes < message.size() ||
+      !InBounds(index, room.offset, room.bytes, bytes())) {
+    room = slot;
+  }
+  const uint64_t length = std::min<uint64_t>(message.size(), room.bytes);
+  if (length > 0) Write(room.offset, std::as_bytes(message.first(length)));
+  return Complete(index, sequence, status, room.offset, length);
 }
 
 bool ServerWindow::NeedRoom(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
@@ -301,7 +300,7 @@ bool ServerWindow::NeedRoom(uint32_t index, uint32_t sequence, uint32_t parked, 
 void ServerWindow::NeedRoomStill(uint32_t index, uint32_t sequence, uint32_t parked, uint64_t result_bytes) noexcept {
   if (index >= kCalls) return;
   const uint64_t word = call(index).word.load(std::memory_order_acquire);
-  if (word == PackWord(sequence, CallState::kSubmitted)) (void)NeedRoom(index, sequence, parked, result_bytes);
+  if (word == PackWord(sequence - 1, CallState::kDone)) (void)NeedRoom(index, sequence, parked, result_bytes);
   if (word == PackWord(sequence, CallState::kNeedRoom)) Tell(index);
 }
 
@@ -310,14 +309,13 @@ bool ServerWindow::Answer(uint32_t index, uint32_t sequence, CallState state, ui
   if (index >= kCalls) return false;
   WindowCall& target = call(index);
   uint64_t word = target.word.load(std::memory_order_acquire);
-  if (SequenceOf(word) != sequence) return false;
   // The check comes before the first store: a late responder must not write over the response that won.
-  if (IsOpen(StateOf(word))) {
+  if (IsOpen(word, sequence)) {
     StoreOnce(target.status, status);
     StoreOnce(target.parked, parked);
     StoreOnce(target.result_offset, result_offset);
     StoreOnce(target.result_bytes, result_bytes);
-    while (SequenceOf(word) == sequence && IsOpen(StateOf(word))) {
+    while (IsOpen(word, sequence)) {
       if (target.word.compare_exchange_weak(word, PackWord(sequence, state), std::memory_order_acq_rel,
                                             std::memory_order_acquire)) {
         Tell(index);

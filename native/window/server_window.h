@@ -84,7 +84,7 @@ class ServerWindow {
   /// the same submission and, in `Submission::entry`, the entry that was noted for it.
   [[nodiscard]] std::optional<Submission> Peek() noexcept;
   /// Notes the entry made for the submission just peeked. Between filling the reserved entry and posting it.
-  void Note(uint32_t call, uint32_t entry) noexcept;
+  void Note(uint32_t call, uint32_t sequence, uint32_t entry) noexcept;
   void Taken() noexcept;
 
   /// A hot worker takes over polling the ring (it clears needs_wake). false: another one polls it.
@@ -101,7 +101,7 @@ class ServerWindow {
   [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
   /// Copies bytes into the window. Precondition: Bytes(offset, bytes.size()) is not empty.
   void Write(uint64_t offset, std::span<const std::byte> bytes) noexcept;
-  [[nodiscard]] bool cancelled(uint32_t call) const noexcept;
+  [[nodiscard]] bool cancelled(uint32_t call, uint32_t sequence) const noexcept;
   /// Changes whenever the client has cancelled a call.
   [[nodiscard]] uint32_t cancels() const noexcept;
 
@@ -110,9 +110,16 @@ class ServerWindow {
   /// before it could. At most one caller at a time for one call (the call table sees to that).
   bool Complete(uint32_t call, uint32_t sequence, uint32_t status, uint64_t result_offset,
                 uint64_t result_bytes) noexcept;
-  /// `message` becomes the result: in the client's output room when it is longer than the call's output slot and fits
-  /// there, else in the slot, cut to kSlotOutputBytes.
-  bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept;
+  /// `message` becomes the result: in the room the client has offered when it is longer than the call's output slot and
+  /// fits there, else in the slot, cut to kSlotOutputBytes.
+  struct Room {
+    uint64_t offset = 0, bytes = 0;
+  };
+  bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message,
+                     Room room) noexcept;
+  bool CompleteError(uint32_t call, uint32_t sequence, uint32_t status, std::span<const char> message) noexcept {
+    return CompleteError(call, sequence, status, message, Room{});
+  }
   /// The result is `bytes` long and waits in call entry `parked`: asks the client for room. false: answered before.
   bool NeedRoom(uint32_t call, uint32_t sequence, uint32_t parked, uint64_t bytes) noexcept;
   /// The same, for the host, which does not know whether the one who parked the result came to say so and to wake the
@@ -123,6 +130,8 @@ class ServerWindow {
   ServerWindow(segment::WindowSlot& slot, uint32_t index, UniqueFd memfd, UniqueFd complete_event,
                Mapping mapping) noexcept;
   [[nodiscard]] WindowHeader& header() const noexcept;
+  [[nodiscard]] SubmissionRecord& record(uint32_t position) const noexcept;
+  [[nodiscard]] std::atomic<uint64_t>& note(uint32_t index) const noexcept;
   [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
   [[nodiscard]] bool Answer(uint32_t call, uint32_t sequence, CallState state, uint32_t status, uint32_t parked,
                             uint64_t result_offset, uint64_t result_bytes) noexcept;

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/tick_clock.h"
 #include "base/unique_fd.h"
 #include "dispatch/dispatcher.h"
 #include "dispatch/doorbell.h"
@@ -43,6 +44,7 @@ struct Core {
   const uint16_t self;
   dispatch::Participant& me;
   const uint32_t calls;
+  TickClock clock;  // owner thread
   /// Payloads are mapped read-only and results are built in areas of their own: some function of this worker cannot be
   /// told how much it may write. Set before the worker is ready.
   std::atomic<bool> guarded{false};

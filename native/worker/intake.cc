@@ -120,7 +120,8 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
     return std::nullopt;
   };
   if (entry.cancel.load(std::memory_order_acquire) != 0 ||
-      (mapped != nullptr && mapped->window->cancelled(window::OriginCallIndex(entry.origin_call)))) {
+      (mapped != nullptr && mapped->window->cancelled(window::OriginCallIndex(entry.origin_call),
+                                                      window::OriginSequence(entry.origin_call)))) {
     return reject(Code::kInvocationCancelled, "cancelled before it began");
   }
   if (entry.deadline_ns != 0 && entry.deadline_ns <= entry.claimed_ns) {
@@ -250,6 +251,11 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
 
 // -------------------------------------------------------------------------------------------------------------------
 // sleeping
+
+bool Intake::HasArrived() const noexcept {
+  return windows_.HasSubmissions(false) ||
+         (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle);
+}
 
 bool Intake::HasWork(Takes takes) {
   if (pending_ || inbox_.fresh()) return true;

@@ -46,6 +46,8 @@ class Intake {
   [[nodiscard]] std::optional<Invocation> Next(dispatch::Takes takes);
   /// Whether Next might find something: what a polling loop looks at between two calls of it.
   [[nodiscard]] bool HasWork(dispatch::Takes takes);
+  /// The same, only for the ways of hot calls: adopted windows and the credit.
+  [[nodiscard]] bool HasArrived() const noexcept;
   /// Withdraws credit and windows, announces sleep, then looks everywhere once more. true: the owner may block.
   [[nodiscard]] bool PrepareToSleep(dispatch::Takes takes);
   void Awake() noexcept;

@@ -125,7 +125,9 @@ NestedCalls::Call* NestedCalls::Find(uint64_t call) {
 }
 
 void NestedCalls::Collect() {
-  while (auto index = core_.dispatcher->NextCompletion()) {
+  while (!calls_.empty()) {
+    const auto index = core_.dispatcher->NextCompletion();
+    if (!index) return;
     const auto found = calls_.find(*index);
     if (found == calls_.end() || found->second.done) continue;
     if (found->second.abandoned) {

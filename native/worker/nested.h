@@ -28,7 +28,9 @@ class NestedCalls {
   [[nodiscard]] Result<NestedReply> Wait(uint64_t call, uint64_t deadline_ns);
 
   /// A finished call that Next would return.
-  [[nodiscard]] bool HasFinished() const noexcept { return !finished_.empty() || core_.dispatcher->HasCompletion(); }
+  [[nodiscard]] bool HasFinished() const noexcept {
+    return !finished_.empty() || (!calls_.empty() && core_.dispatcher->HasCompletion());
+  }
 
  private:
   struct Call {

@@ -292,7 +292,7 @@ void Results::Deliver(uint32_t index) {
   if (mapped != nullptr && !bytes.ok()) {
     mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(bytes.status().code()),
                                   bytes.status().message());
-  } else if (mapped != nullptr && mapped->window->cancelled(call)) {
+  } else if (mapped != nullptr && mapped->window->cancelled(call, sequence)) {
     mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(Code::kInvocationCancelled), {});
   } else if (mapped != nullptr && room.bytes < result.bytes) {
     core_.dispatcher->Park(index);  // too little again: it waits on, until its deadline
@@ -353,7 +353,8 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
     if (ParkError(target, code, message)) return;
     if (target.window != nullptr) {
       target.window->CompleteError(window::OriginCallIndex(target.origin_call),
-                                   window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message);
+                                   window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message,
+                                   window::RoomOf(core_.segment.call(target.index)));
       EndUnlessTold(*target.window);
     }
     core_.dispatcher->Free(target.index);
@@ -427,7 +428,8 @@ void Results::Settle(Running& record, bool failed, uint64_t bytes_out) {
   Core::Count(counters.calls, 1);
   if (failed) Core::Count(counters.failures, 1);
   if (!failed) Core::Count(counters.bytes_out, bytes_out);
-  Core::Count(counters.busy_ns, NowNs() - record.begun_ns);
+  // Two readings may be nanoseconds apart the wrong way round.
+  Core::Count(counters.busy_ns, std::max(core_.clock.Now(), record.begun_ns) - record.begun_ns);
   MappedWindow* window = std::exchange(record.window, nullptr);
   running_.End(record);
   core_.me.running.store(running_.count(), std::memory_order_release);

@@ -29,6 +29,8 @@ namespace {
 
 /// Of the doorbell among what a worker waits for.
 constexpr uint32_t kBell = 1;
+/// Of a polling loop, between two looks at the clock.
+constexpr uint32_t kStepsPerClock = 16;
 
 Status UnknownHandle() { return Status(Code::kArgumentInvalid, "no such invocation is running in this worker"); }
 
@@ -199,6 +201,10 @@ void WorkerRuntime::Drained() { (void)parts_->core->control.Send({.type = Contro
 
 std::optional<Invocation> WorkerRuntime::TryNext(dispatch::Takes takes) { return parts_->intake.Next(takes); }
 
+bool WorkerRuntime::LookOut() const noexcept {
+  return praas::LookOut([&intake = parts_->intake] { return intake.HasArrived(); });
+}
+
 bool WorkerRuntime::PrepareToSleep(dispatch::Takes takes) {
   Parts& parts = *parts_;
   // The eventfd is not drained: what was signalled before ends the wait once too often, which is rarer than sleeping.
@@ -225,12 +231,16 @@ void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
   // A draining worker has nothing to be quick for, and its owner may have missed the news.
   if (parts.core->attach.hot_ns != 0 && !draining()) {
     const auto hot_ns = parts.core->attach.hot_ns < 0 ? kNoDeadline : static_cast<uint64_t>(parts.core->attach.hot_ns);
-    const uint64_t until_ns = std::min(DeadlineIn(hot_ns), deadline_ns);
-    for (SpinYield spin; spin.steps() % 64 != 63 || NowNs() < until_ns; spin.Step()) {
-      if (!has_work()) continue;
-      parts.PullNotices();
-      (void)parts.watchdog.TakeFresh();
-      return;
+    uint64_t until_ns = 0;  // not before it is needed: the clock takes as long as several looks
+    for (SpinYield spin;; spin.Step()) {
+      if (LookOut() || has_work()) {
+        parts.PullNotices();
+        (void)parts.watchdog.TakeFresh();
+        return;
+      }
+      if (spin.steps() % kStepsPerClock != kStepsPerClock - 1) continue;
+      if (until_ns == 0) until_ns = std::min(DeadlineIn(hot_ns), deadline_ns);
+      if (NowNs() >= until_ns) break;
     }
   }
   if (NowNs() >= deadline_ns || !PrepareToSleep(takes)) return;
@@ -267,7 +277,8 @@ bool WorkerRuntime::Cancelled(uint64_t handle) const noexcept {
   const Running* record = parts_->running->Find(handle);
   if (record == nullptr || (record->word.load(std::memory_order_acquire) & kRunningFlags) != 0) return true;
   if (record->window != nullptr &&
-      (record->window->gone || record->window->window->cancelled(window::OriginCallIndex(record->origin_call)))) {
+      (record->window->gone || record->window->window->cancelled(window::OriginCallIndex(record->origin_call),
+                                                                 window::OriginSequence(record->origin_call)))) {
     return true;
   }
   return parts_->core->segment.call(record->index).cancel.load(std::memory_order_acquire) != 0;
@@ -280,6 +291,7 @@ std::vector<uint64_t> WorkerRuntime::TakeCancellations() {
     if (record == nullptr || std::exchange(record->cancellation_reported, true)) continue;
     cancelled.push_back(handle);
   }
+  if (parts_->running->count() == 0) return cancelled;
   parts_->running->ForEach([&](Running& record) {
     const uint64_t handle = record.word.load(std::memory_order_relaxed) & ~kRunningFlags;
     if (record.cancellation_reported || !Cancelled(handle)) return;

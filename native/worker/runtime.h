@@ -86,6 +86,8 @@ class WorkerRuntime {
   [[nodiscard]] std::optional<Invocation> TryNext(bool capacity) { return TryNext(TakesOf(capacity)); }
   /// The same for a worker that waits within a call: kNested.
   [[nodiscard]] std::optional<Invocation> TryNext(dispatch::Takes takes);
+  /// What a polling owner does between two TryNext in vain: looks briefly where hot calls come. true: one has.
+  [[nodiscard]] bool LookOut() const noexcept;
   /// Announces sleep, withdraws credit, gives windows back, re-checks everything. true: nothing there, the owner may
   /// wait on doorbell_fd() and event_fd(). false: call TryNext, NextNested, TakeNotices and TakeCancellations again.
   [[nodiscard]] bool PrepareToSleep(bool capacity) { return PrepareToSleep(TakesOf(capacity)); }

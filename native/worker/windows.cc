@@ -204,8 +204,8 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
 
   const auto reserved = core_.dispatcher->Reserve();
   if (!reserved) return Made::kFull;
-  window::FillEntry(core_.segment.call(*reserved), submission, index);
-  mapped.window->Note(submission.call, *reserved);
+  window::FillEntry(core_.segment.call(*reserved), submission, index, core_.clock.Now());
+  mapped.window->Note(submission.call, submission.sequence, *reserved);
   core_.segment.window(index).calls.fetch_add(1, std::memory_order_relaxed);
   if (claim && core_.dispatcher->LaneOf(submission.function) == core_.attach.lane) {
     core_.dispatcher->ClaimReserved(*reserved);
@@ -227,7 +227,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
     return Made::kSkipped;
   }
   dispatch::CallEntry& entry = core_.segment.call(submission.parked);
-  if (mapped.window->cancelled(submission.call)) {
+  if (mapped.window->cancelled(submission.call, submission.sequence)) {
     // The client has given up waiting and wants its result dropped.
     (void)core_.pool->outputs().Free(entry.output.block, DeadlineIn(kArenaWaitNs));
     core_.dispatcher->ReleaseReserved(submission.parked);
@@ -236,7 +236,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
     return Made::kSkipped;
   }
   window::FillDelivery(entry, submission);
-  mapped.window->Note(submission.call, submission.parked);
+  mapped.window->Note(submission.call, submission.sequence, submission.parked);
   if (claim && core_.dispatcher->LaneOf(entry.function) == core_.attach.lane) {
     core_.dispatcher->ClaimReserved(submission.parked);
     *taken = submission.parked;

@@ -280,13 +280,13 @@ TEST_F(ShmTransportTest, AbandonedCallsThatNeedRoomAreDroppedByTheServer) {
 TEST_F(ShmTransportTest, CancelReachesTheServer) {
   const uint64_t id = Submit(MakeRequest(window::kEcho, Bytes(10)));
   transport_->Cancel(id + 1);  // unknown: nothing happens
-  EXPECT_FALSE(server_->window().cancelled(0));
+  EXPECT_FALSE(server_->window().cancelled(0, 1));
   transport_->Cancel(id);
-  EXPECT_TRUE(server_->window().cancelled(0));
+  EXPECT_TRUE(server_->window().cancelled(0, 1));
   server_->Consume();
   EXPECT_EQ(PollOnce(), 1u);
   Submit(MakeRequest(window::kEcho, Bytes(10)));
-  EXPECT_FALSE(server_->window().cancelled(0)) << "the next call of the slot";
+  EXPECT_FALSE(server_->window().cancelled(0, 2)) << "the next call of the slot";
 }
 
 TEST_F(ShmTransportTest, FailAnswersEverythingInFlightOnce) {

@@ -31,10 +31,25 @@ class RawClient {
   }
   [[nodiscard]] std::byte* base() const { return base_; }
   [[nodiscard]] uint64_t bytes() const { return bytes_; }
-  void Push(uint32_t index) const {
-    const uint32_t tail = header().submit_tail;
-    header().submissions[tail % kCalls] = index;
-    header().submit_tail = tail + 1;
+  [[nodiscard]] SubmissionRecord& record(uint32_t position) const {
+    return reinterpret_cast<SubmissionRecord*>(base_ + kRingOffset)[position % kRing];
+  }
+  struct Request {
+    uint32_t call = 0;
+    uint32_t sequence = 1;
+    uint16_t flags = 0;
+    uint64_t input_offset = 0, input_bytes = 0, output_offset = 0, output_capacity = 0;
+  };
+  void Push(const Request& request) {
+    SubmissionRecord& place = record(tail_);
+    place.call = static_cast<uint16_t>(request.call);
+    place.sequence = request.sequence;
+    place.flags = request.flags;
+    place.input_offset = request.input_offset;
+    place.input_bytes = request.input_bytes;
+    place.output_offset = request.output_offset;
+    place.output_capacity = request.output_capacity;
+    place.turn = ++tail_;
   }
   [[nodiscard]] std::string Message(uint32_t index) const {
     return {reinterpret_cast<const char*>(base_) + call(index).result_offset, call(index).result_bytes};
@@ -43,6 +58,7 @@ class RawClient {
  private:
   uint64_t bytes_;
   std::byte* base_ = nullptr;
+  uint32_t tail_ = 0;
 };
 
 class ServerWindowTest : public testing::Test {
@@ -109,6 +125,7 @@ TEST_F(ServerWindowTest, RangesOutsideAreAnsweredAndSkipped) {
       {kPayloadOffset - 1, 2, false},
       {0, 1, false},
       {64, 64, false},
+      {kRingOffset, 64, false},
       {kCallsOffset, 128, false},
       {SlotInputOffset(index) - 1, 1, false},  // the slots of the call before
       {SlotInputOffset(index), 8193, false},   // … and of the one after
@@ -121,18 +138,21 @@ TEST_F(ServerWindowTest, RangesOutsideAreAnsweredAndSkipped) {
     for (const Case& c : cases) {
       SCOPED_TRACE(std::to_string(c.offset) + " + " + std::to_string(c.bytes) + (as_input ? " input" : " output"));
       WindowCall& call = raw_.call(index);
-      call.input_offset = as_input ? c.offset : 0;
-      call.input_bytes = as_input ? c.bytes : 0;
-      call.output_offset = as_input ? SlotOutputOffset(index) : c.offset;
-      call.output_capacity = as_input ? 4096 : c.bytes;
-      call.word = PackWord(++sequence, CallState::kSubmitted);
-      raw_.Push(index);
+      const RawClient::Request request{.call = index,
+                                       .sequence = ++sequence,
+                                       .input_offset = as_input ? c.offset : 0,
+                                       .input_bytes = as_input ? c.bytes : 0,
+                                       .output_offset = as_input ? SlotOutputOffset(index) : c.offset,
+                                       .output_capacity = as_input ? 4096 : c.bytes};
+      raw_.Push(request);
       const auto submission = server_->Peek();
       EXPECT_EQ(submission.has_value(), c.valid);
       if (submission.has_value()) {
         server_->Taken();
-        EXPECT_EQ(submission->input_bytes, call.input_bytes);
-        EXPECT_EQ(server_->Bytes(submission->input_offset, submission->input_bytes).size(), call.input_bytes);
+        EXPECT_EQ(submission->input_bytes, request.input_bytes);
+        EXPECT_EQ(server_->Bytes(submission->input_offset, submission->input_bytes).size(), request.input_bytes);
+        EXPECT_TRUE(server_->Complete(index, sequence, 0, 0, 0));
+        raw_.header().completions[0] = 0;
       } else {
         EXPECT_EQ(call.word, PackWord(sequence, CallState::kDone));
         EXPECT_EQ(call.status, static_cast<uint32_t>(Code::kProtocolInvalid));
@@ -146,34 +166,33 @@ TEST_F(ServerWindowTest, RangesOutsideAreAnsweredAndSkipped) {
 
 TEST_F(ServerWindowTest, RubbishInTheRingIsSkipped) {
   ASSERT_TRUE(server_->TryConsume(kWorker));
-  raw_.Push(kCalls);
-  raw_.Push(UINT32_MAX);
-  raw_.Push(3);  // its word says free
+  raw_.Push({.call = kCalls});
+  raw_.Push({.call = UINT16_MAX});
+  raw_.Push({.call = 3, .sequence = 2});  // the use before it was not answered
   raw_.call(4).word = PackWord(9, CallState::kDone);
-  raw_.Push(4);
+  raw_.Push({.call = 4, .sequence = 9});  // answered
   raw_.call(5).word = PackWord(9, static_cast<CallState>(77));
-  raw_.Push(5);
-  raw_.call(6).word = PackWord(9, CallState::kSubmitted);
-  raw_.Push(6);
+  raw_.Push({.call = 5, .sequence = 9});
+  raw_.Push({.call = 7, .sequence = 1, .flags = kFlagRoomGiven});  // nobody asked for any
+  raw_.call(6).word = PackWord(8, CallState::kDone);
+  raw_.Push({.call = 6, .sequence = 9});
   const auto submission = server_->Peek();
   ASSERT_TRUE(submission.has_value());
   EXPECT_EQ(submission->call, 6u);
   server_->Taken();
   EXPECT_FALSE(server_->Peek().has_value());
 
-  // More in the ring than there are calls: nothing of it can be believed.
-  raw_.header().submit_tail += kCalls + 1;
-  EXPECT_TRUE(server_->HasSubmissions());
-  EXPECT_FALSE(server_->Peek().has_value());
+  // Turns of other rounds are no submissions, and do not stand in the way of one.
+  raw_.record(server_->head()).turn = server_->head() + 1 + kRing;
   EXPECT_FALSE(server_->HasSubmissions());
-  raw_.call(6).word = PackWord(10, CallState::kSubmitted);
-  raw_.Push(6);
+  raw_.Push({.call = 6, .sequence = 9});
+  EXPECT_TRUE(server_->HasSubmissions());
   EXPECT_TRUE(server_->Peek().has_value());
 }
 
 TEST_F(ServerWindowTest, AFullRingOfRubbishDoesNotHoldTheConsumer) {
   ASSERT_TRUE(server_->TryConsume(kWorker));
-  for (uint32_t i = 0; i < kCalls; ++i) raw_.Push(UINT32_MAX);
+  for (uint32_t i = 0; i < kRing; ++i) raw_.Push({.call = UINT16_MAX});
   EXPECT_FALSE(server_->Peek().has_value());
   EXPECT_FALSE(server_->EndConsume(kWorker));
 }
@@ -182,8 +201,8 @@ TEST_F(ServerWindowTest, WhatTheServerIsAskedAboutIsChecked) {
   EXPECT_FALSE(server_->Complete(kCalls, 1, 0, 0, 0));
   EXPECT_FALSE(server_->CompleteError(kCalls, 1, 1, std::string_view("x")));
   EXPECT_FALSE(server_->NeedRoom(UINT32_MAX, 1, 0, 0));
-  EXPECT_FALSE(server_->cancelled(kCalls));
-  server_->Note(kCalls, 1);
+  EXPECT_FALSE(server_->cancelled(kCalls, 1));
+  server_->Note(kCalls, 1, 1);
   EXPECT_TRUE(server_->Bytes(0, 10).empty()) << "header and calls are no payload";
   EXPECT_TRUE(server_->Bytes(window_.bytes - 1, 2).empty());
   EXPECT_TRUE(server_->Bytes(UINT64_MAX, 2).empty());
@@ -218,14 +237,14 @@ TEST_F(ServerWindowTest, ConsumingAndPollingHaveOneHolderEach) {
   EXPECT_FALSE(server_->Abandon(kWorker));
   EXPECT_EQ(raw_.header().needs_wake, 1u);
   EXPECT_TRUE(server_->Adopt(8));
-  raw_.Push(3);
+  raw_.Push({.call = 3});
   EXPECT_TRUE(server_->Abandon(8)) << "something came";
 }
 
 TEST_F(ServerWindowTest, ReclaimTakesBackOnlyWhatTheDeadHad) {
   ASSERT_TRUE(server_->Adopt(kWorker));
   ASSERT_TRUE(server_->TryConsume(8));
-  raw_.Push(3);
+  raw_.Push({.call = 3});
   EXPECT_FALSE(server_->Reclaim(9));
   EXPECT_EQ(raw_.header().needs_wake, 0u);
   EXPECT_TRUE(server_->Reclaim(kWorker));
@@ -246,7 +265,7 @@ TEST_F(ServerWindowTest, AConsumerKilledBeforeTakenLosesNothing) {
       if (!mine->TryConsume(kWorker)) return 1;
       const auto submission = mine->Peek();
       if (!submission.has_value()) return 2;
-      if (noted) mine->Note(submission->call, 42);
+      if (noted) mine->Note(submission->call, submission->sequence, 42);
       peeked.Set();
       while (true) pause();
     });
@@ -300,19 +319,25 @@ TEST_F(ServerWindowTest, AConsumerKilledBeforeTakenLosesNothing) {
   };
   while (true) {
     for (int i = 0; i < 64; ++i) {
-      store(random() % kCallsOffset, value());
-      store(kCallsOffset + random() % (kSlotsOffset - kCallsOffset), value());
+      store(random() % kRingOffset, value());
+      store(kRingOffset + random() % (kSlotsOffset - kRingOffset), value());
       store(random() % raw.bytes() / 4096 % 700 * 4096, value());
       // Now and then something the consumer will believe.
-      WindowCall& call = raw.call(random() % kCalls);
-      std::atomic_ref(call.input_offset).store(kPayloadOffset + value() % 4096, std::memory_order_relaxed);
-      std::atomic_ref(call.input_bytes).store(value() % 100'000, std::memory_order_relaxed);
-      std::atomic_ref(call.output_offset).store(raw.bytes() - value() % 200'000, std::memory_order_relaxed);
-      std::atomic_ref(call.output_capacity).store(value() % 200'000, std::memory_order_relaxed);
-      call.word.store(PackWord(static_cast<uint32_t>(random()), static_cast<CallState>(random() % 6)));
-      raw.header().submissions[random() % kCalls].store(random() % (kCalls + 2));
+      const uint32_t position = raw.header().submit_head + random() % 4;
+      SubmissionRecord& place = raw.record(position);
+      const auto index = static_cast<uint32_t>(random() % (kCalls + 2));
+      const auto sequence = static_cast<uint32_t>(random());
+      const auto state = static_cast<CallState>(random() % 4);
+      std::atomic_ref(place.call).store(static_cast<uint16_t>(index), std::memory_order_relaxed);
+      std::atomic_ref(place.sequence).store(sequence, std::memory_order_relaxed);
+      std::atomic_ref(place.flags).store(static_cast<uint16_t>(random() % 8), std::memory_order_relaxed);
+      std::atomic_ref(place.input_offset).store(kPayloadOffset + value() % 4096, std::memory_order_relaxed);
+      std::atomic_ref(place.input_bytes).store(value() % 100'000, std::memory_order_relaxed);
+      std::atomic_ref(place.output_offset).store(raw.bytes() - value() % 200'000, std::memory_order_relaxed);
+      std::atomic_ref(place.output_capacity).store(value() % 200'000, std::memory_order_relaxed);
+      if (index < kCalls) raw.call(index).word.store(PackWord(sequence - random() % 2, state));
+      place.turn.store(position + 1);
     }
-    raw.header().submit_tail.store(raw.header().submit_head + random() % (kCalls + 20));
   }
 }
 
@@ -355,9 +380,9 @@ TEST_F(ServerWindowTest, AClientThatScribblesOverItsWindowHarmsNobodyElse) {
         default:
           answered += server_->Complete(s->call, s->sequence, 0, s->input_offset, s->input_bytes);
       }
-      server_->Note(s->call, 5);
+      server_->Note(s->call, s->sequence, 5);
       server_->Taken();
-      static_cast<void>(server_->cancelled(s->call));
+      static_cast<void>(server_->cancelled(s->call, s->sequence));
       ++taken;
     }
     static_cast<void>(server_->EndConsume(kWorker));

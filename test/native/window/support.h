@@ -186,7 +186,8 @@ class TestServer {
       }
       case kThrow:
         window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kFunctionThrew),
-                               {reinterpret_cast<const char*>(input.data()), input.size()});
+                               {reinterpret_cast<const char*>(input.data()), input.size()},
+                               {s.output_offset, s.output_capacity});
         return;
       case kHold:
         held_.push_back(s);
@@ -227,7 +228,7 @@ class TestServer {
     }
     std::vector<std::byte> result = std::move(parked->second);
     parked_.erase(parked);
-    if (window_->cancelled(s.call)) {
+    if (window_->cancelled(s.call, s.sequence)) {
       window_->CompleteError(s.call, s.sequence, static_cast<uint32_t>(Code::kInvocationCancelled),
                              std::string_view("given up"));
       return;

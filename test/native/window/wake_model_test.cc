@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "support/interleave.h"
 
@@ -39,6 +40,7 @@ struct Submissions {
 #endif
   static constexpr uint8_t kReturns = 1;  // how often the worker comes back and adopts the window again
   enum Thread : size_t { kClient, kWorker, kHost, kThreads };
+  /// kTail: how many records have their turn. It is never read as such: "turn of the record at head" is tail > head.
   enum Word : size_t { kTail, kHead, kNeedsWake, kPoller, kConsumer, kWords };
 
   TsoMemory<kThreads, kWords> memory;
@@ -67,7 +69,7 @@ bool ConsumeStep(S& s, size_t self, uint8_t me, Mutation mutation) {
       s.memory.word(S::kConsumer) = me;
       s.pc[self] = 11;
       return true;
-    case 11:  // Peek: head and tail; the tail is what races
+    case 11:  // Peek: head and the turn there, which is what races
       s.seen[self] = s.memory.Load(self, S::kTail);
       s.pc[self] = s.seen[self] == s.memory.Load(self, S::kHead) ? 13 : 12;
       return true;
@@ -299,6 +301,7 @@ struct Completions {
   uint8_t event = 0;
   std::array<uint8_t, kThreads> pc{};
   std::array<uint8_t, 2> delivered{};
+  uint8_t told = 0;  // bits the client has taken before it slept
   uint8_t dead = 0;  // completers that died, for the host to repair: bit each
   auto operator<=>(const Completions&) const = default;
 };
@@ -374,9 +377,15 @@ Interleave<C> CompletionModel(Flaw flaw) {
   model.Add("client", [flaw](C& s) {
     const size_t self = C::kClient;
     switch (s.pc[self]) {
-      case 0: {  // Collect: exchange the bits, deliver what the words say
+      case 0: {  // Collect: of a single open call look at its word, else exchange the bits; deliver what the words say
+        if (s.delivered[0] != s.delivered[1]) {
+          const size_t open = s.delivered[0] != 0 ? 1 : 0;
+          if (s.memory.Load(self, C::kWord0 + open) != 0) s.delivered[open] = 1;
+          s.pc[self] = s.delivered[open] != 0 ? 9 : 1;
+          return true;
+        }
         if (!s.memory.Fenced(self)) return false;
-        const uint8_t bits = s.memory.word(C::kBits);
+        const auto bits = static_cast<uint8_t>(s.memory.word(C::kBits) | std::exchange(s.told, uint8_t{0}));
         s.memory.word(C::kBits) = 0;
         for (size_t call = 0; call < 2; ++call) {
           if ((bits >> call & 1) != 0 && s.memory.word(C::kWord0 + call) != 0) s.delivered[call] = 1;
@@ -392,9 +401,19 @@ Interleave<C> CompletionModel(Flaw flaw) {
         if (flaw != Flaw::kNoFence && !s.memory.Fenced(self)) return false;
         s.pc[self] = flaw == Flaw::kNoRecheck ? 4 : 3;
         return true;
-      case 3:  // re-check
-        s.pc[self] = s.memory.Load(self, C::kBits) != 0 ? 5 : 4;
+      case 3:  // re-check: bits that tell of what was seen without them are no reason to stay awake
+        s.pc[self] = s.memory.Load(self, C::kBits) != 0 ? 10 : 4;
         return true;
+      case 10: {
+        if (!s.memory.Fenced(self)) return false;
+        s.told |= std::exchange(s.memory.word(C::kBits), uint8_t{0});
+        for (size_t call = 0; call < 2; ++call) {
+          const auto bit = static_cast<uint8_t>(1u << call);
+          if (s.delivered[call] != 0 || s.memory.word(C::kWord0 + call) == 0) s.told &= static_cast<uint8_t>(~bit);
+        }
+        s.pc[self] = s.told != 0 ? 5 : 4;
+        return true;
+      }
       case 4:  // epoll on the completion event
         if (s.event == 0) return false;
         s.pc[self] = 5;

@@ -322,12 +322,12 @@ class MiniHost {
           window::FillDelivery(segment_->call(entry), *submission);
         } else if (const auto reserved = dispatcher_->Reserve()) {
           entry = *reserved;
-          window::FillEntry(segment_->call(entry), *submission, index);
+          window::FillEntry(segment_->call(entry), *submission, index, NowNs());
         } else {
           full = true;
           break;
         }
-        window.Note(submission->call, entry);
+        window.Note(submission->call, submission->sequence, entry);
         dispatcher_->Post(entry);
         window.Taken();
       }
