@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <mqueue.h>
+#include <signal.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -12,19 +13,37 @@ static mqd_t queues[2]; /* by receiver */
 static enum side self;
 static size_t message_bytes;
 
+/*
+ * A queue that has no name any more. All of a user's floors take the same name, and none needs it for longer than this:
+ * what one that was killed right here has left is removed by the next, and removing another's costs that one nothing.
+ */
+static mqd_t create_queue(int flags, struct mq_attr* attributes) {
+  char name[64];
+  snprintf(name, sizeof name, "/praas-floor-%u", (unsigned)getuid());
+  for (;;) {
+    const mqd_t queue = mq_open(name, O_RDWR | O_CREAT | O_EXCL | flags, 0600, attributes);
+    const int error = errno;
+    if (queue != (mqd_t)-1 || error == EEXIST) mq_unlink(name);
+    errno = error;
+    if (queue != (mqd_t)-1 || error != EEXIST) return queue;
+  }
+}
+
 static void open_queues(const struct options* options, int flags) {
   message_bytes = options->bytes;
+  struct mq_attr attributes = {.mq_maxmsg = (long)options->in_flight, .mq_msgsize = (long)message_bytes};
+  /* Whoever ends this program does so before the names are there or after they are gone. */
+  sigset_t all, before;
+  sigfillset(&all);
+  sigprocmask(SIG_SETMASK, &all, &before);
   for (int side = 0; side < 2; ++side) {
-    char name[64];
-    snprintf(name, sizeof name, "/praas-floor-%d-%d", (int)getpid(), side);
-    struct mq_attr attributes = {.mq_maxmsg = (long)options->in_flight, .mq_msgsize = (long)message_bytes};
-    queues[side] = mq_open(name, O_RDWR | O_CREAT | O_EXCL | flags, 0600, &attributes);
+    queues[side] = create_queue(flags, &attributes);
     if (queues[side] == (mqd_t)-1) {
       fail("mq_open of %u messages of %zu bytes (limits: /proc/sys/fs/mqueue, ulimit -q)", options->in_flight,
            message_bytes);
     }
-    mq_unlink(name); /* the descriptors keep it */
   }
+  sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
 static void open_blocking(const struct options* options) { open_queues(options, 0); }

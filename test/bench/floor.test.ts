@@ -1,12 +1,17 @@
 /** praas-floor, each floor against its peer process. */
+import { execFileSync } from 'node:child_process'
 import { readdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/native/binding.js'
 import { untilGone } from '../support/cluster.js'
 import { childrenOf } from '../support/native.js'
 import { floor, type Batch, type SamplerProgram } from '../support/sampler.js'
+import { temporaryFolder } from '../support/temporary.js'
 
 const names = ['ring', 'futex', 'mq', 'mq-spin', 'unix', 'unix-spin', 'tcp', 'tcp-spin', 'memcpy'] as const
+/** For the moment between its creation and its removal. The file system of queues is mounted on few machines; removing one tells as well. */
+const queueName = `/praas-floor-${process.getuid!()}`
 const sockets = ['unix', 'unix-spin', 'tcp', 'tcp-spin'] as const
 
 function expectMeasured({ elapsedNs, samples }: Batch): void {
@@ -154,6 +159,22 @@ describe('nothing is left', () => {
     await program.ending
     await untilGone(peer)
   })
+
+  it('not even what one that was killed while it set up a queue has left', async () => {
+    const create = join(temporaryFolder(), 'create')
+    const source = `#include <fcntl.h>
+      #include <mqueue.h>
+      #include <stddef.h>
+      int main(int count, char** arguments) {
+        return count == 2 && mq_open(arguments[1], O_RDWR | O_CREAT, 0600, NULL) != (mqd_t)-1 ? 0 : 1;
+      }`
+    execFileSync('cc', ['-x', 'c', '-', '-o', create, '-lrt'], { input: source })
+    execFileSync(create, [queueName])
+    const program = await floor('mq --bytes 64').ready()
+    expectNoObjects(program)
+    expectMeasured(await program.batch(10))
+    expect((await program.end()).code).toBe(0)
+  })
 })
 
 describe('the peer', () => {
@@ -189,8 +210,7 @@ describe('the peer', () => {
 /** Queues are unlinked as soon as they are open, and shared memory never has a name. */
 function expectNoObjects({ child }: SamplerProgram): void {
   expect(readdirSync('/dev/shm').filter((name) => name.includes(`floor-${child.pid}`))).toEqual([])
-  // The file system of queues is mounted on few machines; removing one tells as well.
-  for (const side of [0, 1]) expect(native().unlinkMessageQueue(`/praas-floor-${child.pid}-${side}`)).toBe(false)
+  expect(native().unlinkMessageQueue(queueName)).toBe(false)
 }
 
 async function untilAsleep(pid: number): Promise<void> {
