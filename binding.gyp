@@ -44,6 +44,7 @@
       'target_name': 'praas-host',
       'type': 'executable',
       'sources': ['<!@(node scripts/sources.cjs host)'],
+      'defines': ['PRAAS_VERSION="<!(node -p "require(\'./package.json\').version")"'],
       'dependencies': ['praas_core'],
       # -rdynamic is for executables that load addons; here it would export every symbol and defeat --gc-sections.
       'ldflags!': ['-rdynamic'],

@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/build.h"
 #include "base/clock.h"
 #include "function/faults.h"
 #include "function/library.h"
@@ -162,7 +163,7 @@ int main(int argc, char** argv) {
   if (argc == 1) return Serve();
   const std::string_view verb = argv[1];
   if (verb == "--version" && argc == 2) {
-    std::printf("praas-worker %s\n", PRAAS_VERSION);
+    std::printf("praas-worker %s%s\n", PRAAS_VERSION, praas::kBuildNote);
     return 0;
   }
   if (verb == "--describe" && argc == 3) return Describe(argv[2]);

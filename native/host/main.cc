@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/build.h"
 #include "host/host.h"
 
 #ifndef PRAAS_VERSION
@@ -78,7 +79,7 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string_view argument = argv[i];
     if (argument == "--version") {
-      std::printf("praas-host %s\n", PRAAS_VERSION);
+      std::printf("praas-host %s%s\n", PRAAS_VERSION, praas::kBuildNote);
       return 0;
     }
     if (argument == "--") {

@@ -7,6 +7,7 @@
 #include <limits>
 #include <string>
 
+#include "base/build.h"
 #include "base/process_id.h"
 #include "mqueue/message_queue.h"
 #include "napi/args.h"
@@ -23,11 +24,7 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("version", PRAAS_VERSION);
   object.Set("napi", static_cast<double>(NAPI_VERSION));
-#ifdef NDEBUG
-  object.Set("debug", false);
-#else
-  object.Set("debug", true);
-#endif
+  object.Set("debug", kDebugBuild);
   Napi::Array transports = Napi::Array::New(env, 2);
   transports.Set(0u, "shm");
   transports.Set(1u, "tcp");

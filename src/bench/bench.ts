@@ -1,6 +1,5 @@
 /** Runs one suite and gives its report. */
-import { capabilities } from '../capabilities.js'
-import { machine, refuseDebugBuild, versions } from './machine.js'
+import { machine, refuseDebugBuilds, versions } from './machine.js'
 import type { Progress } from './progress.js'
 import type { Measured, Report } from './result.js'
 
@@ -13,7 +12,7 @@ export async function reportOf(
   suite: (progress: Progress) => Promise<Measured>,
   progress: Progress,
 ): Promise<Report> {
-  refuseDebugBuild(capabilities())
+  await refuseDebugBuilds()
   // Asked first: pinning changes how many cores there seem to be.
   const where = { command, machine: machine(), versions: versions() }
   return { ...where, ...(await suite(progress)) }

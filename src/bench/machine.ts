@@ -1,8 +1,10 @@
 /** Where and with what figures were measured. */
+import { execFile } from 'node:child_process'
 import { availableParallelism, cpus, release, totalmem } from 'node:os'
+import { promisify } from 'node:util'
 import { capabilities } from '../capabilities.js'
-import { PraasError } from '../errors.js'
-import type { Capabilities } from '../native/binding.js'
+import { messageOf, PraasError } from '../errors.js'
+import { hostExecutablePath, nativeWorkerExecutablePath, type Capabilities } from '../native/binding.js'
 
 export interface Machine {
   readonly cpu: string
@@ -39,11 +41,31 @@ export function versions(): Versions {
   return { praas: capabilities().version, node: process.version }
 }
 
-/** @throws {PraasError} `ERR_UNSUPPORTED` for a build whose figures say nothing */
-export function refuseDebugBuild({ debug, version }: Capabilities): void {
-  if (!debug) return
-  throw new PraasError(
+/** What `praas-host` and `praas-worker` say after their version (native/base/build.h). */
+const debugNote = /, debug build$/m
+
+/** @throws {PraasError} `ERR_UNSUPPORTED` if the addon, the host or the worker is a build whose figures say nothing */
+export async function refuseDebugBuilds({ debug, version }: Capabilities = capabilities()): Promise<void> {
+  if (debug) throw debugBuild(`the native addon (${version})`)
+  // Environment variables may name programs of another build.
+  for (const program of [hostExecutablePath(), nativeWorkerExecutablePath()]) {
+    if (debugNote.test(await versionOf(program))) throw debugBuild(program)
+  }
+}
+
+async function versionOf(program: string): Promise<string> {
+  try {
+    return (await promisify(execFile)(program, ['--version'], { timeout: 10_000 })).stdout
+  } catch (error) {
+    throw new PraasError('ERR_UNSUPPORTED', `${program} does not tell its version: ${messageOf(error)}`, {
+      cause: error,
+    })
+  }
+}
+
+function debugBuild(what: string): PraasError {
+  return new PraasError(
     'ERR_UNSUPPORTED',
-    `the native addon (${version}) is a debug build, whose figures say nothing; npm run build:native makes a release build`,
+    `${what} is a debug build, whose figures say nothing; npm run build:native makes a release build`,
   )
 }

@@ -5,6 +5,7 @@
  * versions are `bigint`. Native failures throw or reject with an `Error` that carries `code`, and for OS failures `errno`
  * and `syscall`; src/errors.ts turns these into the public classes.
  */
+import { dirname } from 'node:path'
 import { hostExecutable, loadAddon, nativeWorkerExecutable, type LoadedAddon } from './load.js'
 
 export interface Capabilities {
@@ -235,6 +236,12 @@ let loaded: LoadedAddon | undefined
 export function native(): NativeBinding {
   loaded ??= loadAddon()
   return loaded.binding
+}
+
+/** Folder of the addon, where its build has put everything else it makes. */
+export function addonFolder(): string {
+  loaded ??= loadAddon()
+  return dirname(loaded.path)
 }
 
 /** Path of the executable that runs process hosts. */

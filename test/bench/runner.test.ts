@@ -1,6 +1,9 @@
+import { execFileSync } from 'node:child_process'
+import { rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { describe, expect, it } from 'vitest'
-import { refuseDebugBuild } from '../../src/bench/machine.js'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
+import { refuseDebugBuilds } from '../../src/bench/machine.js'
 import { Recorder, summaryOf } from '../../src/bench/recorder.js'
 import type { Labels } from '../../src/bench/result.js'
 import { floorOf, measureGroup } from '../../src/bench/runner.js'
@@ -13,7 +16,9 @@ import {
   type Sampler,
 } from '../../src/bench/sampler.js'
 import { capabilities } from '../../src/capabilities.js'
-import { thrown } from '../addon/support.js'
+import { packageRoot } from '../../src/package.js'
+import { failureOf } from '../support/cluster.js'
+import { temporaryFolder } from '../support/temporary.js'
 
 const labels: Labels = {
   ...{ suite: 'invoke', transport: 'shm', path: 'host', mode: 'hot', kind: 'ts', function: 'null', call: 'sync' },
@@ -150,9 +155,31 @@ describe('figures', () => {
   })
 })
 
-it('a debug build is refused', () => {
-  refuseDebugBuild(capabilities())
-  const error = thrown(() => refuseDebugBuild({ ...capabilities(), debug: true }))
-  expect(error).toMatchObject({ code: 'ERR_UNSUPPORTED' })
-  expect(error.message).toMatch(/debug build/)
+describe('debug builds are refused', () => {
+  it('the addon', async () => {
+    await refuseDebugBuilds()
+    const error = await failureOf(refuseDebugBuilds({ ...capabilities(), debug: true }))
+    expect(error).toMatchObject({ code: 'ERR_UNSUPPORTED' })
+    expect(error.message).toMatch(/^the native addon .* is a debug build/)
+  })
+
+  it.each(['PRAAS_HOST', 'PRAAS_NATIVE_WORKER'])('what %s names', async (variable) => {
+    const program = join(temporaryFolder(), 'program')
+    // Only the --version of such a program: a whole debug build takes minutes.
+    const source = `#include "base/build.h"\n#include <cstdio>\nint main() { std::printf("praas 1%s\\n", praas::kBuildNote); }`
+    const compile = (...flags: string[]): void => {
+      const args = ['-std=c++20', '-I', join(packageRoot, 'native'), '-x', 'c++', '-', '-o', program, ...flags]
+      execFileSync('g++', args, { input: source })
+    }
+    vi.stubEnv(variable, program)
+    onTestFinished(() => void vi.unstubAllEnvs())
+    compile('-DNDEBUG')
+    await refuseDebugBuilds()
+    compile()
+    const error = await failureOf(refuseDebugBuilds())
+    expect(error).toMatchObject({ code: 'ERR_UNSUPPORTED' })
+    expect(error.message).toContain(`${program} is a debug build`)
+    rmSync(program)
+    expect((await failureOf(refuseDebugBuilds())).message).toContain(`${program} does not tell its version`)
+  })
 })
