@@ -3,16 +3,24 @@
 // waited for. Milliseconds, as JSON.
 //
 // praas-bench-cold WORKER LIBRARY ROUNDS    LIBRARY exports the raw function `echo`; `praas bench cold` runs this
+//
+// Segment and queue of a round have names until its end. A signal is heeded then, and a failure is an exception, so
+// that none of them is left.
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -32,10 +40,17 @@ using praas::NowNs;
 
 constexpr uint64_t kWaitNs = 10'000'000'000;
 
-[[noreturn]] void Fail(const std::string& why) {
-  std::fprintf(stderr, "praas-bench-cold: %s\n", why.c_str());
-  std::exit(1);
+volatile std::sig_atomic_t interrupted = 0;
+
+void HandleSignals() {
+  struct sigaction action {};
+  action.sa_handler = [](int) { interrupted = 1; };
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaction(signal, &action, nullptr);
+  ::prctl(PR_SET_PDEATHSIG, SIGTERM);  // of whoever runs this: nobody waits for the result any more
 }
+
+[[noreturn]] void Fail(const std::string& why) { throw std::runtime_error(why); }
 
 double MsSince(uint64_t begin_ns) { return static_cast<double>(NowNs() - begin_ns) / 1e6; }
 
@@ -116,11 +131,13 @@ void Print(const char* name, std::vector<double>& samples, bool last) {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int main(int argc, char** argv) try {
   if (argc != 4) Fail("usage: praas-bench-cold WORKER LIBRARY ROUNDS");
+  HandleSignals();
   const int rounds = std::max(std::atoi(argv[3]), 10);
   std::vector<double> with, without, nothing, worker;
   for (int round = 0; round < rounds; ++round) {
+    if (interrupted != 0) Fail("interrupted");
     nothing.push_back(StartNothing());
     without.push_back(StartHost(argv[2], {}, false));
     with.push_back(StartHost(argv[2], {argv[1]}, true));
@@ -132,4 +149,7 @@ int main(int argc, char** argv) {
   Print("hostAndCall", with, false);
   Print("worker", worker, true);
   std::printf("}\n");
+} catch (const std::exception& error) {
+  std::fprintf(stderr, "praas-bench-cold: %s\n", error.what());
+  return 1;
 }

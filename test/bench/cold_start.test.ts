@@ -1,0 +1,34 @@
+/** praas-bench-cold, which hosts processes itself and has to remove what they leave. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { readdirSync } from 'node:fs'
+import { text } from 'node:stream/consumers'
+import { expect, it, onTestFinished } from 'vitest'
+import { benchProgram } from '../../src/bench/programs.js'
+import { nativeWorkerExecutablePath } from '../../src/native/binding.js'
+
+function start(worker: string) {
+  const args = [worker, benchProgram('praas-bench-functions.so'), '1000000']
+  const child = spawn(benchProgram('praas-bench-cold'), args, { stdio: ['ignore', 'pipe', 'pipe'] })
+  onTestFinished(() => void child.kill('SIGKILL'))
+  return { child, stderr: text(child.stderr), ended: once(child, 'exit') }
+}
+
+const segmentsOf = (pid: number | undefined): string[] =>
+  readdirSync('/dev/shm').filter((name) => name.startsWith(`praas-bench-${pid}-`))
+
+it.each(['SIGINT', 'SIGTERM'] as const)('leaves nothing when it gets %s', async (signal) => {
+  const { child, stderr, ended } = start(nativeWorkerExecutablePath())
+  await expect.poll(() => segmentsOf(child.pid), { timeout: 30_000, interval: 1 }).toHaveLength(1)
+  child.kill(signal)
+  expect(await ended).toEqual([1, null])
+  expect(await stderr).toBe('praas-bench-cold: interrupted\n')
+  expect(segmentsOf(child.pid)).toEqual([])
+})
+
+it('leaves nothing when it fails', async () => {
+  const { child, stderr, ended } = start('/bin/false')
+  expect(await ended).toEqual([1, null])
+  expect(await stderr).toMatch(/^praas-bench-cold: /m)
+  expect(segmentsOf(child.pid)).toEqual([])
+})
