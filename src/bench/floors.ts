@@ -40,18 +40,22 @@ export function floorsOfCall({ transport, mode, function: name, bytes }: FloorQu
     return [{ name: 'tcp', bytes, touch }, queueOf(bytes)]
   }
   if (mode === 'warm') return touch && bytes > copiedBytes ? [{ name: 'futex', bytes, touch }] : [queueOf(bytes)]
-  // Larger inputs that nobody touches are not moved: handing one over is a message.
-  return [{ name: 'ring', bytes: touch || bytes <= copiedBytes ? bytes : signalBytes, touch }]
+  return [touch ? { name: 'ring', bytes, touch } : ringOf(bytes)]
 }
 
 /** The floor of a call from function to function. */
 export function floorsOfNested(mode: Mode, bytes: number): FloorSpec[] {
-  return mode === 'warm' ? [queueOf(bytes)] : [{ name: 'ring', bytes: bytes <= copiedBytes ? bytes : signalBytes }]
+  return [mode === 'warm' ? queueOf(bytes) : ringOf(bytes)]
 }
 
-/** The floor of many calls in flight. */
+/** The floor of many calls of `null` in flight. */
 export function floorsOfThroughput(transport: Transport, bytes: number, inFlight: number): FloorSpec[] {
-  return [{ name: transport === 'tcp' ? 'tcp' : 'ring', bytes, inFlight }]
+  return [{ ...(transport === 'tcp' ? { name: 'tcp', bytes } : ringOf(bytes)), inFlight }]
+}
+
+/** Larger inputs that nobody touches are not moved: handing one over is a message. */
+function ringOf(bytes: number): FloorSpec {
+  return { name: 'ring', bytes: bytes <= copiedBytes ? bytes : signalBytes }
 }
 
 function queueOf(bytes: number): FloorSpec {

@@ -60,16 +60,19 @@ describe('floors', () => {
     expect(names(floorsOfNested('warm', 2 ** 20))).toEqual(['mq 64'])
     expect(names(floorsOfNested('hot', 64))).toEqual(['ring 64'])
     expect(floorsOfThroughput('tcp', 64, 32)).toEqual([{ name: 'tcp', bytes: 64, inFlight: 32 }])
+    // What several chunks of a ring would carry is not moved by calls either.
+    expect(floorsOfThroughput('shm', 65_536, 32)).toEqual([{ name: 'ring', bytes: 64, inFlight: 32 }])
   })
 
   it('are there', async () => {
     const specs = [
       ...floorsOfCall({ transport: 'tcp', mode: 'warm', function: 'touch', bytes: 65_536 }),
       ...floorsOfThroughput('tcp', 65_536, 8),
+      ...floorsOfThroughput('shm', 65_536, 8),
     ]
     const parts = await openFloor(specs, 65_536, { client: 0, worker: 0, host: 0 })
     try {
-      expect(parts.map(({ name }) => name)).toEqual(['tcp', 'mq(64 B)', 'tcp'])
+      expect(parts.map(({ name }) => name)).toEqual(['tcp', 'mq(64 B)', 'tcp', 'ring(64 B)'])
       for (const { sampler } of parts) expect((await sampler.run(3)).timesNs).toHaveLength(3)
     } finally {
       await closeFloor(parts)
