@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { LocalOptions } from '../agent/cluster_local.js'
 import { RuntimeDirectory } from '../agent/runtime_directory.js'
 import { Cluster } from '../client/cluster.js'
@@ -9,6 +10,7 @@ import { connect } from '../client/connect.js'
 import { ControlClient } from '../client/control_client.js'
 import type { Process } from '../client/process.js'
 import type { Endpoint, WorkerKind } from '../control.js'
+import { PraasError } from '../errors.js'
 import { compiledModule } from '../package.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
@@ -119,11 +121,24 @@ export async function pinServer(
   }
 }
 
-/** Resolves when the process has `count` workers of a kind that are ready. */
+/** For the workers of one process to start, however many they are. */
+const startMs = 120_000
+
+/**
+ * Resolves when the process has `count` workers of a kind that are ready.
+ *
+ * @throws {PraasError} `ERR_UNSUPPORTED` with how many there are after two minutes
+ */
 export async function untilWorkers(served: Process, kind: WorkerKind, count: number): Promise<void> {
+  const end = performance.now() + startMs
   for (;;) {
     const { workers } = await served.describe()
-    if (workers.filter((worker) => worker.kind === kind && worker.state === 'ready').length >= count) return
-    await new Promise((resolve) => setTimeout(resolve, 10))
+    const ready = workers.filter((worker) => worker.kind === kind && worker.state === 'ready').length
+    if (ready >= count) return
+    if (performance.now() > end) {
+      const what = `${ready} of ${count} workers of process ${served.id} are ready after ${startMs / 1_000} s`
+      throw new PraasError('ERR_UNSUPPORTED', `${what}`)
+    }
+    await delay(10)
   }
 }

@@ -2,7 +2,7 @@
 import * as hdr from 'hdr-histogram-js'
 import type { Batch } from './sampler.js'
 
-/** Above this, a minute and more, nothing is told apart. */
+/** An hour: longer times are recorded as this. */
 const longestNs = 3_600e9
 
 export interface Summary {

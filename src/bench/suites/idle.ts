@@ -1,5 +1,7 @@
 /** What processes and workers cost that do nothing. */
 import { setTimeout as delay } from 'node:timers/promises'
+import type { Process } from '../../client/process.js'
+import { PraasError } from '../../errors.js'
 import { apps, BenchCluster, untilWorkers } from '../bench_cluster.js'
 import { addIdleProcesses } from '../idle_load.js'
 import { cpuNs, descendantsOf, privateBytes, untilStill } from '../os_usage.js'
@@ -18,14 +20,18 @@ export async function idleQuantities(processes: number, seconds: number): Promis
   const [selfDone, othersDone, elapsed] = [cpuNs([self]), cpuNs(others), performance.now() - began]
   const percent = (ns: number): number => (100 * ns) / (elapsed * 1e6)
   const during = `of a cluster with ${processes} idle processes, over ${seconds} s`
-  const hosts = idle.map((each) => each.connection?.hostPid ?? 0)
-  const memory = hosts.map(privateBytes).sort((a, b) => a - b)
+  const memory = idle.map(hostBytes).sort((a, b) => a - b)
   return [
     quantity('private memory of the host of an idle process, median', memory[memory.length >> 1] ?? 0, 'B'),
     quantity('private memory of the host of an idle process, largest', memory.at(-1) ?? 0, 'B'),
     quantity(`CPU time ${during}: hosts and workers`, percent(othersDone - othersNs), '% of a core'),
     quantity(`CPU time ${during}: agent and client`, percent(selfDone - selfNs), '% of a core'),
   ]
+}
+
+function hostBytes(idle: Process): number {
+  if (!idle.connection) throw new PraasError('ERR_UNSUPPORTED', `the connection to process ${idle.id} was lost`)
+  return privateBytes(idle.connection.hostPid)
 }
 
 const calls = 10_000
