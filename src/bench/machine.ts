@@ -5,6 +5,7 @@ import { promisify } from 'node:util'
 import { capabilities } from '../capabilities.js'
 import { messageOf, PraasError } from '../errors.js'
 import { hostExecutablePath, nativeWorkerExecutablePath, type Capabilities } from '../native/binding.js'
+import type { Pinning } from './pinning.js'
 
 export interface Machine {
   readonly cpu: string
@@ -15,6 +16,8 @@ export interface Machine {
   readonly date: string
   /** Whether client, host and worker have a core each. */
   readonly coreEach: boolean
+  /** Where they were put; absent: wherever the scheduler likes. */
+  readonly pinning?: Pinning
 }
 
 export interface Versions {
@@ -25,7 +28,7 @@ export interface Versions {
 /** Client, host and worker. */
 const parties = 3
 
-export function machine(): Machine {
+export function machine(pinning?: Pinning): Machine {
   const cores = availableParallelism()
   return {
     cpu: cpus()[0]?.model.trim() || 'unknown',
@@ -33,7 +36,8 @@ export function machine(): Machine {
     memoryBytes: totalmem(),
     kernel: release(),
     date: new Date().toISOString(),
-    coreEach: cores >= parties,
+    coreEach: (pinning ? new Set(Object.values(pinning)).size : cores) >= parties,
+    ...(pinning ? { pinning } : {}),
   }
 }
 

@@ -41,6 +41,7 @@ export interface ThroughputArguments extends CallArguments {
 export interface StateArguments extends RepetitionArguments {
   readonly sizes: string
   readonly keys: string
+  readonly pin?: string | undefined
 }
 
 export interface ColdArguments extends RepetitionArguments {
@@ -57,29 +58,33 @@ export type SuiteChoice =
   | { readonly suite: 'cold'; readonly args: ColdArguments }
   | { readonly suite: 'throughput'; readonly args: ThroughputArguments }
 
+/** A suite that is ready to run. */
+export interface ChosenSuite {
+  readonly run: (progress: Progress) => Promise<Measured>
+  readonly pinning?: Pinning | undefined
+}
+
 /**
- * The suite, ready to run.
- *
  * @throws {ArgumentError} naming the option, what it takes, and what it was given · {PraasError} `ERR_UNSUPPORTED` for a
  *   path that is not there
  */
-export function measured(choice: SuiteChoice): (progress: Progress) => Promise<Measured> {
+export function chosenSuite(choice: SuiteChoice): ChosenSuite {
   switch (choice.suite) {
     case 'invoke': {
       const options = invokeOptions(choice.args)
-      return (progress) => invokeSuite(options, progress)
+      return { run: (progress) => invokeSuite(options, progress), pinning: options.pinning }
     }
     case 'state': {
       const options = stateOptions(choice.args)
-      return (progress) => stateSuite(options, progress)
+      return { run: (progress) => stateSuite(options, progress), pinning: options.pinning }
     }
     case 'cold': {
       const options = coldOptions(choice.args)
-      return (progress) => coldSuite(options, progress)
+      return { run: (progress) => coldSuite(options, progress) }
     }
     case 'throughput': {
       const options = throughputOptions(choice.args)
-      return (progress) => throughputSuite(options, progress)
+      return { run: (progress) => throughputSuite(options, progress), pinning: options.pinning }
     }
   }
 }
@@ -122,7 +127,8 @@ export function stateOptions(args: StateArguments): StateOptions {
   for (const size of sizes) {
     if (size % 8 !== 0) throw new ArgumentError(`--sizes: expected multiples of 8 bytes, received ${size}`)
   }
-  return { ...repetitions(args), sizes, keys: parseIntegers('--keys', args.keys, 1, 1_000_000), elementSeconds: 0.2 }
+  const keys = parseIntegers('--keys', args.keys, 1, 1_000_000)
+  return { ...repetitions(args), sizes, keys, pinning: pinningOf(args), elementSeconds: 0.2 }
 }
 
 export function coldOptions(args: ColdArguments): ColdOptions {
@@ -151,8 +157,12 @@ function callOptions(args: CallArguments): CallOptions {
     modes: parseWords('--mode', args.mode, modes),
     kinds: parseWords('--kind', args.kind, kinds),
     sizes: parseSizes('--sizes', args.sizes, 1, largestBytes),
-    pinning: args.pin === undefined ? undefined : parsePinning(args.pin),
+    pinning: pinningOf(args),
   }
+}
+
+function pinningOf({ pin }: { readonly pin?: string | undefined }): Pinning | undefined {
+  return pin === undefined ? undefined : parsePinning(pin)
 }
 
 function checkPath(path: string): void {

@@ -84,8 +84,9 @@ export function notesOn({ command, machine, versions }: Omit<Report, 'results' |
   return notes
 }
 
-function sharedCores({ cores }: Machine): string {
-  return `Client, host and worker have no core each (${cores} for three): what polls takes turns, and tails are those of the scheduler.`
+function sharedCores({ cores, pinning }: Machine): string {
+  const how = pinning ? `pinned to ${pinning.client}, ${pinning.host} and ${pinning.worker}` : `${cores} for three`
+  return `Client, host and worker have no core each (${how}): what polls takes turns, and tails are those of the scheduler.`
 }
 
 const columns = [

@@ -1,5 +1,5 @@
 /** `praas bench`: what calls, state and starts cost on this machine, beside what the machine itself costs. */
-import { accessSync, constants, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, statSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Argv, CommandModule } from 'yargs'
 import type { SuiteChoice } from '../bench/options.js'
@@ -40,7 +40,7 @@ function suite(name: SuiteChoice['suite'], describe: string, options: (yargs: Ar
 
 async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> {
   // Loaded here: other commands need none of it.
-  const [{ measured }, { reportOf }, { checkPlotLibrary, checkPlotName }] = await Promise.all([
+  const [{ chosenSuite }, { reportOf }, { checkPlotLibrary, checkPlotName }] = await Promise.all([
     import('../bench/options.js'),
     import('../bench/bench.js'),
     import('../bench/plot.js'),
@@ -48,7 +48,7 @@ async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> 
   for (const path of output.plot ?? []) checkPlotName(path)
   checkWritable(output)
   if (output.plot) await checkPlotLibrary()
-  const suite = measured(choice)
+  const suite = chosenSuite(choice)
   // The cluster ends with the program, which has to end by itself for that.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(exitCodes.interrupted))
   const bar = stepsBar()
@@ -66,7 +66,8 @@ function checkWritable({ json, csv, plot = [] }: OutputArguments): void {
   for (const path of [json, csv, ...plot]) {
     if (path === undefined) continue
     try {
-      accessSync(dirname(path), constants.W_OK)
+      accessSync(existsSync(path) ? path : dirname(path), constants.W_OK)
+      if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw new Error('it is a folder')
     } catch (error) {
       throw new ArgumentError(`cannot write to ${path}: ${messageOf(error)}`)
     }
@@ -118,8 +119,10 @@ function callOptions(yargs: Argv): Argv {
     .option('mode', { type: 'string', default: 'hot,warm', describe: 'hot: all poll; warm: all sleep between calls' })
     .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
     .option('sizes', { type: 'string', default: '64,4KiB,64KiB,1MiB,16MiB', describe: 'bytes of input and result' })
-    .option('pin', { type: 'string', describe: 'cores: CLIENT,WORKER or CLIENT,WORKER,HOST' })
+    .option('pin', pinOption)
 }
+
+const pinOption = { type: 'string', describe: 'cores: CLIENT,WORKER or CLIENT,WORKER,HOST' } as const
 
 function nestedOptions(yargs: Argv): Argv {
   return yargs
@@ -154,6 +157,7 @@ function stateOptions(yargs: Argv): Argv {
   return repetitionOptions(yargs, 10_000, 5)
     .option('sizes', { type: 'string', default: '64,4KiB,64KiB,1MiB,16MiB', describe: 'bytes of a value' })
     .option('keys', { type: 'string', default: '1,100,10000', describe: 'keys in the state' })
+    .option('pin', pinOption)
 }
 
 function coldOptions(yargs: Argv): Argv {

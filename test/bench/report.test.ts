@@ -61,6 +61,10 @@ it('says where, and that not everybody has a core', () => {
   expect(notesOn(report)[0]).toBe('praas bench invoke')
   expect(notesOn(report)[2]).toMatch(/Client, host and worker have no core each \(2 for three\)/)
   expect(notesOn({ ...report, machine: { ...report.machine, coreEach: true } })).toHaveLength(2)
+  const together = machine({ client: 0, worker: 1, host: 1 })
+  expect(together.coreEach).toBe(false)
+  expect(notesOn({ ...report, machine: together })[2]).toMatch(/no core each \(pinned to 0, 1 and 1\)/)
+  expect(machine({ client: 0, worker: 1, host: 2 }).coreEach).toBe(true)
 })
 
 describe('plots', () => {

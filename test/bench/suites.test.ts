@@ -82,7 +82,7 @@ it('invoke beside connections and processes that do nothing, on given cores', as
 })
 
 it('state', async () => {
-  const { results } = await run('state', '--sizes', '64,8KiB', '--keys', '1,100', ...few)
+  const { results } = await run('state', '--sizes', '64,8KiB', '--keys', '1,100', '--pin', '0,0', ...few)
   const rows = results.map(({ function: name, bytes, keys }) => `${name} ${bytes} ${keys}`)
   expect(rows).toHaveLength(5 * 2 * 2)
   expect(rows).toEqual(expect.arrayContaining(['view 64 1', 'append 8192 100', 'array[i] 64 100']))
@@ -137,5 +137,8 @@ it('wrong usage', async () => {
     expect({ status, stdout }).toEqual({ status: 2, stdout: '' })
     expect(stderr).toContain(`cannot write to ${nowhere}`)
   }
+  expect((await praas(folder, ['state', '--csv', folder])).stderr).toContain(
+    `cannot write to ${folder}: it is a folder`,
+  )
   expect((await praas(folder, ['state', '--plot', 'x.png'])).stderr).toContain('.html or .svg')
 })

@@ -1,7 +1,8 @@
 /** What operations of the state cost inside a function, beside copying as many bytes. */
 import type { Process } from '../../client/process.js'
-import { apps, BenchCluster } from '../bench_cluster.js'
+import { apps, BenchCluster, pinServer } from '../bench_cluster.js'
 import { unpackBatch } from '../packed_batch.js'
+import type { Pinning } from '../pinning.js'
 import { runPlans, stepsOf, type Plan } from '../plan.js'
 import type { Progress } from '../progress.js'
 import { summaryOf } from '../recorder.js'
@@ -16,6 +17,8 @@ export interface StateOptions extends Repetitions {
   readonly sizes: readonly number[]
   /** Keys in the state beside the one that is used. */
   readonly keys: readonly number[]
+  /** Of the worker, with which `memcpy` takes turns on its core. */
+  readonly pinning: Pinning | undefined
   /** For which an array's elements are measured in each round, seconds. */
   readonly elementSeconds: number
 }
@@ -30,6 +33,7 @@ export async function stateSuite(options: StateOptions, progress: Progress): Pro
   for (const keys of options.keys) {
     const served = await bench.cluster.process(`keys-${keys}`, { app: apps.state })
     await served.invoke('fill', keys)
+    await pinServer(served, options.pinning)
     const plans = options.sizes.map((bytes) => planOf(served, bytes, keys, options))
     progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0) + options.sizes.length * options.rounds)
     results.push(...(await runPlans(plans, progress)))
@@ -50,6 +54,7 @@ function planOf(served: Process, bytes: number, keys: number, options: StateOpti
     })),
     floors: [{ name: 'memcpy', bytes }],
     ...{ bytes, perRound: perRound(options, bytes), rounds: options.rounds },
+    pinning: options.pinning && { ...options.pinning, client: options.pinning.worker },
   }
 }
 
