@@ -12,6 +12,7 @@ import type { Process } from '../client/process.js'
 import type { Endpoint, WorkerKind } from '../control.js'
 import { PraasError } from '../errors.js'
 import { compiledModule } from '../package.js'
+import { moduleWithIdle, nativeWithIdle } from './idle_functions.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
 import type { Kind, Mode, Transport } from './result.js'
@@ -61,16 +62,21 @@ export class BenchCluster implements AsyncDisposable {
     process.once('exit', this.#removeFolder)
   }
 
-  /** Makes the benchmark functions of one kind known as `apps[kind]`. */
-  async deploy(kind: Kind | 'state'): Promise<void> {
-    if (kind === 'native') {
-      // Not the raw one: workers that have any map payloads read-only, which costs those of the C API, too.
-      const functions = { null: {}, touch: {}, measure_null: {} }
-      await this.cluster.deploy({ native: benchProgram('praas-bench-functions.so'), name: apps.native, functions })
-      return
+  /** Makes the benchmark functions of one kind known as `apps[kind]`, among `idle` others that nobody calls. */
+  async deploy(kind: Kind | 'state', idle: number = 0): Promise<void> {
+    const name = apps[kind]
+    switch (kind) {
+      case 'native': {
+        const native = benchProgram('praas-bench-functions.so')
+        await this.cluster.deploy({ native, name, functions: nativeWithIdle(idle) })
+        return
+      }
+      case 'ts':
+        await this.cluster.deploy({ app: moduleWithIdle(idle, this.#folder), name })
+        return
+      case 'state':
+        await this.cluster.deploy({ app: compiledModule('bench/state_functions.js'), name, external: ['benchmark'] })
     }
-    const module = kind === 'ts' ? 'bench/functions.js' : 'bench/state_functions.js'
-    await this.cluster.deploy({ app: compiledModule(module), name: apps[kind], external: ['benchmark'] })
   }
 
   /** A client of its own. It polls while it waits for a result where the mode is hot, or blocks at once if `blocking`. */

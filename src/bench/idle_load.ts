@@ -1,5 +1,9 @@
 /** What else a cluster has to hold while something is measured, to see that it costs nothing. */
+import { readdirSync, readFileSync } from 'node:fs'
 import type { Process } from '../client/process.js'
+import type { Endpoint } from '../control.js'
+import { PraasError } from '../errors.js'
+import { native, type NativeConnection } from '../native/binding.js'
 import { apps, type BenchCluster } from './bench_cluster.js'
 import type { Transport } from './result.js'
 
@@ -8,7 +12,11 @@ export interface IdleLoad {
   readonly connections: number
   /** Other processes of the cluster. */
   readonly processes: number
+  /** Other functions of the process that is measured. */
+  readonly functions: number
 }
+
+export const noLoad: IdleLoad = { connections: 0, processes: 0, functions: 0 }
 
 /** Creates so many processes that nobody calls. */
 export async function addIdleProcesses(bench: BenchCluster, count: number): Promise<Process[]> {
@@ -24,23 +32,76 @@ export async function addIdleProcesses(bench: BenchCluster, count: number): Prom
   return made
 }
 
-/** Opens so many connections that carry no calls. */
-export async function addIdleConnections(
-  bench: BenchCluster,
-  transport: Transport,
-  id: string,
-  count: number,
-): Promise<void> {
-  for (let index = 0; index < count; index++) {
-    const client = await bench.connect(transport, { window: '4MiB' })
-    await client.process(id, { create: false })
+/** The smallest there is. */
+const windowBytes = 4 * 2 ** 20
+const connectMs = 30_000
+
+/** Connections to one process that carry no calls. */
+export class IdleConnections implements Disposable {
+  readonly #connections: NativeConnection[] = []
+
+  /** @throws {PraasError} `ERR_UNSUPPORTED` when this process or the host may not have as many open files as they take */
+  static async open(
+    served: Process,
+    endpoint: Endpoint,
+    transport: Transport,
+    count: number,
+  ): Promise<IdleConnections> {
+    const idle = new IdleConnections()
+    try {
+      await idle.#open(served, endpoint, transport, count)
+      return idle
+    } catch (error) {
+      idle[Symbol.dispose]()
+      throw error
+    }
+  }
+
+  async #open(served: Process, endpoint: Endpoint, transport: Transport, count: number): Promise<void> {
+    // Without the rest of a client, which has connections to the agent that have nothing to do with the process.
+    const options = { ...endpoint, process: served.id, transport, timeoutMs: connectMs, windowBytes }
+    const connect = (): Promise<NativeConnection> => native().connect({ ...options, checksum: false, spinUs: 0 })
+    if (count === 0) return
+    const parties = [
+      { who: 'this program', pid: process.pid },
+      { who: `the host of process ${served.id}`, pid: served.connection?.hostPid ?? process.pid },
+    ].map((party) => ({ ...party, before: openFiles(party.pid) }))
+    this.#connections.push(await connect())
+    for (const { who, pid, before } of parties) {
+      const needed = before + count * (openFiles(pid) - before)
+      if (needed > openFilesLimit(pid)) throw tooMany(count, who, needed, openFilesLimit(pid))
+    }
+    while (this.#connections.length < count) this.#connections.push(await connect())
+  }
+
+  [Symbol.dispose](): void {
+    for (const connection of this.#connections.splice(0)) connection.close()
   }
 }
 
+function openFiles(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+function openFilesLimit(pid: number): number {
+  const [, soft] = /^Max open files\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/limits`, 'utf8')) ?? []
+  return soft === undefined ? Infinity : Number(soft)
+}
+
+function tooMany(connections: number, who: string, needed: number, limit: number): PraasError {
+  const text = `--connections ${connections}: ${who} would have ${needed} open files, and may have ${limit} (ulimit -Hn)`
+  return new PraasError('ERR_UNSUPPORTED', `${text}; over tcp, and with one --kind at a time, it takes fewer`)
+}
+
 /** As results name it. */
-export function idleLabels({ connections, processes }: IdleLoad): { idleConnections?: number; idleProcesses?: number } {
+export function idleLabels({ connections, processes, functions }: IdleLoad): {
+  idleConnections?: number
+  idleProcesses?: number
+  idleFunctions?: number
+} {
   return {
     ...(connections > 0 ? { idleConnections: connections } : {}),
     ...(processes > 0 ? { idleProcesses: processes } : {}),
+    ...(functions > 0 ? { idleFunctions: functions } : {}),
   }
 }

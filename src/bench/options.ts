@@ -1,5 +1,7 @@
 /** What the command line says, checked and made the options of a suite. */
 import { ArgumentError, PraasError } from '../errors.js'
+import { maxIdleFunctions } from './idle_functions.js'
+import { noLoad, type IdleLoad } from './idle_load.js'
 import { checked, parseIntegers, parseSizes, parseWords } from './lists.js'
 import { parsePinning, type Pinning } from './pinning.js'
 import type { Progress } from './progress.js'
@@ -30,8 +32,9 @@ export interface InvokeArguments extends CallArguments {
   readonly call: string
   readonly function: string
   readonly nested: boolean
-  readonly connections: number
-  readonly processes: number
+  readonly connections: string
+  readonly processes: string
+  readonly functions: string
 }
 
 export interface ThroughputArguments extends CallArguments {
@@ -108,11 +111,19 @@ export function invokeOptions(args: InvokeArguments): InvokeOptions {
     ),
     functions: parseWords('--function', args.function, ['null', 'touch'] as const),
     nested: args.nested,
-    idle: {
-      connections: checked('--connections', args.connections, 0, 10_000),
-      processes: checked('--processes', args.processes, 0, 1_000),
-    },
+    loads: loadsOf(args),
   }
+}
+
+/** Each number of connections with each of processes and each of functions. */
+function loadsOf(args: InvokeArguments): IdleLoad[] {
+  const connections = parseIntegers('--connections', args.connections, 0, 100_000)
+  const processes = parseIntegers('--processes', args.processes, 0, 1_000)
+  const functions = parseIntegers('--functions', args.functions, 0, maxIdleFunctions)
+  const loads = connections.map((count) => ({ ...noLoad, connections: count }))
+  return loads
+    .flatMap((load) => processes.map((count) => ({ ...load, processes: count })))
+    .flatMap((load) => functions.map((count) => ({ ...load, functions: count })))
 }
 
 export function throughputOptions(args: ThroughputArguments): ThroughputOptions {

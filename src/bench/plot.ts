@@ -150,9 +150,16 @@ function categoryOf({ bytes, concurrency }: Result): string {
   return concurrency === 1 ? formatSize(bytes) : `${formatSize(bytes)}, ${concurrency} in flight`
 }
 
-function lineOf({ suite, kind, client, function: name, keys }: Result): string {
-  const state = suite === 'state' ? [name, keys === undefined ? null : `${keys} keys`] : [kind, client]
-  return state.filter((part) => part !== null).join(' ')
+function lineOf(result: Result): string {
+  const { suite, kind, client, function: name, keys, idleConnections, idleProcesses, idleFunctions } = result
+  const beside = [
+    [keys, 'keys'],
+    [idleConnections, 'connections'],
+    [idleProcesses, 'processes'],
+    [idleFunctions, 'functions'],
+  ].flatMap(([count, what]) => (count === undefined ? [] : [`${count} ${what}`]))
+  const what = suite === 'state' ? [name] : [kind, client].filter((part) => part !== null)
+  return [what.join(' '), ...beside].join(', ')
 }
 
 function grouped<Item>(items: readonly Item[], keyOf: (item: Item) => string): Map<string, Item[]> {

@@ -29,6 +29,8 @@ export interface Labels {
   readonly idleConnections?: number
   /** Other processes of the cluster, when there were any. */
   readonly idleProcesses?: number
+  /** Other functions of the process, when there were any. */
+  readonly idleFunctions?: number
   /** Keys in the state. */
   readonly keys?: number
 }

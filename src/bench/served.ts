@@ -2,7 +2,7 @@
 import type { Process } from '../client/process.js'
 import type { Endpoint } from '../control.js'
 import { apps, pinServer, quietMsOf, type BenchCluster } from './bench_cluster.js'
-import { addIdleConnections, idleLabels, type IdleLoad } from './idle_load.js'
+import { IdleConnections, idleLabels, type IdleLoad } from './idle_load.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import type { PlannedSubject } from './plan.js'
 import type { FunctionName, Kind, Labels, Mode, SuiteName, Transport } from './result.js'
@@ -26,28 +26,43 @@ export interface CallOptions {
 
 type Processes = ReadonlyMap<Kind, { readonly process: Process; readonly endpoint: Endpoint }>
 
-export class Served {
+export class Served implements Disposable {
   readonly #options: ServeOptions
   readonly #processes: Processes
+  readonly #connections: readonly IdleConnections[]
 
-  /** Creates the processes unless they are there, and connects to them. */
+  /** Creates the processes unless they are there, connects to them, and opens the idle connections. */
   static async open(bench: BenchCluster, options: ServeOptions): Promise<Served> {
     const { transport, kinds, idle, pinning } = options
     if (pinning) await pinProcess(process.pid, pinning.client)
     const client = await bench.connect(transport)
     const processes = new Map<Kind, { process: Process; endpoint: Endpoint }>()
-    for (const kind of kinds) {
-      const served = await client.process(kind, { app: apps[kind] })
-      await pinServer(served, pinning)
-      await addIdleConnections(bench, transport, kind, idle.connections)
-      processes.set(kind, { process: served, endpoint: await bench.endpoint(kind) })
+    const connections: IdleConnections[] = []
+    const served = new Served(options, processes, connections)
+    try {
+      for (const kind of kinds) {
+        const process = await client.process(kind, { app: apps[kind] })
+        await pinServer(process, pinning)
+        const endpoint = await bench.endpoint(kind)
+        connections.push(await IdleConnections.open(process, endpoint, transport, idle.connections))
+        processes.set(kind, { process, endpoint })
+      }
+      return served
+    } catch (error) {
+      served[Symbol.dispose]()
+      throw error
     }
-    return new Served(options, processes)
   }
 
-  private constructor(options: ServeOptions, processes: Processes) {
+  private constructor(options: ServeOptions, processes: Processes, connections: readonly IdleConnections[]) {
     this.#options = options
     this.#processes = processes
+    this.#connections = connections
+  }
+
+  /** Closes the idle connections; the processes end with the cluster. */
+  [Symbol.dispose](): void {
+    for (const connections of this.#connections) connections[Symbol.dispose]()
   }
 
   /** Calls of one function by each of the clients. */

@@ -137,8 +137,9 @@ function nestedOptions(yargs: Argv): Argv {
       describe: 'null: bytes stay as they are; touch: are used',
     })
     .option('nested', { type: 'boolean', default: false, describe: 'also from function to function' })
-    .option('connections', { type: 'number', default: 0, describe: 'with so many idle connections' })
-    .option('processes', { type: 'number', default: 0, describe: 'with so many idle processes' })
+    .option('connections', { type: 'string', default: '0', describe: 'idle connections beside, such as 1,10,1000' })
+    .option('processes', { type: 'string', default: '0', describe: 'idle processes beside' })
+    .option('functions', { type: 'string', default: '0', describe: 'idle functions beside, at most 1021' })
 }
 
 function throughputOptions(yargs: Argv): Argv {

@@ -19,7 +19,8 @@ const args: InvokeArguments = {
     kind: 'ts,native',
     sizes: '64,4KiB',
   },
-  ...{ call: 'sync,async', function: 'null,touch', nested: false, connections: 0, processes: 0 },
+  ...{ call: 'sync,async', function: 'null,touch', nested: false },
+  ...{ connections: '0', processes: '0', functions: '0' },
 }
 
 describe('praas bench invoke', () => {
@@ -27,7 +28,11 @@ describe('praas bench invoke', () => {
     expect(invokeOptions({ ...args, pin: '0,1' })).toEqual({
       ...{ samples: 10, rounds: 2, transports: ['shm', 'tcp'], modes: ['hot', 'warm'], kinds: ['ts', 'native'] },
       ...{ sizes: [64, 4096], functions: ['null', 'touch'], clients: ['native', 'invokeSync', 'await invoke'] },
-      ...{ nested: false, idle: { connections: 0, processes: 0 }, pinning: { client: 0, worker: 1, host: 1 } },
+      ...{
+        nested: false,
+        loads: [{ connections: 0, processes: 0, functions: 0 }],
+        pinning: { client: 0, worker: 1, host: 1 },
+      },
     })
     expect(invokeOptions({ ...args, pin: '0,0,1' }).pinning).toEqual({ client: 0, worker: 0, host: 1 })
     expect(invokeOptions({ ...args, call: 'async' }).clients).toEqual(['await invoke'])
@@ -42,7 +47,9 @@ describe('praas bench invoke', () => {
     [{ sizes: '4 parsecs' }, /--sizes is "4 parsecs"/],
     [{ samples: 0 }, /--samples: expected an integer, 1 … 10000000, received 0/],
     [{ rounds: 1.5 }, /--rounds/],
-    [{ connections: -1 }, /--connections/],
+    [{ connections: '-1' }, /--connections: expected an integer, 0 … 100000, received -1/],
+    [{ processes: '1,x' }, /--processes/],
+    [{ functions: '1022' }, /--functions: expected an integer, 0 … 1021, received 1022/],
     [{ pin: '0' }, /--pin: expected CLIENT,WORKER or CLIENT,WORKER,HOST, received "0"/],
     [{ pin: '0,1,2,3' }, /--pin/],
     [{ call: 'async', client: 'native' }, /--client: none of them makes the calls/],
@@ -52,6 +59,16 @@ describe('praas bench invoke', () => {
     const error = thrown(() => invokeOptions({ ...args, ...wrong }))
     expect(error).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
     expect(error.message).toMatch(message)
+  })
+
+  it('measures each number of connections with each of processes and of functions', () => {
+    const { loads } = invokeOptions({ ...args, connections: '1, 1000', functions: '0,10' })
+    expect(loads).toEqual([
+      { connections: 1, processes: 0, functions: 0 },
+      { connections: 1, processes: 0, functions: 10 },
+      { connections: 1000, processes: 0, functions: 0 },
+      { connections: 1000, processes: 0, functions: 10 },
+    ])
   })
 
   it('has no leases', () => {

@@ -52,7 +52,7 @@ it('CSV quotes what needs it', () => {
   expect(lines).toHaveLength(report.results.length + 2)
   expect(lines[0]).toMatch(/^suite,transport,path,mode,kind,function,call,client,bytes,concurrency,/)
   expect(lines[0]).toMatch(/,floor,floorP50Ns,floorOpsPerSec,ratio$/)
-  expect(lines[1]).toMatch(/^invoke,shm,host,hot,ts,null,sync,invokeSync,4096,1,,,,100,1234,/)
+  expect(lines[1]).toMatch(/^invoke,shm,host,hot,ts,null,sync,invokeSync,4096,1,,,,,100,1234,/)
   expect(lines[2]).toContain('"</script>,""quoted"""')
 })
 

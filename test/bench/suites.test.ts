@@ -71,14 +71,33 @@ it('invoke', async () => {
   expect(stdout).toContain('RATIO')
 })
 
-it('invoke beside connections and processes that do nothing, on given cores', async () => {
-  const load = ['--connections', '3', '--processes', '2', '--pin', '0,0']
-  const chosen = ['--transport', 'tcp', '--mode', 'warm', '--kind', 'native', '--call', 'sync', '--function', 'null']
-  const { results } = await run('invoke', '--sizes', '64', ...load, ...chosen, ...few)
-  expect(results).toHaveLength(2)
-  for (const result of results) {
-    expect(result).toMatchObject({ idleConnections: 3, idleProcesses: 2, floor: 'tcp+mq', samples: 4 })
-  }
+it('invoke beside connections, processes and functions that do nothing, on given cores', async () => {
+  const load = ['--connections', '0,3', '--processes', '2', '--functions', '5,1021', '--pin', '0,0']
+  const chosen = ['--mode', 'warm', '--client', 'invokeSync', '--function', 'null']
+  const { results, stdout } = await run('invoke', '--sizes', '64', ...load, ...chosen, ...few)
+  const beside = ({ idleConnections, idleProcesses, idleFunctions }: Result) => [
+    ...[idleConnections, idleProcesses, idleFunctions],
+  ]
+  expect(results.filter(({ transport, kind }) => transport === 'tcp' && kind === 'native').map(beside)).toEqual([
+    [undefined, 2, 5],
+    [undefined, 2, 1021],
+    [3, 2, 5],
+    [3, 2, 1021],
+  ])
+  expect(results).toHaveLength(2 * 2 * 2 * 2)
+  for (const name of ['IDLE CONNECTIONS', 'IDLE PROCESSES', 'IDLE FUNCTIONS']) expect(stdout).toContain(name)
+})
+
+it('refuses more idle connections than there may be open files', async () => {
+  const chosen = ['--mode', 'warm', '--kind', 'native', '--client', 'invokeSync', '--function', 'null', '--sizes', '64']
+  const args = ['-c', 'ulimit -n 300; exec "$@"', 'sh', process.execPath, compiledModule('cli/main.js'), 'bench']
+  const { status, stderr } = await new Promise<Outcome>((resolve) => {
+    execFile('sh', [...args, 'invoke', '--connections', '300', ...chosen, ...few], (error, stdout, text) =>
+      resolve({ status: error ? Number(error.code) : 0, stdout, stderr: text }),
+    )
+  })
+  expect(stderr).toMatch(/--connections 300: this program would have \d+ open files, and may have 300 \(ulimit -Hn\)/)
+  expect(status).not.toBe(0)
 })
 
 it('state', async () => {

@@ -18,7 +18,8 @@ export interface InvokeOptions extends Repetitions {
   readonly clients: readonly Client[]
   readonly functions: readonly FunctionName[]
   readonly sizes: readonly number[]
-  readonly idle: IdleLoad
+  /** What is there beside, one after the other. */
+  readonly loads: readonly IdleLoad[]
   /** Also calls from function to function in one process. */
   readonly nested: boolean
   readonly pinning: Pinning | undefined
@@ -27,28 +28,33 @@ export interface InvokeOptions extends Repetitions {
 export async function invokeSuite(options: InvokeOptions, progress: Progress): Promise<Measured> {
   const results: Result[] = []
   for (const mode of options.modes) {
-    await using bench = await BenchCluster.start(mode)
-    // Idle processes run TypeScript.
-    if (options.idle.processes > 0 || options.kinds.includes('ts')) await bench.deploy('ts')
-    if (options.kinds.includes('native')) await bench.deploy('native')
-    await addIdleProcesses(bench, options.idle.processes)
-    const plans: Plan[] = []
-    for (const transport of options.transports) plans.push(...(await callPlans(bench, transport, mode, options)))
-    if (options.nested) plans.push(...(await nestedPlans(bench, mode, options)))
-    progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
-    results.push(...(await runPlans(plans, progress)))
+    for (const idle of options.loads) results.push(...(await measureLoad(mode, idle, options, progress)))
   }
   return { results, quantities: [] }
 }
 
-async function callPlans(
-  bench: BenchCluster,
-  transport: Transport,
-  mode: Mode,
-  options: InvokeOptions,
-): Promise<Plan[]> {
-  const { functions, sizes, kinds, clients, idle, pinning, rounds } = options
-  const served = await Served.open(bench, { transport, mode, kinds, idle, pinning })
+async function measureLoad(mode: Mode, idle: IdleLoad, options: InvokeOptions, progress: Progress): Promise<Result[]> {
+  const { transports, kinds, nested } = options
+  await using bench = await BenchCluster.start(mode)
+  // Idle processes run TypeScript.
+  if (idle.processes > 0 || kinds.includes('ts')) await bench.deploy('ts', idle.functions)
+  if (kinds.includes('native')) await bench.deploy('native', idle.functions)
+  await addIdleProcesses(bench, idle.processes)
+  const results: Result[] = []
+  const run = async (plans: readonly Plan[]): Promise<void> => {
+    progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
+    results.push(...(await runPlans(plans, progress)))
+  }
+  for (const transport of transports) {
+    using served = await Served.open(bench, { ...options, transport, mode, idle })
+    await run(callPlans(served, transport, mode, options))
+  }
+  if (nested) await run(await nestedPlans(bench, mode, idle, options))
+  return results
+}
+
+function callPlans(served: Served, transport: Transport, mode: Mode, options: InvokeOptions): Plan[] {
+  const { functions, sizes, clients, pinning, rounds } = options
   return functions.flatMap((name) =>
     sizes.map((bytes) => ({
       subjects: served.subjects(clients, { suite: 'invoke', function: name, bytes }),

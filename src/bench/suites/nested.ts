@@ -14,7 +14,6 @@ import { sampler, warmUpOf } from '../sampler.js'
 export interface NestedOptions extends Repetitions {
   readonly kinds: readonly Kind[]
   readonly sizes: readonly number[]
-  readonly idle: IdleLoad
   readonly pinning: Pinning | undefined
 }
 
@@ -39,7 +38,12 @@ const callers: readonly Caller[] = [
   },
 ]
 
-export async function nestedPlans(bench: BenchCluster, mode: Mode, options: NestedOptions): Promise<Plan[]> {
+export async function nestedPlans(
+  bench: BenchCluster,
+  mode: Mode,
+  idle: IdleLoad,
+  options: NestedOptions,
+): Promise<Plan[]> {
   const { kinds, sizes, rounds, pinning } = options
   // Caller and called are to be the only ones that poll: not the client, and not the host, which would for TCP.
   const client = await bench.connect('shm', { blocking: true })
@@ -54,7 +58,7 @@ export async function nestedPlans(bench: BenchCluster, mode: Mode, options: Nest
   const subjectsOf = (bytes: number): PlannedSubject[] =>
     callers.flatMap((caller) => {
       const served = processes.get(caller.kind)
-      return served ? [subjectOf(served, caller, bytes, mode, options)] : []
+      return served ? [subjectOf(served, caller, bytes, mode, idle)] : []
     })
   return sizes.map((bytes) => ({
     subjects: subjectsOf(bytes),
@@ -68,7 +72,7 @@ function subjectOf(
   { kind, call, client, function: name, request }: Caller,
   bytes: number,
   mode: Mode,
-  { idle }: NestedOptions,
+  idle: IdleLoad,
 ): PlannedSubject {
   const labels: Labels = {
     ...{ suite: 'invoke', transport: null, path: 'host', mode, kind, function: 'null', call, client },

@@ -1,6 +1,7 @@
 /** How many calls per second go through one connection with many in flight. */
 import { BenchCluster } from '../bench_cluster.js'
 import { floorsOfThroughput } from '../floors.js'
+import { noLoad } from '../idle_load.js'
 import type { Pinning } from '../pinning.js'
 import { runPlans, stepsOf, type Plan } from '../plan.js'
 import type { Progress } from '../progress.js'
@@ -25,23 +26,18 @@ export async function throughputSuite(options: ThroughputOptions, progress: Prog
   for (const mode of options.modes) {
     await using bench = await BenchCluster.start(mode)
     for (const kind of options.kinds) await bench.deploy(kind)
-    const plans: Plan[] = []
-    for (const transport of options.transports) plans.push(...(await plansOf(bench, transport, mode, options)))
-    progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
-    results.push(...(await runPlans(plans, progress)))
+    for (const transport of options.transports) {
+      using served = await Served.open(bench, { ...options, transport, mode, idle: noLoad })
+      const plans = plansOf(served, transport, options)
+      progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
+      results.push(...(await runPlans(plans, progress)))
+    }
   }
   return { results, quantities: [] }
 }
 
-async function plansOf(
-  bench: BenchCluster,
-  transport: Transport,
-  mode: Mode,
-  options: ThroughputOptions,
-): Promise<Plan[]> {
-  const { sizes, concurrency, kinds, clients, pinning, rounds } = options
-  const idle = { connections: 0, processes: 0 }
-  const served = await Served.open(bench, { transport, mode, kinds, idle, pinning })
+function plansOf(served: Served, transport: Transport, options: ThroughputOptions): Plan[] {
+  const { sizes, concurrency, clients, pinning, rounds } = options
   return sizes.flatMap((bytes) =>
     concurrency.map((inFlight) => ({
       subjects: served.subjects(clients, { suite: 'throughput', function: 'null', bytes, inFlight }),
