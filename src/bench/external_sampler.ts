@@ -1,5 +1,5 @@
 /**
- * A sampler that is a program of its own: a floor, or a client without Node.
+ * A sampler that is a program of its own: a floor, or a client without Node. It does not outlive this one.
  *
  * It writes `ready\n` when it is set up. For each line `COUNT\n` on stdin it runs a warm-up and COUNT operations, and writes
  * u64 count, u64 nanoseconds of all, and u64 nanoseconds of each, little endian. It ends with its stdin. What it has to say
@@ -9,6 +9,7 @@ import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
 import { once } from 'node:events'
 import { basename } from 'node:path'
 import { messageOf, PraasError } from '../errors.js'
+import { endsWithThis } from './children.js'
 import { childEnvironment } from './environment.js'
 import type { Batch, Sampler } from './sampler.js'
 
@@ -51,7 +52,8 @@ export class ExternalSampler implements Sampler {
   private constructor({ program, args, environment = {}, quietMs = 0 }: ExternalOptions) {
     this.quietMs = quietMs
     this.#what = [basename(program), ...args].join(' ')
-    this.#child = spawn(program, args, { stdio: ['pipe', 'pipe', 'pipe'], env: childEnvironment(environment) })
+    const options = { env: childEnvironment(environment) }
+    this.#child = endsWithThis(spawn(program, args, options))
     this.#child.stdout.on('data', (chunk: Buffer) => {
       this.#chunks.push(chunk)
       this.#available += chunk.length
@@ -83,9 +85,12 @@ export class ExternalSampler implements Sampler {
     if (this.#ended) return
     const closed = once(this.#child, 'close')
     this.#child.stdin.end()
-    const patience = setTimeout(() => this.#child.kill('SIGKILL'), 5_000)
+    const patience = [
+      setTimeout(() => this.#child.kill('SIGTERM'), 5_000),
+      setTimeout(() => this.#child.kill('SIGKILL'), 10_000),
+    ]
     await closed.catch(() => undefined)
-    clearTimeout(patience)
+    patience.forEach(clearTimeout)
   }
 
   async #take(bytes: number): Promise<Buffer> {

@@ -35,7 +35,8 @@ export interface Labels {
   readonly keys?: number
 }
 
-export interface Result extends Labels, Summary {
+/** What was found, beside a floor. */
+export interface Measurement extends Summary {
   /** What the same machine can do without this package, measured in turns with it. */
   readonly floor: string | null
   readonly floorP50Ns: number | null
@@ -43,6 +44,8 @@ export interface Result extends Labels, Summary {
   /** Subject/floor for times, floor/subject for rates: smaller is better. */
   readonly ratio: number | null
 }
+
+export type Result = Labels & Measurement
 
 /** A figure that is no time of an operation. */
 export interface Quantity {

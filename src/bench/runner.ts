@@ -1,7 +1,7 @@
 /** Runs subjects and their floor in turns. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { Recorder, type Summary } from './recorder.js'
-import type { Labels, Result } from './result.js'
+import type { Labels, Measurement, Result } from './result.js'
 import type { Sampler } from './sampler.js'
 
 /** A sampler of the floor. Several together are one floor: the sum of their times. */
@@ -29,26 +29,45 @@ export interface Group {
 /** Told of each batch that has ended. */
 export type OnBatch = (what: string) => void
 
+/** Something that takes turns with others. */
+export interface Entry {
+  readonly what: string
+  readonly sampler: Sampler
+}
+
 /**
- * Runs rounds of one batch per subject and per part of the floor, so that what else happens on the machine meets all of
- * them. An unrecorded round comes first, in which code is compiled and memory is touched.
+ * Runs rounds of one batch per entry, so that what else happens on the machine meets all of them. An unrecorded round
+ * comes first, in which code is compiled and memory is touched. It stops at an `onBatch` that throws.
+ *
+ * @returns what was recorded of each entry
  */
-export async function measureGroup(group: Group, onBatch: OnBatch = () => undefined): Promise<Result[]> {
-  const subjects = group.subjects.map((subject) => ({ ...subject, recorder: new Recorder() }))
-  const floor = group.floor.map((part) => ({ ...part, recorder: new Recorder() }))
-  const entries = [
-    ...subjects.map(({ labels, sampler, recorder }) => ({ what: describe(labels), sampler, recorder })),
-    ...floor.map(({ name, sampler, recorder }) => ({ what: name, sampler, recorder })),
-  ]
-  for (const { sampler } of entries) await quietly(sampler, Math.min(group.perRound, settlingOperations))
-  for (let round = 0; round < group.rounds; round++) {
-    for (const { what, sampler, recorder } of entries) {
-      recorder.add(await quietly(sampler, group.perRound))
+export async function inTurns(
+  entries: readonly Entry[],
+  { perRound, rounds }: Pick<Group, 'perRound' | 'rounds'>,
+  onBatch: OnBatch = () => undefined,
+): Promise<Summary[]> {
+  const recorders = entries.map(() => new Recorder())
+  for (const { sampler } of entries) await quietly(sampler, Math.min(perRound, settlingOperations))
+  for (let round = 0; round < rounds; round++) {
+    for (const [index, { what, sampler }] of entries.entries()) {
+      recorders[index]?.add(await quietly(sampler, perRound))
       onBatch(what)
     }
   }
-  const reference = floorOf(floor.map(({ name, recorder }) => ({ name, summary: recorder.summary() })))
-  return subjects.map(({ labels, recorder }) => compared(labels, recorder.summary(), reference, group.compare))
+  return recorders.map((recorder) => recorder.summary())
+}
+
+/** Measures subjects in turns with their floor. */
+export async function measureGroup(group: Group, onBatch?: OnBatch): Promise<Result[]> {
+  const { subjects, floor } = group
+  const entries = [
+    ...subjects.map(({ labels, sampler }) => ({ what: describe(labels), sampler })),
+    ...floor.map(({ name, sampler }) => ({ what: name, sampler })),
+  ]
+  const summaries = await inTurns(entries, group, onBatch)
+  const parts = floor.map(({ name }, index) => ({ name, summary: summaries[subjects.length + index] as Summary }))
+  const reference = floorOf(parts)
+  return subjects.map(({ labels }, index) => compared(labels, summaries[index] as Summary, reference, group.compare))
 }
 
 /** Enough for the optimising compiler. */
@@ -85,12 +104,12 @@ export function floorOf(parts: readonly { readonly name: string; readonly summar
 }
 
 /** @param compare  what the ratio is of */
-export function compared(
-  labels: Labels,
+export function compared<Of extends object>(
+  labels: Of,
   summary: Summary,
   floor: Reference | undefined,
   compare: 'times' | 'rates' = 'times',
-): Result {
+): Of & Measurement {
   const ratio = floor && (compare === 'times' ? summary.p50Ns / floor.p50Ns : floor.opsPerSec / summary.opsPerSec)
   return {
     ...labels,

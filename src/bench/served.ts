@@ -22,6 +22,8 @@ export interface CallOptions {
   readonly bytes: number
   /** Calls at a time. Default: 1. */
   readonly inFlight?: number
+  /** See `CallSpec`. */
+  readonly inPlace?: boolean
 }
 
 type Processes = ReadonlyMap<Kind, { readonly process: Process; readonly endpoint: Endpoint }>
@@ -70,13 +72,14 @@ export class Served implements Disposable {
     return this.#options.kinds.flatMap((kind) => who.map((client) => this.#subject(kind, client, call)))
   }
 
-  #subject(kind: Kind, client: Client, { suite, function: name, bytes, inFlight = 1 }: CallOptions): PlannedSubject {
+  #subject(kind: Kind, client: Client, { suite, inFlight = 1, ...call }: CallOptions): PlannedSubject {
+    const { function: name, bytes } = call
     const { transport, mode, idle, pinning } = this.#options
     const labels: Labels = {
       ...{ suite, transport, path: 'host', mode, kind, function: name, call: callOf(client), client },
       ...{ bytes, concurrency: inFlight, ...idleLabels(idle) },
     }
-    const spec = { function: name, bytes, inFlight, quietMs: quietMsOf(mode) }
+    const spec = { ...call, inFlight, quietMs: quietMsOf(mode) }
     const open = async (): ReturnType<PlannedSubject['open']> => {
       const served = this.#processes.get(kind)
       if (!served) throw new Error(`no process serves ${kind} functions`)

@@ -15,6 +15,7 @@ import {
   type OperationOptions,
   type Sampler,
 } from './sampler.js'
+import { Touch } from './touch.js'
 
 /** Who calls. */
 export const clients = ['native', 'invokeSync', 'await invoke', 'invokeMany'] as const
@@ -43,27 +44,23 @@ class Payload {
   readonly options: InvokeOptions | undefined
   readonly #served: Process
   readonly #shared: Uint8Array[] = []
-  readonly #touch: boolean
-  #value = 0
+  readonly #touch = new Touch()
 
-  constructor(served: Process, name: FunctionName, bytes: number) {
+  constructor(served: Process, { function: name, bytes, inPlace = isInPlace(served.transport, bytes) }: CallSpec) {
     this.#served = served
-    this.#touch = name === 'touch'
-    const inPlace = isInPlace(served.transport, bytes)
     this.input = inPlace ? this.#allocate(bytes) : new Uint8Array(bytes)
     // `null` gives the input back where it lies; what `touch` makes needs a place.
-    this.options = inPlace && this.#touch ? { output: this.#allocate(bytes) } : undefined
+    this.options = inPlace && name === 'touch' ? { output: this.#allocate(bytes) } : undefined
     this.input.fill(1)
   }
 
-  /** Writes all bytes of the input, if that is to be measured. */
+  /** Writes the whole input, as the client of `touch` does. */
   write(): void {
-    if (this.#touch) this.input.fill((this.#value = (this.#value + 1) & 0x7f))
+    this.#touch.write(this.input)
   }
 
-  /** Reads all bytes of the result, if that is to be measured: none of them is the one that is looked for. */
   read(output: Uint8Array): void {
-    if (this.#touch && output.indexOf(absent) >= 0) throw new Error('the result has bytes that the input had not')
+    this.#touch.read(output)
   }
 
   readonly close = (): void => {
@@ -77,14 +74,13 @@ class Payload {
   }
 }
 
-/** A byte that is never written. */
-const absent = 0xff
-
 export interface CallSpec {
   readonly function: FunctionName
   readonly bytes: number
   /** Calls at a time; more than one with `await invoke` and `invokeMany` only. Default: 1. */
   readonly inFlight?: number
+  /** Whether input and result lie in memory from `allocate()`. Default: over shared memory, above 4 KiB. */
+  readonly inPlace?: boolean
   /** See `Sampler`. */
   readonly quietMs: number
 }
@@ -92,7 +88,7 @@ export interface CallSpec {
 /** Calls by a client in this OS process. */
 export function callSampler(client: Exclude<Client, 'native'>, served: Process, spec: CallSpec): Sampler {
   const { function: name, bytes, inFlight = 1, quietMs } = spec
-  const payload = new Payload(served, name, bytes)
+  const payload = new Payload(served, spec)
   const options: OperationOptions = { warmUp: warmUpOf(bytes), quietMs, close: payload.close }
   const { input } = payload
   switch (client) {
@@ -142,10 +138,11 @@ const hotUs = 1_000_000
 /** Calls by the client library in a program without Node. */
 export function nativeClientSampler(spec: NativeClientSpec): Promise<Sampler> {
   const { endpoint, process: id, transport, mode, function: name, bytes, inFlight = 1, quietMs, pinning } = spec
+  const { inPlace = isInPlace(transport, bytes) } = spec
   const args = [
     ...['--port', String(endpoint.port), '--process', id, '--transport', transport, '--function', name],
     ...['--bytes', String(bytes), ...(inFlight > 1 ? ['--in-flight', String(inFlight)] : [])],
-    ...(isInPlace(transport, bytes) ? ['--allocate'] : []),
+    ...(inPlace ? ['--allocate'] : []),
     ...(name === 'touch' ? ['--touch'] : []),
     ...(mode === 'hot' ? ['--hot-us', String(hotUs)] : []),
     ...floorPinning(pinning),
