@@ -1,5 +1,5 @@
 import type { Callback, MethodDefinition } from '@grpc/grpc-js'
-import { sampleAsync, type Peer } from './sampler.js'
+import { awaited, callsOf, sampleCalls, type Peer } from './peer.js'
 import { packageMissing, startServer, stop } from './service.js'
 
 const load = () => import('@grpc/grpc-js')
@@ -27,11 +27,13 @@ export async function serve(): Promise<string> {
   })
 }
 
+const labels = awaited('tcp')
+
 /** The bytes as they are, without protocol buffers. */
 export const grpc: Peer = {
   name: 'grpc',
   title: '@grpc/grpc-js unary',
-  client: 'await',
+  labels,
   concurrent: true,
   missing: () => packageMissing(load),
   open: async () => {
@@ -41,16 +43,15 @@ export const grpc: Peer = {
       sampler: async (options) => {
         const client = new Client(address, credentials.createInsecure(), unlimited)
         const message = Buffer.alloc(options.bytes)
-        const call = (): Promise<void> =>
+        const exchange = (): Promise<Uint8Array> =>
           new Promise((resolve, reject) => {
-            const done: Callback = (error, reply) => {
+            const done: Callback = (error, reply = Buffer.alloc(0)) => {
               if (error) reject(error)
-              else if (reply?.length !== message.length) reject(new Error('a reply of another size'))
-              else resolve()
+              else resolve(reply)
             }
             client.makeUnaryRequest(echo.path, same, same, message, done)
           })
-        return sampleAsync(options, call, async () => client.close())
+        return sampleCalls(options, callsOf('null', message, exchange), () => client.close())
       },
       close: () => stop(child),
     }

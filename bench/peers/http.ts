@@ -1,6 +1,6 @@
 import { createServer } from 'node:http'
 import { once } from 'node:events'
-import { sampleAsync, type Peer } from './sampler.js'
+import { awaited, callsOf, sampleCalls, type Peer } from './peer.js'
 import { packageMissing, startServer, stop } from './service.js'
 
 const load = () => import('undici')
@@ -21,11 +21,13 @@ export async function serve(): Promise<string> {
   return `http://127.0.0.1:${address.port}`
 }
 
+const labels = awaited('tcp')
+
 /** Kept-alive connections, as many as there are requests at a time: HTTP/1.1 answers in order. */
 export const http: Peer = {
   name: 'http',
   title: 'undici → node:http POST',
-  client: 'await',
+  labels,
   concurrent: true,
   missing: () => packageMissing(load),
   open: async () => {
@@ -34,13 +36,11 @@ export const http: Peer = {
     return {
       sampler: async (options) => {
         const pool = new Pool(address, { connections: options.inFlight, keepAliveTimeout: 600_000 })
-        const message = new Uint8Array(options.bytes)
-        const call = async (): Promise<void> => {
+        const call = callsOf('null', new Uint8Array(options.bytes), async (message) => {
           const response = await pool.request({ path: '/', method: 'POST', body: message })
-          const reply = await response.body.arrayBuffer()
-          if (reply.byteLength !== message.length) throw new Error('a reply of another size')
-        }
-        return sampleAsync(options, call, () => pool.close())
+          return new Uint8Array(await response.body.arrayBuffer())
+        })
+        return sampleCalls(options, call, () => pool.close())
       },
       close: () => stop(child),
     }

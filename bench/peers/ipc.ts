@@ -1,5 +1,5 @@
+import { awaited, callsOf, sampleCalls, type Peer } from './peer.js'
 import { Replies } from './replies.js'
-import { sampleAsync, type Peer } from './sampler.js'
 import { startServer, stop } from './service.js'
 
 type Serialization = 'json' | 'advanced'
@@ -19,29 +19,26 @@ export async function serve(serialization: string): Promise<string> {
 }
 
 function ipc(serialization: Serialization): Peer {
+  const labels = awaited('unix')
   return {
     name: `ipc-${serialization}`,
     title: `child_process IPC, ${serialization === 'json' ? 'json (base64)' : 'advanced'}`,
-    client: 'await',
+    labels,
     concurrent: true,
     missing: async () => undefined,
     open: async () => {
       const { child } = await startServer('ipc', { serialization, argument: serialization })
-      const replies = new Replies()
-      let length = 0
-      child.on('message', (message) => {
-        length = unpacked(message).length
-        replies.settle()
-      })
+      const replies = new Replies<Uint8Array>()
+      // The end of the server is told by its exit.
+      child.on('error', () => undefined)
+      child.on('message', (message) => replies.settle(unpacked(message)))
       return {
         sampler: async (options) => {
-          const message = new Uint8Array(options.bytes)
-          const call = async (): Promise<void> => {
+          const call = callsOf('null', new Uint8Array(options.bytes), (message) => {
             child.send(packed(message, serialization) as object)
-            await replies.next()
-            if (length !== options.bytes) throw new Error('a reply of another size')
-          }
-          return sampleAsync(options, call, async () => undefined)
+            return replies.next()
+          })
+          return sampleCalls(options, call, () => undefined)
         },
         close: () => stop(child),
       }

@@ -1,27 +1,36 @@
 // What does a call cost elsewhere? praas and its peers in turns, within one run. See scripts/bench-peers for the options.
 import { writeFileSync } from 'node:fs'
-import { Presets, SingleBar } from 'cli-progress'
+import { closeFloor, openFloor, type FloorSpec } from '../../src/bench/floors.js'
+import { machine, refuseDebugBuilds } from '../../src/bench/machine.js'
+import { notesOn } from '../../src/bench/report.js'
+import { floorOf, inTurns, type FloorPart } from '../../src/bench/runner.js'
+import type { Sampler } from '../../src/bench/sampler.js'
+import { stepsBar } from '../../src/cli/output.js'
+import { messageOf } from '../../src/errors.js'
+import { formatSize } from '../../src/units.js'
+import { useCores } from './cores.js'
 import { grpc } from './grpc.js'
 import { http } from './http.js'
 import { ipcAdvanced, ipcJson } from './ipc.js'
-import { machine, versions } from './machine.js'
-import { mpiShm, mpiTcp } from './mpi.js'
+import { mpiShm, mpiShmTouch, mpiTcp, mpiTcpTouch } from './mpi.js'
 import { nats } from './nats.js'
-import { net } from './net.js'
+import { net, netTouch } from './net.js'
 import { parseOptions, type Options } from './options.js'
-import { pinClients } from './pinning.js'
-import { piscina } from './piscina.js'
+import { floorsOfPeer, type OpenPeer, type Peer, type SamplerOptions } from './peer.js'
+import { piscina, piscinaTouch } from './piscina.js'
 import { subjects } from './praas.js'
 import { redisGet, redisGetUnix, redisSet, redisSetUnix } from './redis.js'
-import { compare, summarize, type Measured, type Result } from './results.js'
-import type { Batch, OpenPeer, Peer, Sampler } from './sampler.js'
-import { sizeText, table } from './table.js'
-import { threads } from './threads.js'
-import { zeromq } from './zeromq.js'
+import { compareAll, type Measured, type PeerReport, type PeerResult } from './results.js'
+import { serverLost } from './service.js'
+import { table } from './table.js'
+import { threads, threadsTouch } from './threads.js'
+import { versions } from './versions.js'
+import { zeromq, zeromqTouch } from './zeromq.js'
 
 const peers: readonly Peer[] = [
   ...[mpiShm, mpiTcp, net, redisGet, redisSet, redisGetUnix, redisSetUnix],
   ...[threads, ipcJson, ipcAdvanced, piscina, zeromq, http, nats, grpc],
+  ...[mpiShmTouch, mpiTcpTouch, netTouch, threadsTouch, piscinaTouch, zeromqTouch],
 ]
 
 /** Interrupted once, it closes everything after the present batch; twice, it ends at once. */
@@ -45,121 +54,151 @@ function samplesOf(bytes: number, options: Options): number {
   return Math.ceil(options.samples / share)
 }
 
-/** Opens one after the other into `opened`. What cannot be measured is left out and says why; without praas there is no run. */
+/** What cannot be measured is left out and says why; without praas there is no run. */
+async function orLeftOut<Opened>(peer: Peer, open: () => Promise<Opened>): Promise<Opened | undefined> {
+  try {
+    return await open()
+  } catch (error) {
+    if (subjects.includes(peer)) throw error
+    console.log(`left out: ${peer.name}: ${messageOf(error)}`)
+    return undefined
+  }
+}
+
+/** Opens one after the other into `opened`. */
 async function openAll(chosen: readonly Peer[], inFlight: number, opened: Participant[]): Promise<void> {
   for (const peer of chosen) {
     interrupted.throwIfAborted()
-    let missing = inFlight > 1 && !peer.concurrent ? 'one operation at a time only' : await peer.missing()
-    try {
-      if (missing === undefined) opened.push({ peer, open: await peer.open() })
-    } catch (error) {
-      if (subjects.includes(peer)) throw error
-      missing = error instanceof Error ? error.message : String(error)
+    const missing = inFlight > 1 && !peer.concurrent ? 'one operation at a time only' : await peer.missing()
+    if (missing !== undefined) {
+      console.log(`left out: ${peer.name}: ${missing}`)
+      continue
     }
-    if (missing !== undefined) console.log(`left out: ${peer.name}: ${missing}`)
+    const open = await orLeftOut(peer, () => peer.open())
+    if (open) opened.push({ peer, open })
+  }
+}
+
+/** The floors of one size, each open once. */
+class Floors {
+  readonly #parts = new Map<string, FloorPart>()
+
+  get parts(): readonly FloorPart[] {
+    return [...this.#parts.values()]
+  }
+
+  /** The parts of one floor, opening what is not open. */
+  async of(specs: readonly FloorSpec[], bytes: number, pinning: Options['pin']): Promise<FloorPart[]> {
+    const parts: FloorPart[] = []
+    for (const spec of specs) {
+      const key = JSON.stringify(spec)
+      const part = this.#parts.get(key) ?? (await openFloor([spec], bytes, pinning))[0]
+      if (!part) continue
+      this.#parts.set(key, part)
+      parts.push(part)
+    }
+    return parts
+  }
+
+  close(): Promise<void> {
+    return closeFloor(this.parts)
   }
 }
 
 /** One size: everybody is set up, then they take turns. */
-async function measure(
-  participants: readonly Participant[],
-  bytes: number,
-  options: Options,
-  progress: SingleBar,
-): Promise<Measured[]> {
-  const { inFlight } = options
+async function measure(participants: readonly Participant[], bytes: number, options: Options): Promise<Measured[]> {
+  const size: SamplerOptions = { bytes, inFlight: options.inFlight }
   const total = samplesOf(bytes, options)
   const rounds = Math.min(options.rounds, total)
-  const running: { readonly peer: Peer; readonly sampler: Sampler; readonly batches: Batch[] }[] = []
-  progress.start(rounds * participants.length, 0, { size: sizeText(bytes), name: '' })
+  const running: { readonly peer: Peer; readonly sampler: Sampler; readonly floor: readonly FloorPart[] }[] = []
+  const floors = new Floors()
+  const progress = stepsBar()
   try {
-    for (const { peer, open } of participants)
-      running.push({ peer, sampler: await open.sampler({ bytes, inFlight }), batches: [] })
-    // Not counted: the first turn also compiles what it runs.
-    for (const { sampler } of running) {
+    for (const { peer, open } of participants) {
       interrupted.throwIfAborted()
-      await sampler.sample(Math.ceil(total / rounds))
+      const floor = await floors.of(peer.floors?.(size) ?? floorsOfPeer(peer.labels, size), bytes, options.pin)
+      const sampler = await orLeftOut(peer, () => open.sampler(size))
+      if (sampler) running.push({ peer, sampler, floor })
     }
-    for (let round = 0; round < rounds; round++) {
-      const count = Math.floor(((round + 1) * total) / rounds) - Math.floor((round * total) / rounds)
-      for (const { peer, sampler, batches } of running) {
-        interrupted.throwIfAborted()
-        progress.increment(1, { name: peer.name })
-        batches.push(await sampler.sample(count))
-      }
-    }
+    const entries = [
+      ...running.map(({ peer, sampler }) => ({ what: peer.name, sampler })),
+      ...floors.parts.map(({ name, sampler }) => ({ what: name, sampler })),
+    ]
+    progress.expect(rounds * entries.length)
+    const turns = inTurns(entries, { perRound: Math.ceil(total / rounds), rounds }, (what) => {
+      interrupted.throwIfAborted()
+      progress.step(`${formatSize(bytes)} ${what}`)
+    })
+    const summaries = await Promise.race([turns, serverLost])
+    const summaryOf = new Map(entries.map(({ sampler }, index) => [sampler, summaries[index]]))
+    return running.flatMap(({ peer, sampler, floor }) => {
+      const summary = summaryOf.get(sampler)
+      const parts = floor.flatMap((part) => {
+        const found = summaryOf.get(part.sampler)
+        return found ? [{ name: part.name, summary: found }] : []
+      })
+      return summary ? [{ peer, summary, floor: floorOf(parts) }] : []
+    })
   } finally {
-    progress.stop()
-    for (const { sampler } of running) await sampler.close()
+    progress.end()
+    for (const { sampler } of running) await sampler[Symbol.asyncDispose]()
+    await floors.close()
   }
-  return running.map(({ peer, batches }) => ({ peer, figures: summarize(batches) }))
 }
 
 const namesOf = (all: readonly Peer[]): string[] => all.map(({ name }) => name)
 
 async function main(): Promise<void> {
-  const options = parseOptions(process.argv.slice(2), { peers: namesOf(peers), subjects: namesOf(subjects) })
+  const args = process.argv.slice(2)
+  const options = parseOptions(args, { peers: namesOf(peers), subjects: namesOf(subjects) })
   if (options.list) {
-    for (const peer of peers) console.log(`${peer.name.padEnd(16)}${(await peer.missing()) ?? 'ready'}`)
+    for (const peer of peers) console.log(`${peer.name.padEnd(20)}${(await peer.missing()) ?? 'ready'}`)
     return
   }
+  await refuseDebugBuilds()
+  // Asked first: pinning changes how many cores there seem to be.
   const where = {
-    machine: { ...machine(), ...(options.pin ? { pinning: options.pin } : {}) },
+    command: ['scripts/bench-peers', ...args].join(' '),
+    machine: machine(options.pin),
     versions: versions(),
-    date: new Date().toISOString(),
   }
-  const { cpu, cores, kernel } = where.machine
-  console.log(`${cpu}, ${cores} cores, kernel ${kernel}, ${where.date}`)
-  console.log(
-    Object.entries(where.versions)
-      .map((entry) => entry.join(' '))
-      .join(', '),
-  )
-  if (options.pin) pinClients(options.pin)
-  if (cores < 3) console.log('client, server between them, and worker do not have a core each')
+  for (const line of notesOn(where)) console.log(line)
+  console.log(Object.entries(where.versions).flat().join(' '))
+  await useCores(options.pin)
 
   const among = (all: readonly Peer[], names: readonly string[] | undefined): Peer[] =>
     all.filter(({ name }) => names?.includes(name) ?? true)
   const chosen = [...among(subjects, options.subjects), ...among(peers, options.peers)]
-  const progress = new SingleBar(
-    { format: '{bar} {size} {name}', stream: process.stderr, clearOnComplete: true },
-    Presets.shades_classic,
-  )
   const participants: Participant[] = []
-  const results: Result[] = []
+  const results: PeerResult[] = []
   try {
     await openAll(chosen, options.inFlight, participants)
     for (const bytes of options.sizes) {
       interrupted.throwIfAborted()
-      const measured = await measure(participants, bytes, options, progress)
+      const measured = await measure(participants, bytes, options)
       const isSubject = ({ peer }: Measured): boolean => subjects.includes(peer)
-      results.push(
-        ...compare(
-          bytes,
-          options.inFlight,
-          measured.filter(isSubject),
-          measured.filter((one) => !isSubject(one)),
-        ),
-      )
+      const others = measured.filter((one) => !isSubject(one))
+      results.push(...compareAll({ bytes, inFlight: options.inFlight }, measured.filter(isSubject), others))
     }
   } finally {
     for (const { open } of participants) await open.close()
   }
-  const columns = participants.map(({ peer }) => peer).filter((peer) => subjects.includes(peer))
   const inFlight = options.inFlight > 1 ? `, ${options.inFlight} in flight` : ''
-  console.log(`round trips of N bytes in and N out${inFlight}; ÷: how many times faster praas is, below 1 slower`)
-  console.log(
-    table(
-      results,
-      columns.map(({ name }) => name),
-    ),
-  )
-  if (options.json !== undefined) writeFileSync(options.json, `${JSON.stringify({ ...where, results }, null, 2)}\n`)
+  for (const name of ['null', 'touch'] as const) {
+    const ofFunction = results.filter((result) => result.function === name)
+    if (ofFunction.length === 0) continue
+    console.log(`\n${name}: round trips of N bytes in and N out${inFlight}`)
+    console.log('÷: how many times slower it is than its floor and than each of praas; below 1: faster')
+    console.log(table(ofFunction))
+  }
+  if (options.json === undefined) return
+  const report: PeerReport = { ...where, results }
+  writeFileSync(options.json, `${JSON.stringify(report, null, 2)}\n`)
 }
 
 try {
   await main()
 } catch (error) {
-  console.error(`bench-peers: ${error instanceof Error ? error.message : String(error)}`)
+  console.error(`bench-peers: ${messageOf(error)}`)
   process.exitCode = 1
 }

@@ -3,9 +3,10 @@ import { mkdir } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
-import { openExternal } from './external.js'
-import { onBothCores } from './pinning.js'
-import type { Peer } from './sampler.js'
+import { ExternalSampler } from '../../src/bench/external_sampler.js'
+import type { FunctionName } from '../../src/bench/result.js'
+import { onBothCores } from './cores.js'
+import { named, type Peer, type PeerLabels } from './peer.js'
 import { programMissing } from './service.js'
 
 const run = promisify(execFile)
@@ -14,13 +15,16 @@ const program = fileURLToPath(new URL('./mpi_ping_pong', import.meta.url))
 
 // Ranks that wait yield: with as many cores as ranks and others on them, a pure spin can take milliseconds.
 const common = ['-n', '2', '--mca', 'mpi_yield_when_idle', '1', '--mca', 'pml', 'ob1', '--mca', 'btl']
+const environment = { OMPI_ALLOW_RUN_AS_ROOT: '1', OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1' }
 
 /** MPI_Send and MPI_Recv of two ranks, in C: it copies, and has neither functions nor a client that does other things. */
-function mpi(transport: 'shm' | 'tcp'): Peer {
+function mpi(transport: 'shm' | 'tcp', called: FunctionName): Peer {
+  const labels: PeerLabels = {
+    ...{ transport, path: null, mode: 'hot', kind: 'native', function: called, call: 'sync', client: 'native' },
+  }
   return {
-    name: `mpi-${transport}`,
-    title: `OpenMPI ping-pong, ${transport === 'shm' ? 'shared memory' : 'TCP'}`,
-    client: 'native',
+    ...named(`mpi-${transport}`, `OpenMPI ping-pong, ${transport === 'shm' ? 'shared memory' : 'TCP'}`, called),
+    labels,
     concurrent: false,
     missing: async () => programMissing('mpicc', 'libopenmpi-dev') ?? programMissing('mpirun', 'openmpi-bin'),
     open: async () => {
@@ -28,14 +32,11 @@ function mpi(transport: 'shm' | 'tcp'): Peer {
       await run('mpicc', ['-std=c11', '-O2', '-Wall', '-Wextra', source, '-o', program])
       const layer = transport === 'shm' ? ['self,vader'] : ['self,tcp', '--mca', 'btl_tcp_if_include', 'lo']
       const crowded = availableParallelism() < 2 ? ['--oversubscribe'] : []
+      const touch = called === 'touch' ? ['--touch'] : []
       return {
         sampler: ({ bytes }) => {
-          const args = [...crowded, ...common, ...layer, program, '--bytes', String(bytes)]
-          return openExternal(...onBothCores('mpirun', args), {
-            ...process.env,
-            OMPI_ALLOW_RUN_AS_ROOT: '1',
-            OMPI_ALLOW_RUN_AS_ROOT_CONFIRM: '1',
-          })
+          const args = [...crowded, ...common, ...layer, program, '--bytes', String(bytes), ...touch]
+          return ExternalSampler.start({ ...onBothCores('mpirun', args), environment })
         },
         close: async () => undefined,
       }
@@ -43,5 +44,7 @@ function mpi(transport: 'shm' | 'tcp'): Peer {
   }
 }
 
-export const mpiShm = mpi('shm')
-export const mpiTcp = mpi('tcp')
+export const mpiShm = mpi('shm', 'null')
+export const mpiTcp = mpi('tcp', 'null')
+export const mpiShmTouch = mpi('shm', 'touch')
+export const mpiTcpTouch = mpi('tcp', 'touch')

@@ -1,5 +1,8 @@
 // Round trips of MPI_Send and MPI_Recv between two ranks, measured in batches when asked: mpirun -n 2 mpi_ping_pong
-// --bytes N
+// --bytes N [--touch]
+//
+// With --touch rank 0 writes all bytes before it sends them and reads all that come back, and rank 1 reads all and
+// writes as many.
 //
 // Rank 0 writes "ready\n"; each line COUNT on its stdin runs a warm-up and COUNT recorded round trips, and writes to
 // stdout, in the host's byte order, u64 count, u64 nanoseconds of all, count x u64 nanoseconds of each. The end of
@@ -13,6 +16,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+
+#include "../native/touch.h"
 
 enum { kBatchTag = 1, kDataTag = 2 };
 
@@ -31,31 +36,35 @@ static void Fail(int status, const char* message) {
   MPI_Abort(MPI_COMM_WORLD, status);
 }
 
+static volatile uint64_t touched;  // what reading gave; nobody needs it
+
 static void* Allocate(size_t bytes) {
   void* memory = calloc(bytes > 0 ? bytes : 1, 1);
   if (memory == NULL) Fail(1, "out of memory");
   return memory;
 }
 
-static void RoundTrip(unsigned char* buffer, int bytes) {
+static void RoundTrip(unsigned char* buffer, int bytes, int touch) {
+  if (touch) touch_write(buffer, (size_t)bytes, touched + 1);
   MPI_Send(buffer, bytes, MPI_BYTE, 1, kDataTag, MPI_COMM_WORLD);
   MPI_Recv(buffer, bytes, MPI_BYTE, 1, kDataTag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+  if (touch) touched = touch_read(buffer, (size_t)bytes);
 }
 
 static void Ask(uint64_t round_trips) { MPI_Send(&round_trips, 1, MPI_UINT64_T, 1, kBatchTag, MPI_COMM_WORLD); }
 
-static void Measure(unsigned char* buffer, int bytes, uint64_t count) {
+static void Measure(unsigned char* buffer, int bytes, int touch, uint64_t count) {
   uint64_t warm_ups = count / 10;
   if (bytes <= kSmallBytes && warm_ups < 100) warm_ups = 100;
   if (warm_ups == 0) warm_ups = 1;
   // u64 count, u64 elapsed, then the samples.
   uint64_t* record = Allocate((count + 2) * sizeof(uint64_t));
   Ask(warm_ups + count);
-  for (uint64_t done = 0; done < warm_ups; done++) RoundTrip(buffer, bytes);
+  for (uint64_t done = 0; done < warm_ups; done++) RoundTrip(buffer, bytes, touch);
   const uint64_t begun = NowNs();
   uint64_t last = begun;
   for (uint64_t done = 0; done < count; done++) {
-    RoundTrip(buffer, bytes);
+    RoundTrip(buffer, bytes, touch);
     const uint64_t now = NowNs();
     record[done + 2] = now - last;
     last = now;
@@ -68,7 +77,7 @@ static void Measure(unsigned char* buffer, int bytes, uint64_t count) {
   free(record);
 }
 
-static void Serve(unsigned char* buffer, int bytes) {
+static void Serve(unsigned char* buffer, int bytes, int touch) {
   const struct timespec pause = {.tv_sec = 0, .tv_nsec = 1000000};
   for (;;) {
     int arrived = 0;
@@ -82,12 +91,13 @@ static void Serve(unsigned char* buffer, int bytes) {
     if (round_trips == 0) return;
     for (uint64_t done = 0; done < round_trips; done++) {
       MPI_Recv(buffer, bytes, MPI_BYTE, 0, kDataTag, MPI_COMM_WORLD, MPI_STATUS_IGNORE);
+      if (touch) touch_write(buffer, (size_t)bytes, touch_read(buffer, (size_t)bytes));
       MPI_Send(buffer, bytes, MPI_BYTE, 0, kDataTag, MPI_COMM_WORLD);
     }
   }
 }
 
-static void Drive(unsigned char* buffer, int bytes) {
+static void Drive(unsigned char* buffer, int bytes, int touch) {
   printf("ready\n");
   fflush(stdout);
   char line[64];
@@ -95,7 +105,7 @@ static void Drive(unsigned char* buffer, int bytes) {
     char* end = NULL;
     const uint64_t count = strtoull(line, &end, 10);
     if (end == line || *end != '\n' || count == 0 || count > kMaxCount) Fail(2, "expected a line COUNT, 1 or more");
-    Measure(buffer, bytes, count);
+    Measure(buffer, bytes, touch, count);
   }
   Ask(0);
 }
@@ -106,15 +116,16 @@ int main(int argc, char** argv) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   MPI_Comm_size(MPI_COMM_WORLD, &ranks);
   char* end = NULL;
-  const long bytes = argc == 3 && strcmp(argv[1], "--bytes") == 0 ? strtol(argv[2], &end, 10) : -1;
-  if (ranks != 2 || end == NULL || *end != '\0' || bytes < 0 || bytes > kMaxBytes) {
-    Fail(2, "usage: mpirun -n 2 mpi_ping_pong --bytes N");
+  const long bytes = argc >= 3 && strcmp(argv[1], "--bytes") == 0 ? strtol(argv[2], &end, 10) : -1;
+  const int touch = argc == 4 && strcmp(argv[3], "--touch") == 0;
+  if (argc != 3 + touch || ranks != 2 || end == NULL || *end != '\0' || bytes < 0 || bytes > kMaxBytes) {
+    Fail(2, "usage: mpirun -n 2 mpi_ping_pong --bytes N [--touch]");
   }
   unsigned char* buffer = Allocate((size_t)bytes);
   if (rank == 0) {
-    Drive(buffer, (int)bytes);
+    Drive(buffer, (int)bytes, touch);
   } else {
-    Serve(buffer, (int)bytes);
+    Serve(buffer, (int)bytes, touch);
   }
   free(buffer);
   MPI_Finalize();

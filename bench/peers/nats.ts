@@ -1,6 +1,6 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { sampleAsync, type Peer } from './sampler.js'
+import { awaited, callsOf, floorsOfPeer, sampleCalls, type Peer } from './peer.js'
 import { findProgram, freePort, packageMissing, programMissing, startProgram, startServer, stop } from './service.js'
 import { removeFolder, temporaryFolder } from './temporary.js'
 
@@ -21,12 +21,15 @@ export async function serve(servers: string): Promise<string> {
   return servers
 }
 
+const labels = awaited('tcp')
+
 /** Two hops each way, through nats-server. */
 export const nats: Peer = {
   name: 'nats',
   title: 'NATS request',
-  client: 'await',
+  labels,
   concurrent: true,
+  floors: (size) => [...floorsOfPeer(labels, size), ...floorsOfPeer(labels, size)],
   missing: async () => (await packageMissing(load)) ?? programMissing('nats-server', 'nats-server'),
   open: async () => {
     const { connect } = await load()
@@ -38,17 +41,15 @@ export const nats: Peer = {
       `host: 127.0.0.1\nport: ${port}\nmax_payload: 64MB\nmax_pending: 512MB\nwrite_deadline: "60s"\n`,
     )
     const program = findProgram('nats-server') ?? 'nats-server'
-    const { child } = await startProgram(program, ['--config', config], /Server is ready/)
+    const child = await startProgram(program, ['--config', config], /Server is ready/)
     const responder = await startServer('nats', { argument: `127.0.0.1:${port}` })
     return {
       sampler: async (options) => {
         const client = await connect({ servers: responder.address })
-        const message = new Uint8Array(options.bytes)
-        const call = async (): Promise<void> => {
-          const reply = await client.request(subject, message, { timeout: 60_000 })
-          if (reply.data.length !== message.length) throw new Error('a reply of another size')
-        }
-        return sampleAsync(options, call, () => client.close())
+        const exchange = async (message: Uint8Array): Promise<Uint8Array> =>
+          (await client.request(subject, message, { timeout: 60_000 })).data
+        const call = callsOf('null', new Uint8Array(options.bytes), exchange)
+        return sampleCalls(options, call, () => client.close())
       },
       close: async () => {
         await stop(responder.child)

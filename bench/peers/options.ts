@@ -1,5 +1,7 @@
 import { parseArgs } from 'node:util'
-import type { Pinning } from './pinning.js'
+import { parseIntegers, parseSizes, parseWords } from '../../src/bench/lists.js'
+import { parsePinning, type Pinning } from '../../src/bench/pinning.js'
+import { ArgumentError } from '../../src/errors.js'
 
 export interface Options {
   /** Undefined: all. */
@@ -8,7 +10,7 @@ export interface Options {
   readonly subjects: readonly string[] | undefined
   /** Bytes. */
   readonly sizes: readonly number[]
-  /** Operations per peer and size up to 64 KiB; fewer above. */
+  /** Operations per peer and size up to 256 KiB; fewer above. */
   readonly samples: number
   /** Operations at a time. */
   readonly inFlight: number
@@ -20,7 +22,7 @@ export interface Options {
   readonly list: boolean
 }
 
-/** @throws Error that names the option, its bounds and what was received */
+/** @throws {ArgumentError} naming the option, what it takes and what was received */
 export function parseOptions(
   args: readonly string[],
   known: Readonly<Record<'peers' | 'subjects', readonly string[]>>,
@@ -40,40 +42,21 @@ export function parseOptions(
     },
   })
   return {
-    peers: names('--peers', values.peers, known.peers),
-    subjects: names('--subjects', values.subjects, known.subjects),
-    sizes: values.sizes.split(',').map(parseSize),
-    samples: integer('--samples', values.samples, 1, 10_000_000),
-    inFlight: integer('--in-flight', values['in-flight'], 1, 65_536),
-    rounds: integer('--rounds', values.rounds, 1, 10_000),
+    peers: values.peers === undefined ? undefined : parseWords('--peers', values.peers, known.peers),
+    subjects: values.subjects === undefined ? undefined : parseWords('--subjects', values.subjects, known.subjects),
+    sizes: parseSizes('--sizes', values.sizes, 1, 64 * 2 ** 20),
+    samples: one('--samples', values.samples, 10_000_000),
+    // As many as a floor has.
+    inFlight: one('--in-flight', values['in-flight'], 1_024),
+    rounds: one('--rounds', values.rounds, 10_000),
     pin: values.pin === undefined ? undefined : parsePinning(values.pin),
     json: values.json,
     list: values.list,
   }
 }
 
-function names(option: string, text: string | undefined, known: readonly string[]): readonly string[] | undefined {
-  const chosen = text?.split(',')
-  const unknown = chosen?.filter((name) => !known.includes(name)) ?? []
-  if (unknown.length === 0) return chosen
-  throw new Error(`${option}: expected some of ${known.join(', ')}, received ${unknown.join(', ')}`)
-}
-
-function parsePinning(text: string): Pinning {
-  const [, client, server] = /^(\d{1,4}),(\d{1,4})$/.exec(text) ?? []
-  if (client !== undefined && server !== undefined) return { client: Number(client), server: Number(server) }
-  throw new Error(`--pin: expected two cores such as 0,1, received ${JSON.stringify(text)}`)
-}
-
-function parseSize(text: string): number {
-  const match = /^(\d+)\s*(B|KiB|MiB)?$/.exec(text.trim())
-  if (!match) throw new Error(`--sizes: expected sizes such as 64, 4KiB or 1MiB, received ${JSON.stringify(text)}`)
-  const bytes = Number(match[1]) * { B: 1, KiB: 2 ** 10, MiB: 2 ** 20 }[(match[2] ?? 'B') as 'B' | 'KiB' | 'MiB']
-  return integer('--sizes', String(bytes), 1, 2 ** 28)
-}
-
-function integer(option: string, text: string, min: number, max: number): number {
-  const value = Number(text)
-  if (/^\d+$/.test(text) && value >= min && value <= max) return value
-  throw new Error(`${option}: expected an integer, ${min} … ${max}, received ${JSON.stringify(text)}`)
+function one(option: string, text: string, maximum: number): number {
+  const [value, ...more] = parseIntegers(option, text, 1, maximum)
+  if (value !== undefined && more.length === 0) return value
+  throw new ArgumentError(`${option}: expected one integer, received ${JSON.stringify(text)}`)
 }

@@ -68,7 +68,7 @@ declare module 'piscina' {
       readonly idleTimeout: number
       readonly concurrentTasksPerWorker: number
     })
-    run(task: Uint8Array): Promise<Uint8Array>
+    run(task: Uint8Array, options: { readonly name: string }): Promise<Uint8Array>
     destroy(): Promise<void>
   }
 }

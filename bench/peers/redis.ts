@@ -1,5 +1,5 @@
 import { join } from 'node:path'
-import { sampleAsync, type Peer } from './sampler.js'
+import { awaited, sampleCalls, type Peer } from './peer.js'
 import { findProgram, freePort, packageMissing, programMissing, startProgram, stop } from './service.js'
 import { removeFolder, temporaryFolder } from './temporary.js'
 
@@ -7,10 +7,11 @@ const load = () => import('ioredis')
 
 /** A real server with nothing on disk. GET answers N bytes, SET sends them: each moves them once, an invocation twice. */
 function redis(command: 'get' | 'set', transport: 'tcp' | 'unix'): Peer {
+  const labels = { ...awaited(transport), kind: null }
   return {
     name: `redis-${command}${transport === 'unix' ? '-unix' : ''}`,
     title: `Redis ${command.toUpperCase()}, ${transport === 'unix' ? 'UNIX socket' : 'TCP'}`,
-    client: 'await',
+    labels,
     concurrent: true,
     missing: async () => (await packageMissing(load)) ?? programMissing('redis-server', 'redis-server'),
     open: async () => {
@@ -21,7 +22,7 @@ function redis(command: 'get' | 'set', transport: 'tcp' | 'unix'): Peer {
       const listen =
         address.path === undefined ? ['--port', String(address.port)] : ['--port', '0', '--unixsocket', address.path]
       const args = ['--bind', '127.0.0.1', ...listen, '--dir', folder, '--save', '', '--appendonly', 'no']
-      const { child } = await startProgram(
+      const child = await startProgram(
         findProgram('redis-server') ?? 'redis-server',
         args,
         /ready to accept connections/i,
@@ -36,7 +37,7 @@ function redis(command: 'get' | 'set', transport: 'tcp' | 'unix'): Peer {
             if (reply?.length !== options.bytes) throw new Error('a reply of another size')
           }
           const call = command === 'get' ? get : () => client.set('value', value)
-          return sampleAsync(options, call, async () => client.disconnect())
+          return sampleCalls(options, call, () => client.disconnect())
         },
         close: async () => {
           await stop(child)

@@ -1,84 +1,61 @@
-/** From samples to figures. */
-import type { Batch, Peer } from './sampler.js'
+/** What a run gives: documented in docs/benchmarks.md. */
+import type { Machine, Versions } from '../../src/bench/machine.js'
+import type { Summary } from '../../src/bench/recorder.js'
+import type { Measurement } from '../../src/bench/result.js'
+import { compared, type Reference } from '../../src/bench/runner.js'
+import type { Peer, PeerLabels, SamplerOptions } from './peer.js'
 
-export interface Result {
+export interface PeerResult extends PeerLabels, Measurement {
   readonly suite: 'peers'
+  /** As options name it. */
   readonly peer: string
   readonly title: string
-  readonly function: 'null' | 'touch'
-  readonly client: Peer['client']
   readonly bytes: number
   /** Operations at a time. */
   readonly concurrency: number
-  readonly samples: number
-  readonly p50Ns: number
-  readonly p99Ns: number
-  readonly p999Ns: number
-  readonly minNs: number
-  readonly opsPerSec: number
-  /** How many times faster each subject is, by name: time by time, or rate by rate when several are in flight. */
-  readonly fasterBy: Readonly<Record<string, number>>
+  /**
+   * How many times slower it is than each subject of praas with the same function, by name: time by time, or rate by rate
+   * when several are in flight. Below 1: faster. Empty for the subjects themselves.
+   */
+  readonly timesSlower: Readonly<Record<string, number>>
 }
 
-export type Figures = Pick<Result, 'samples' | 'p50Ns' | 'p99Ns' | 'p999Ns' | 'minNs' | 'opsPerSec'>
-
-/** @param batches  One or more, with one sample or more in all. */
-export function summarize(batches: readonly Batch[]): Figures {
-  const all = new Float64Array(batches.reduce((sum, { samples }) => sum + samples.length, 0))
-  let filled = 0
-  for (const { samples } of batches) {
-    all.set(samples, filled)
-    filled += samples.length
-  }
-  all.sort()
-  const elapsedNs = batches.reduce((sum, batch) => sum + batch.elapsedNs, 0)
-  return {
-    samples: all.length,
-    p50Ns: percentile(all, 0.5),
-    p99Ns: percentile(all, 0.99),
-    p999Ns: percentile(all, 0.999),
-    minNs: percentile(all, 0),
-    opsPerSec: (all.length / elapsedNs) * 1e9,
-  }
+export interface PeerReport {
+  readonly command: string
+  readonly machine: Machine
+  readonly versions: Versions
+  readonly results: readonly PeerResult[]
 }
 
-/** The smallest sample that at least `share` of the samples do not exceed. */
-function percentile(sorted: Float64Array, share: number): number {
-  return sorted[Math.max(Math.ceil(sorted.length * share) - 1, 0)] ?? NaN
-}
-
+/** One that was measured. */
 export interface Measured {
   readonly peer: Peer
-  readonly figures: Figures
+  readonly summary: Summary
+  /** Of what took turns with it. */
+  readonly floor: Reference | undefined
 }
 
-/** Results of one size, with each peer against each subject. */
-export function compare(
-  bytes: number,
-  concurrency: number,
+/** Results of one size: subjects first, then each peer beside its floor and beside them. */
+export function compareAll(
+  { bytes, inFlight }: SamplerOptions,
   subjects: readonly Measured[],
   peers: readonly Measured[],
-): Result[] {
-  const result = ({ peer, figures }: Measured, fasterBy: Record<string, number>): Result => ({
-    suite: 'peers',
-    peer: peer.name,
-    title: peer.title,
-    function: peer.function ?? 'null',
-    client: peer.client,
-    bytes,
-    concurrency,
-    ...figures,
-    fasterBy,
-  })
-  const against = (figures: Figures): Record<string, number> =>
-    Object.fromEntries(
-      subjects.map((subject) => [
+): PeerResult[] {
+  const result = ({ peer, summary, floor }: Measured, timesSlower: PeerResult['timesSlower']): PeerResult => {
+    const labels = {
+      ...{ suite: 'peers' as const, peer: peer.name, title: peer.title },
+      ...{ ...peer.labels, bytes, concurrency: inFlight, timesSlower },
+    }
+    return compared(labels, summary, floor, inFlight > 1 ? 'rates' : 'times')
+  }
+  const slower = ({ peer, summary }: Measured): Record<string, number> => {
+    const same = subjects.filter((subject) => subject.peer.labels.function === peer.labels.function)
+    return Object.fromEntries(
+      same.map((subject) => [
         subject.peer.name,
-        concurrency > 1 ? subject.figures.opsPerSec / figures.opsPerSec : figures.p50Ns / subject.figures.p50Ns,
+        inFlight > 1 ? subject.summary.opsPerSec / summary.opsPerSec : summary.p50Ns / subject.summary.p50Ns,
       ]),
     )
-  return [
-    ...subjects.map((subject) => result(subject, {})),
-    ...peers.map((peer) => result(peer, against(peer.figures))),
-  ]
+  }
+  return [...subjects.map((one) => result(one, {})), ...peers.map((one) => result(one, slower(one)))]
 }

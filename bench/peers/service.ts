@@ -5,22 +5,25 @@ import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { pinServer } from './pinning.js'
+import { endsWithThis } from '../../src/bench/children.js'
+import { moveServer } from './cores.js'
 
-const children = new Set<ChildProcess>()
-process.on('exit', () => {
-  // Not SIGKILL: mpirun then leaves its ranks and their shared memory behind.
-  for (const child of children) child.kill('SIGTERM')
-})
+let lose: (why: Error) => void = () => undefined
+/** Rejects when a server ends that was not stopped: its clients would wait for ever. */
+export const serverLost = new Promise<never>((_, reject) => (lose = reject))
+serverLost.catch(() => undefined)
 
-function owned<Child extends ChildProcess>(child: Child): Child {
-  children.add(child)
-  child.once('exit', () => children.delete(child))
-  return child
+const stopped = new WeakSet<ChildProcess>()
+
+function watch(child: ChildProcess, what: string): void {
+  child.once('exit', (status, signal) => {
+    if (!stopped.has(child)) lose(new Error(`${what} has ended unasked: ${signal ?? `status ${status}`}`))
+  })
 }
 
 /** Ends a child and waits until it has ended. */
 export async function stop(child: ChildProcess): Promise<void> {
+  stopped.add(child)
   if (child.exitCode !== null || child.signalCode !== null) return
   const ended = once(child, 'exit')
   child.kill('SIGTERM')
@@ -62,40 +65,22 @@ export async function packageMissing(load: () => Promise<unknown>): Promise<stri
  *
  * @throws Error with the end of its output when it ends before
  */
-export async function startProgram(
-  command: string,
-  args: readonly string[],
-  ready: RegExp,
-  env: NodeJS.ProcessEnv = process.env,
-): Promise<{ readonly child: ChildProcess; readonly match: RegExpExecArray }> {
-  const child = owned(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'], env }))
+export async function startProgram(command: string, args: readonly string[], ready: RegExp): Promise<ChildProcess> {
+  const child = endsWithThis(spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] }))
   let output = ''
-  const match = await new Promise<RegExpExecArray>((resolve, reject) => {
+  await new Promise<void>((resolve, reject) => {
     const read = (chunk: Buffer): void => {
       output = (output + chunk.toString()).slice(-65_536)
-      const found = ready.exec(output)
-      if (found) resolve(found)
+      if (ready.test(output)) resolve()
     }
     child.stdout.on('data', read)
     child.stderr.on('data', read)
     child.once('error', reject)
     child.once('exit', () => reject(new Error(`${command} ended before it was ready: ${output.trim().slice(-500)}`)))
   })
-  pinServer(child.pid)
-  return { child, match }
-}
-
-/** Starts a sampler program; see `external.ts`. */
-export function startSampler(
-  command: string,
-  args: readonly string[],
-  env: NodeJS.ProcessEnv = process.env,
-): ReturnType<typeof spawnPiped> {
-  return owned(spawnPiped(command, args, env))
-}
-
-function spawnPiped(command: string, args: readonly string[], env: NodeJS.ProcessEnv) {
-  return spawn(command, args, { stdio: ['pipe', 'pipe', 'pipe'], env })
+  watch(child, command)
+  await moveServer(child.pid)
+  return child
 }
 
 export interface ServerOptions {
@@ -112,12 +97,13 @@ export async function startServer(
 ): Promise<{ readonly child: ChildProcess; readonly address: string }> {
   const { serialization = 'json', argument = '' } = options
   const server = fileURLToPath(new URL('./server.js', import.meta.url))
-  const child = owned(fork(server, [module, argument], { serialization }))
+  const child = endsWithThis(fork(server, [module, argument], { serialization }))
   const address = await new Promise<string>((resolve, reject) => {
     child.once('message', (message) => resolve((message as { readonly address: string }).address))
     child.once('exit', () => reject(new Error(`the server of ${module} ended before it was ready`)))
   })
-  pinServer(child.pid)
+  watch(child, `the server of ${module}`)
+  await moveServer(child.pid)
   return { child, address }
 }
 

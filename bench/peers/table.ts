@@ -1,51 +1,41 @@
 /** The table on the terminal. */
 import Table from 'cli-table3'
-import type { Result } from './results.js'
+import { formatNs, formatRate } from '../../src/bench/report.js'
+import { formatSize } from '../../src/units.js'
+import type { PeerResult } from './results.js'
 
 /**
- * One block per size: subjects and peers from fastest to slowest; per peer, how many times faster each subject is
- * (below 1: slower).
+ * Results of one function. A block per size: subjects and peers from fastest to slowest; how many times slower than its
+ * floor each is, and each peer than each subject (below 1: faster).
  */
-export function table(results: readonly Result[], subjects: readonly string[]): string {
+export function table(results: readonly PeerResult[]): string {
+  const subjects = [...new Set(results.flatMap(({ timesSlower }) => Object.keys(timesSlower)))]
   const concurrent = results.some(({ concurrency }) => concurrency > 1)
+  const figures = concurrent ? ['rate'] : ['p50', 'p99']
+  const head = ['size', '', ...figures, 'floor', '÷ floor', ...subjects.map((name) => `÷ ${name.replaceAll('-', ' ')}`)]
   const printed = new Table({
-    head: [
-      'size',
-      '',
-      ...(concurrent ? ['thousand/s'] : ['p50 µs', 'p99 µs']),
-      ...subjects.map((name) => `÷ ${name.replaceAll('-', ' ')}`),
-    ],
-    colAligns: ['right', 'left', ...Array.from({ length: subjects.length + 2 }, () => 'right' as const)],
+    head,
+    colAligns: head.map((_, column) => (column === 1 ? 'left' : 'right')),
     style: { head: [], border: [], compact: true },
     wordWrap: true,
-    colWidths: [9, 40, ...(concurrent ? [12] : [10, 10]), ...subjects.map(() => 11)],
+    colWidths: [9, 40, ...figures.map(() => 10), 12, 9, ...subjects.map(() => 11)],
   })
   const sizes = [...new Set(results.map(({ bytes }) => bytes))]
-  for (const bytes of sizes) {
-    const block = results
-      .filter((result) => result.bytes === bytes)
-      .sort((a, b) => (concurrent ? b.opsPerSec - a.opsPerSec : a.p50Ns - b.p50Ns))
-    for (const { title, p50Ns, p99Ns, opsPerSec, fasterBy } of block) {
-      const figures = concurrent ? [digits(opsPerSec / 1_000)] : [digits(p50Ns / 1_000), digits(p99Ns / 1_000)]
-      const ratios = subjects.map((name) => (fasterBy[name] === undefined ? '' : digits(fasterBy[name])))
-      printed.push([sizeText(bytes), title, ...figures, ...ratios])
+  for (const size of sizes) {
+    if (size !== sizes[0]) printed.push(head.map(() => ''))
+    const block = results.filter(({ bytes }) => bytes === size)
+    block.sort((a, b) => (concurrent ? b.opsPerSec - a.opsPerSec : a.p50Ns - b.p50Ns))
+    for (const { bytes, title, p50Ns, p99Ns, opsPerSec, floor, ratio, timesSlower } of block) {
+      const measured = concurrent ? [formatRate(opsPerSec)] : [formatNs(p50Ns), formatNs(p99Ns)]
+      const ratios = [ratio, ...subjects.map((name) => timesSlower[name] ?? null)].map(digits)
+      printed.push([formatSize(bytes), title, ...measured, floor ?? '', ...ratios])
     }
-    if (bytes !== sizes.at(-1)) printed.push(Array.from({ length: subjects.length + (concurrent ? 3 : 4) }, () => ''))
   }
   return printed.toString()
 }
 
 /** Three significant digits, without an exponent. */
-export function digits(value: number): string {
+export function digits(value: number | null): string {
+  if (value === null) return ''
   return value >= 100 ? Math.round(value).toLocaleString('en-US') : String(Number(value.toPrecision(3)))
-}
-
-export function sizeText(bytes: number): string {
-  for (const [unit, size] of [
-    ['MiB', 2 ** 20],
-    ['KiB', 2 ** 10],
-  ] as const) {
-    if (bytes >= size && bytes % size === 0) return `${bytes / size} ${unit}`
-  }
-  return `${bytes} B`
 }

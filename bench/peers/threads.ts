@@ -1,34 +1,37 @@
 import { once } from 'node:events'
 import { Worker } from 'node:worker_threads'
-import { pinThreads } from './pinning.js'
+import type { FunctionName } from '../../src/bench/result.js'
+import { moveThreads } from './cores.js'
+import { awaited, callsOf, named, sampleCalls, type Peer } from './peer.js'
 import { Replies } from './replies.js'
-import { sampleAsync, type Peer } from './sampler.js'
 
 /** Copies there and back: what is transferred is lost to its sender. */
-export const threads: Peer = {
-  name: 'threads',
-  title: 'worker_threads postMessage',
-  client: 'await',
-  concurrent: true,
-  missing: async () => undefined,
-  open: async () => ({
-    sampler: async (options) => {
-      const worker = await pinThreads(async () => {
-        const started = new Worker(new URL('./threads_echo.js', import.meta.url))
-        await once(started, 'online')
-        return started
-      })
-      const replies = new Replies()
-      worker.on('message', () => replies.settle())
-      const message = new Uint8Array(options.bytes)
-      const call = (): Promise<void> => {
-        worker.postMessage(message)
-        return replies.next()
-      }
-      return sampleAsync(options, call, async () => {
-        await worker.terminate()
-      })
-    },
-    close: async () => undefined,
-  }),
+function workerThread(called: FunctionName): Peer {
+  const labels = awaited(null, called)
+  return {
+    ...named('threads', 'worker_threads postMessage', called),
+    labels,
+    concurrent: called === 'null',
+    missing: async () => undefined,
+    open: async () => ({
+      sampler: async (options) => {
+        const worker = await moveThreads(async () => {
+          const started = new Worker(new URL('./threads_worker.js', import.meta.url), { workerData: called })
+          await once(started, 'online')
+          return started
+        })
+        const replies = new Replies<Uint8Array>()
+        worker.on('message', (reply: Uint8Array) => replies.settle(reply))
+        const call = callsOf(called, new Uint8Array(options.bytes), (message) => {
+          worker.postMessage(message)
+          return replies.next()
+        })
+        return sampleCalls(options, call, async () => void (await worker.terminate()))
+      },
+      close: async () => undefined,
+    }),
+  }
 }
+
+export const threads = workerThread('null')
+export const threadsTouch = workerThread('touch')

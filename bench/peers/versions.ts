@@ -1,29 +1,11 @@
-/** Where and with what the figures were measured. */
 import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
-import { availableParallelism, cpus, release, totalmem } from 'node:os'
-import { capabilities } from 'praas'
+import { versions as ownVersions, type Versions } from '../../src/bench/machine.js'
 import { findProgram } from './service.js'
 
-export interface Machine {
-  readonly cpu: string
-  readonly cores: number
-  readonly memoryBytes: number
-  readonly kernel: string
-}
-
-export function machine(): Machine {
-  return {
-    cpu: cpus()[0]?.model ?? 'unknown',
-    cores: availableParallelism(),
-    memoryBytes: totalmem(),
-    kernel: release(),
-  }
-}
-
 /** Versions of Node, praas, the peers' packages and the programs of the system that are there. */
-export function versions(): Record<string, string> {
-  const found: Record<string, string> = { node: process.versions.node, praas: capabilities().version }
+export function versions(): Versions & Readonly<Record<string, string>> {
+  const found: Record<string, string> = {}
   const manifest = readJson(new URL('../../../bench/peers/package.json', import.meta.url))
   for (const name of Object.keys(manifest.dependencies ?? {})) {
     try {
@@ -38,7 +20,7 @@ export function versions(): Record<string, string> {
     const text = execFileSync(path, ['--version'], { encoding: 'utf8' })
     found[program] = /\d+\.\d+(\.\d+)?/.exec(text)?.[0] ?? text.trim()
   }
-  return found
+  return { ...ownVersions(), ...found }
 }
 
 function readJson(url: URL): { readonly version: string; readonly dependencies?: Readonly<Record<string, string>> } {
