@@ -22,7 +22,7 @@
 enum { kBatchTag = 1, kDataTag = 2 };
 
 static const long kMaxBytes = 1L << 30;
-static const long kSmallBytes = 65536;
+static const int kSmallBytes = 65536;
 static const uint64_t kMaxCount = 100000000;
 
 static uint64_t NowNs(void) {
@@ -54,9 +54,10 @@ static void RoundTrip(unsigned char* buffer, int bytes, int touch) {
 static void Ask(uint64_t round_trips) { MPI_Send(&round_trips, 1, MPI_UINT64_T, 1, kBatchTag, MPI_COMM_WORLD); }
 
 static void Measure(unsigned char* buffer, int bytes, int touch, uint64_t count) {
-  uint64_t warm_ups = count / 10;
-  if (bytes <= kSmallBytes && warm_ups < 100) warm_ups = 100;
-  if (warm_ups == 0) warm_ups = 1;
+  // As many as praas-floor has.
+  uint64_t warm_ups = bytes > kSmallBytes ? 100 * (uint64_t)kSmallBytes / (uint64_t)bytes : 100;
+  if (warm_ups < 2) warm_ups = 2;
+  if (warm_ups < count / 10) warm_ups = count / 10;
   // u64 count, u64 elapsed, then the samples.
   uint64_t* record = Allocate((count + 2) * sizeof(uint64_t));
   Ask(warm_ups + count);

@@ -23,11 +23,17 @@ export interface OperationOptions {
   readonly close?: () => void | Promise<void>
 }
 
-/** Operations before a batch that are not recorded: a tenth of it, at least 100, or 3 of those that take milliseconds. */
+/**
+ * Operations before a batch that are not recorded, as many as praas-floor and praas-bench-client have: a tenth of it, at
+ * least 100 of up to 64 KiB, and fewer of larger ones, which mostly need their memory touched once.
+ */
 export function warmUpOf(bytes: number): (count: number) => number {
-  const least = bytes > 256 * 1024 ? 3 : 100
-  return (count) => Math.max(Math.ceil(count / 10), least)
+  const least = Math.max(2, Math.floor((100 * 65_536) / Math.max(bytes, 65_536)))
+  return (count) => Math.max(Math.floor(count / 10), least)
 }
+
+/** Longest time for a batch, milliseconds: that of praas-floor and praas-bench-client. */
+export const batchMs = 120_000
 
 const nsPerMs = 1e6
 

@@ -9,7 +9,7 @@ import type { Pinning } from '../pinning.js'
 import type { Plan, PlannedSubject } from '../plan.js'
 import { perRound, type Repetitions } from '../repetitions.js'
 import type { Call, Kind, Labels, Mode } from '../result.js'
-import { sampler, warmUpOf } from '../sampler.js'
+import { batchMs, sampler, warmUpOf } from '../sampler.js'
 
 export interface NestedOptions extends Repetitions {
   readonly kinds: readonly Kind[]
@@ -80,7 +80,7 @@ function subjectOf(
   }
   const open = async (): ReturnType<PlannedSubject['open']> =>
     sampler({ quietMs: quietMsOf(mode) }, async (count) =>
-      unpackBatch(await served.invoke(name, request(bytes, count))),
+      unpackBatch(await served.invoke(name, request(bytes, count), { timeoutMs: batchMs })),
     )
   return { labels, open }
 }

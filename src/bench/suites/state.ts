@@ -9,7 +9,7 @@ import { summaryOf } from '../recorder.js'
 import { perRound, type Repetitions } from '../repetitions.js'
 import type { Labels, Measured, Result } from '../result.js'
 import { compared, floorOf } from '../runner.js'
-import { sampler } from '../sampler.js'
+import { batchMs, sampler } from '../sampler.js'
 import type { ElementRequest, ElementTimes, StateOperation, StateRequest } from '../state_functions.js'
 
 export interface StateOptions extends Repetitions {
@@ -49,7 +49,9 @@ function planOf(served: Process, bytes: number, keys: number, options: StateOpti
       labels: labelsOf(operation, bytes, keys),
       open: async () =>
         sampler({}, async (count) =>
-          unpackBatch(await served.invoke('measure', { operation, bytes, count } satisfies StateRequest)),
+          unpackBatch(
+            await served.invoke('measure', { operation, bytes, count } satisfies StateRequest, { timeoutMs: batchMs }),
+          ),
         ),
     })),
     floors: [{ name: 'memcpy', bytes }],
