@@ -49,7 +49,7 @@ export interface StateArguments extends RepetitionArguments {
 
 export interface ColdArguments extends RepetitionArguments {
   readonly kind: string
-  readonly processes: number
+  readonly processes: string
   readonly seconds: number
   readonly workers: number
 }
@@ -146,7 +146,7 @@ export function coldOptions(args: ColdArguments): ColdOptions {
   return {
     ...repetitions(args),
     kinds: parseWords('--kind', args.kind, kinds),
-    processes: checked('--processes', args.processes, 0, 1_000),
+    processes: parseIntegers('--processes', args.processes, 0, 1_000).filter((count) => count > 0),
     seconds: checked('--seconds', args.seconds, 1, 3_600),
     workers: checked('--workers', args.workers, 0, 1_000),
   }

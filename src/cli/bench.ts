@@ -50,7 +50,8 @@ async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> 
   if (output.plot) await checkPlotLibrary()
   const suite = chosenSuite(choice)
   // The cluster ends with the program, which has to end by itself for that.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => process.exit(exitCodes.interrupted))
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+    process.once(signal, () => process.exit(exitCodes.interrupted))
   const bar = stepsBar()
   let report: Report
   try {
@@ -165,9 +166,9 @@ function coldOptions(yargs: Argv): Argv {
   return repetitionOptions(yargs, 20, 5)
     .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
     .option('processes', {
-      type: 'number',
-      default: 50,
-      describe: 'idle processes whose memory and CPU time is measured',
+      type: 'string',
+      default: '50',
+      describe: 'idle processes whose memory and CPU time is measured, such as 1,50',
     })
     .option('seconds', { type: 'number', default: 10, describe: 'for which their CPU time is measured' })
     .option('workers', { type: 'number', default: 1_000, describe: 'native workers of one process; 0: not measured' })

@@ -87,8 +87,9 @@ it('the other suites check theirs', () => {
   )
   expect(stateOptions({ samples: 1, rounds: 1, sizes: '64', keys: '1,100' })).toMatchObject({ keys: [1, 100] })
   expect(() => stateOptions({ samples: 1, rounds: 1, sizes: '12', keys: '1' })).toThrow(/multiples of 8/)
-  const cold = { samples: 1, rounds: 1, kind: 'ts', processes: 50, seconds: 1, workers: 0 }
-  expect(coldOptions(cold)).toMatchObject({ kinds: ['ts'], processes: 50 })
+  const cold = { samples: 1, rounds: 1, kind: 'ts', processes: '1,50', seconds: 1, workers: 0 }
+  expect(coldOptions(cold)).toMatchObject({ kinds: ['ts'], processes: [1, 50] })
+  expect(coldOptions({ ...cold, processes: '0' }).processes).toEqual([])
   expect(() => coldOptions({ ...cold, seconds: 0 })).toThrow(/--seconds/)
 })
 

@@ -109,7 +109,7 @@ it('state', async () => {
 })
 
 it('cold', async () => {
-  const idle = ['--processes', '2', '--seconds', '1', '--workers', '3']
+  const idle = ['--processes', '1,2', '--seconds', '1', '--workers', '3']
   const { results, quantities } = await run('cold', '--samples', '1', '--rounds', '1', ...idle)
   expect(results.map(({ kind, function: name, floor }) => [kind, name, floor])).toEqual([
     ['ts', 'create and call', 'node -e 0'],
@@ -118,7 +118,8 @@ it('cold', async () => {
     ['native', 'create and call, from the pool', 'node -e 0'],
   ])
   const names = quantities.map(({ name }) => name).join('\n')
-  for (const part of ['/bin/true', 'private memory', 'CPU time', '3 native workers']) expect(names).toContain(part)
+  for (const part of ['/bin/true', 'idle process, of 1, median', '2 idle processes', '3 native workers'])
+    expect(names).toContain(part)
   const memory = quantities.find(({ name }) => name.startsWith('private memory'))
   expect(memory?.value).toBeGreaterThan(0)
 })

@@ -15,8 +15,8 @@ export interface ColdOptions {
   /** First results of each kind, with an empty pool and with a filled one. */
   readonly samples: number
   readonly rounds: number
-  /** Idle processes whose memory and CPU time are measured; 0: none. */
-  readonly processes: number
+  /** Numbers of idle processes whose memory and CPU time are measured, one after the other. */
+  readonly processes: readonly number[]
   /** For which their CPU time is measured. */
   readonly seconds: number
   /** Native workers of one process; 0: none. */
@@ -26,7 +26,7 @@ export interface ColdOptions {
 export async function coldSuite(options: ColdOptions, progress: Progress): Promise<Measured> {
   const { kinds, processes, workers, rounds } = options
   const native = kinds.includes('native')
-  const extra = Number(native) + Number(processes > 0) + Number(workers > 0)
+  const extra = Number(native) + processes.length + Number(workers > 0)
   progress.expect(2 * batchesOf(kinds.length, 1, rounds) + extra)
   const results: Result[] = []
   for (const prewarm of [0, 1]) results.push(...(await measureStarts(prewarm, options, progress)))
@@ -35,9 +35,9 @@ export async function coldSuite(options: ColdOptions, progress: Progress): Promi
     quantities.push(...(await nativeStarts(options.samples)))
     progress.step('native worker')
   }
-  if (processes > 0) {
-    quantities.push(...(await idleQuantities(processes, options.seconds)))
-    progress.step(`${processes} idle processes`)
+  for (const count of processes) {
+    quantities.push(...(await idleQuantities(count, options.seconds)))
+    progress.step(`${count} idle processes`)
   }
   if (workers > 0) {
     quantities.push(...(await manyWorkers(workers)))

@@ -20,10 +20,11 @@ export async function idleQuantities(processes: number, seconds: number): Promis
   const [selfDone, othersDone, elapsed] = [cpuNs([self]), cpuNs(others), performance.now() - began]
   const percent = (ns: number): number => (100 * ns) / (elapsed * 1e6)
   const during = `of a cluster with ${processes} idle processes, over ${seconds} s`
+  const hosts = `private memory of the host of an idle process, of ${processes}`
   const memory = idle.map(hostBytes).sort((a, b) => a - b)
   return [
-    quantity('private memory of the host of an idle process, median', memory[memory.length >> 1] ?? 0, 'B'),
-    quantity('private memory of the host of an idle process, largest', memory.at(-1) ?? 0, 'B'),
+    quantity(`${hosts}, median`, memory[memory.length >> 1] ?? 0, 'B'),
+    quantity(`${hosts}, largest`, memory.at(-1) ?? 0, 'B'),
     quantity(`CPU time ${during}: hosts and workers`, percent(othersDone - othersNs), '% of a core'),
     quantity(`CPU time ${during}: agent and client`, percent(selfDone - selfNs), '% of a core'),
   ]

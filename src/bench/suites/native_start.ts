@@ -14,7 +14,7 @@ interface Starts {
 const names: Readonly<Record<string, string>> = {
   true: '/bin/true, started and waited for',
   host: 'a host without workers, until it takes connections',
-  hostAndCall: 'a host with a native worker, to the first result',
+  hostAndCall: 'a host with a native worker, to the first result of a native client',
   worker: 'the native worker of that, from its start to its first result',
 }
 
