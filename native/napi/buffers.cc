@@ -98,6 +98,25 @@ Result<napi_value> MappedViews::View(std::span<const std::byte> bytes, std::span
   return view;
 }
 
+napi_value MappedViews::Kept(std::span<const std::byte> input) const noexcept {
+  napi_value view = nullptr;
+  if (input_view_ == nullptr || input.data() != input_.data() || input.size() != input_.size()) return nullptr;
+  return napi_get_reference_value(env_, input_view_, &view) == napi_ok ? view : nullptr;
+}
+
+void MappedViews::Keep(std::span<const std::byte> input, napi_value view) noexcept {
+  if (input.empty()) return;
+  const bool again = input.data() == input_.data() && input.size() == input_.size();
+  DropInput();
+  input_ = input;
+  if (again) static_cast<void>(napi_create_reference(env_, view, 1, &input_view_));
+}
+
+void MappedViews::DropInput() noexcept {
+  input_ = {};
+  if (input_view_ != nullptr) static_cast<void>(napi_delete_reference(env_, std::exchange(input_view_, nullptr)));
+}
+
 Result<const MappedViews::Tile*> MappedViews::TileFor(std::span<const std::byte> bytes, std::span<std::byte> mapping) {
   const size_t begin = static_cast<size_t>(bytes.data() - mapping.data());
   size_t size = std::max(kSmallestTile, std::bit_ceil(bytes.size()));
@@ -133,6 +152,7 @@ void MappedViews::Forget(std::span<std::byte> mapping) noexcept {
     return true;
   });
   last_ = {};
+  DropInput();
 }
 
 }  // namespace praas::napi

@@ -43,6 +43,10 @@ class MappedViews {
 
   /// `bytes` lies inside `mapping`.
   [[nodiscard]] Result<napi_value> View(std::span<const std::byte> bytes, std::span<std::byte> mapping);
+  /// Inputs, which a client with one call at a time sends through the same slot again and again: the view Keep was
+  /// given for these bytes, or nullptr.
+  [[nodiscard]] napi_value Kept(std::span<const std::byte> input) const noexcept;
+  void Keep(std::span<const std::byte> input, napi_value view) noexcept;
   /// Before `mapping` is unmapped: every view on it becomes empty.
   void Forget(std::span<std::byte> mapping) noexcept;
 
@@ -54,10 +58,13 @@ class MappedViews {
   };
   [[nodiscard]] Result<const Tile*> TileFor(std::span<const std::byte> bytes, std::span<std::byte> mapping);
   [[nodiscard]] Result<Tile> MakeTile(std::span<std::byte> memory);
+  void DropInput() noexcept;
 
   napi_env env_;
   std::unordered_map<uintptr_t, Tile> tiles_;  // by address | log2 of the size class
   Tile last_;
+  std::span<const std::byte> input_;  // that Keep was given last
+  napi_ref input_view_ = nullptr;     // of it, from the second time on: a reference costs twice what a view does
 };
 
 }  // namespace praas::napi

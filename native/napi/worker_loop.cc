@@ -44,10 +44,15 @@ void WorkerWrap::Hook(napi_ref hook, napi_value argument) {
 
 void WorkerWrap::Run(const worker::Invocation& invocation) {
   const HandleScope handles(env_);
-  Result<napi_value> input = MappedView(invocation.input);
-  if (!input.ok()) {
-    static_cast<void>(runtime().Fail(invocation.handle, input.status().code(), input.status().message()));
-    return;
+  napi_value input = views_.Kept(invocation.input);
+  if (input == nullptr) {
+    Result<napi_value> made = MappedView(invocation.input);
+    if (!made.ok()) {
+      static_cast<void>(runtime().Fail(invocation.handle, made.status().code(), made.status().message()));
+      return;
+    }
+    input = *made;
+    views_.Keep(invocation.input, input);
   }
   current_ = {invocation.handle, true, false};
   handed_->deadline_ms = static_cast<double>(invocation.deadline_ns) / 1e6;
@@ -62,7 +67,7 @@ void WorkerWrap::Run(const worker::Invocation& invocation) {
     napi_value function = nullptr;
     napi_value returned = nullptr;
     const bool ok = napi_get_reference_value(env_, invoke_hook_, &function) == napi_ok &&
-                    napi_call_function(env_, hooks_.Value(), function, 1, &*input, &returned) == napi_ok;
+                    napi_call_function(env_, hooks_.Value(), function, 1, &input, &returned) == napi_ok;
     if (!ok) {
       const std::string message = TakeException(env_);
       if (!current_.settled) {
