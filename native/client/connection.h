@@ -119,6 +119,8 @@ class Connection : private protocol::FrameSink {
   [[nodiscard]] uint64_t next_deadline_ns() const noexcept { return calls_.earliest_deadline_ns(); }
   [[nodiscard]] size_t in_flight() const noexcept { return calls_.open(); }
 
+  /// Where large results that come through the socket go: see StreamTransport::SetResultMemory.
+  void SetResultMemory(transport::StreamTransport::ResultMemory memory) { wire_->SetResultMemory(std::move(memory)); }
   [[nodiscard]] Result<transport::Buffer> Allocate(uint64_t bytes);
   void Release(const transport::Buffer& buffer);
   /// Gives memory that nothing uses back to the system; for a connection that rests.

@@ -1,3 +1,6 @@
+#include <sys/mman.h>
+
+#include <cstdint>
 #include <cstring>
 #include <utility>
 
@@ -10,6 +13,12 @@
 #include "protocol/frame.h"
 
 namespace praas::napi {
+
+namespace {
+
+constexpr uintptr_t kHugePage = 2u << 20;
+
+}  // namespace
 
 void ConnectionWrap::Pin(Pending& pending, napi_value input, std::span<const std::byte> bytes,
                          napi_value output) const {
@@ -25,7 +34,7 @@ void ConnectionWrap::Pin(Pending& pending, napi_value input, std::span<const std
 }
 
 void ConnectionWrap::Unpin(Pending& pending) const noexcept {
-  for (napi_ref* reference : {&pending.input, &pending.output}) {
+  for (napi_ref* reference : {&pending.input, &pending.output, &pending.result}) {
     if (*reference != nullptr) static_cast<void>(napi_delete_reference(env_, std::exchange(*reference, nullptr)));
   }
   for (auto* buffer : {&pending.input_buffer, &pending.output_buffer}) {
@@ -68,15 +77,38 @@ napi_value ConnectionWrap::WaitSync(uint64_t call, Pending pending) {
   return outcome.value;
 }
 
-napi_value ConnectionWrap::ScratchResult(std::span<const std::byte> payload) const {
-  if (payload.size() > shared_->scratch.size() || buffers_.Find(payload) != nullptr) return ResultBytes(payload);
+napi_value ConnectionWrap::ScratchResult(const Pending& pending, std::span<const std::byte> payload) const {
+  if (payload.size() > shared_->scratch.size() || buffers_.Find(payload) != nullptr) {
+    return ResultBytes(pending, payload);
+  }
   if (!payload.empty()) std::memcpy(shared_->scratch.data(), payload.data(), payload.size());
   napi_value size = nullptr;
   static_cast<void>(napi_create_uint32(env_, static_cast<uint32_t>(payload.size()), &size));
   return size;
 }
 
-napi_value ConnectionWrap::ResultBytes(std::span<const std::byte> payload) const {
+std::span<std::byte> ConnectionWrap::ResultMemory(uint64_t call, uint64_t bytes) {
+  Pending* pending = sync_.call == call ? sync_.pending : nullptr;
+  if (const auto found = pending_.find(call); found != pending_.end()) pending = &found->second;
+  if (pending == nullptr || (pending->shape != Shape::kBytes && pending->shape != Shape::kScratch)) return {};
+  void* data = nullptr;
+  napi_value buffer = nullptr;
+  if (napi_create_arraybuffer(env_, bytes, &data, &buffer) != napi_ok) return {};
+  if (napi_create_reference(env_, buffer, 1, &pending->result) != napi_ok) return {};
+  // Its pages are touched for the first time by the receiving system call, which stops for each.
+  const auto begin = (reinterpret_cast<uintptr_t>(data) + kHugePage - 1) / kHugePage * kHugePage;
+  const auto end = (reinterpret_cast<uintptr_t>(data) + bytes) / kHugePage * kHugePage;
+  if (begin < end) static_cast<void>(::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE));
+  return {static_cast<std::byte*>(data), bytes};
+}
+
+napi_value ConnectionWrap::ResultBytes(const Pending& pending, std::span<const std::byte> payload) const {
+  if (pending.result != nullptr) {
+    // The one result this ArrayBuffer was made for has been received into it.
+    napi_value buffer = nullptr;
+    if (napi_get_reference_value(env_, pending.result, &buffer) != napi_ok) return nullptr;
+    return ViewOf(env_, buffer, 0, payload.size());
+  }
   const std::shared_ptr<ClientBuffers::Allocated> buffer = buffers_.Find(payload);
   if (buffer != nullptr) {
     if (napi_value view = buffers_.View(*buffer, payload); view != nullptr) return view;

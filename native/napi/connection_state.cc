@@ -45,9 +45,9 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
   if (!reply.status.ok()) return reply.status;
   switch (pending.shape) {
     case Shape::kBytes:
-      return made(ResultBytes(reply.payload));
+      return made(ResultBytes(pending, reply.payload));
     case Shape::kScratch:
-      return made(ScratchResult(reply.payload));
+      return made(ScratchResult(pending, reply.payload));
     case Shape::kFunctionRef: {
       Result<client::FunctionRef> function = client::DecodeFunctionRef(reply);
       if (!function.ok()) return function.status();

@@ -74,11 +74,15 @@ ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
     OrThrow(env_, watcher_->Watch(kTransport, transport_fd));
     watcher_->Listen(kTransport, true, false);
   }
+  connection.SetResultMemory([this](uint64_t call, uint64_t bytes) { return ResultMemory(call, bytes); });
   known_->Add(this);  // last: an object that was not made whole is none
 }
 
 // The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.
-ConnectionWrap::~ConnectionWrap() { known_->Remove(this); }
+ConnectionWrap::~ConnectionWrap() {
+  core_->connection->SetResultMemory({});
+  known_->Remove(this);
+}
 
 ConnectionWrap* ConnectionWrap::Unwrap(Napi::Object object) {
   return KnownObject<ConnectionWrap>(object, *Instance::Of(object.Env()).connections, "a Connection");

@@ -62,6 +62,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     protocol::StateOp op{};
     napi_ref input = nullptr;
     napi_ref output = nullptr;
+    napi_ref result = nullptr;  // ArrayBuffer of a large result
     std::shared_ptr<ClientBuffers::Allocated> input_buffer;
     std::shared_ptr<ClientBuffers::Allocated> output_buffer;
   };
@@ -142,8 +143,10 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   void OnStreamEvent(const client::StreamEvent& event);
   [[nodiscard]] Result<napi_value> Decode(const Pending& pending, const transport::Reply& reply) const;
   [[nodiscard]] Result<napi_value> DecodeReply(const Pending& pending, const transport::Reply& reply) const;
-  [[nodiscard]] napi_value ScratchResult(std::span<const std::byte> payload) const;
-  [[nodiscard]] napi_value ResultBytes(std::span<const std::byte> payload) const;
+  [[nodiscard]] napi_value ScratchResult(const Pending& pending, std::span<const std::byte> payload) const;
+  [[nodiscard]] napi_value ResultBytes(const Pending& pending, std::span<const std::byte> payload) const;
+  /// An ArrayBuffer for a large result that is about to arrive.
+  [[nodiscard]] std::span<std::byte> ResultMemory(uint64_t call, uint64_t bytes);
   size_t Poll();
   void NoteEnd() noexcept;
   void Settle();               // settles promises; inside a CallbackScope or a JavaScript frame
@@ -184,7 +187,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
 
   struct Sync {
     uint64_t call = 0;
-    const Pending* pending = nullptr;
+    Pending* pending = nullptr;
     bool done = false;
     napi_value value = nullptr;
     Status status;

@@ -163,7 +163,12 @@ Result<Placement> StreamTransport::OnHeader(const Frame& frame) {
     if (other_ != nullptr) return other_->OnHeader(frame);
     return Placement::Discard();
   }
-  const std::span<std::byte> output = calls_.find(frame.call)->second.output;
+  const Call& call = calls_.find(frame.call)->second;
+  std::span<std::byte> output = call.output;
+  if (output.empty() && frame.code == 0 && frame.payload_bytes >= kLargeResultBytes && !call.abandoned &&
+      result_memory_) {
+    output = result_memory_(frame.call, frame.payload_bytes);
+  }
   const bool fits = frame.code == 0 && !output.empty() && output.size() >= frame.payload_bytes;
   return fits ? Placement::Into(output) : Placement::Scratch();
 }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <unordered_map>
 #include <vector>
@@ -33,6 +34,11 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
 
   void Configure(const Options& options) noexcept;
   void SetOther(protocol::FrameSink* other) noexcept { other_ = other; }
+  /// Asked, once its header is there, where a result of kLargeResultBytes or more without an output of its own shall
+  /// go: at least `bytes` that stay valid until its reply or Abandon. Empty: to memory of the transport.
+  using ResultMemory = std::function<std::span<std::byte>(uint64_t call, uint64_t bytes)>;
+  void SetResultMemory(ResultMemory memory) { result_memory_ = std::move(memory); }
+  static constexpr uint64_t kLargeResultBytes = 64 * 1024;
   [[nodiscard]] protocol::FrameWriter& writer() noexcept { return writer_; }
   [[nodiscard]] const protocol::FrameWriter& writer() const noexcept { return writer_; }
   [[nodiscard]] const protocol::FrameReader& reader() const noexcept { return reader_; }
@@ -77,6 +83,7 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
   protocol::FrameReader reader_;
   protocol::FrameWriter writer_;
   protocol::FrameSink* other_ = nullptr;
+  ResultMemory result_memory_;
   Options options_;
   std::unordered_map<uint64_t, Call> calls_;
   std::vector<uint64_t> settled_;  // abandoned calls that end without a frame; handed out by the next Poll

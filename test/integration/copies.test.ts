@@ -27,14 +27,19 @@ interface Participant extends Moved {
   readonly running: number
 }
 
-/** Sums over the participants of each role, as `praas inspect` shows them, when no worker runs anything. */
+/**
+ * Sums over the participants of each role, as `praas inspect` shows them, when no worker runs anything and all has been
+ * counted: workers count what they have answered.
+ */
 async function moved(process: Process): Promise<Record<Participant['role'], Moved>> {
   let participants: readonly Participant[] = []
-  const running = async (): Promise<number> => {
+  const settled = async (): Promise<boolean> => {
+    const before = JSON.stringify(participants.filter(({ role }) => role === 'worker'))
     ;({ participants } = (await process.statistics()) as { participants: readonly Participant[] })
-    return participants.reduce((total, each) => total + each.running, 0)
+    const workers = participants.filter(({ role }) => role === 'worker')
+    return workers.every(({ running }) => running === 0) && JSON.stringify(workers) === before
   }
-  await expect.poll(running).toBe(0)
+  await expect.poll(settled).toBe(true)
   const sums = (role: Participant['role']): Moved => {
     const sum = (name: keyof Moved): number =>
       participants.filter((participant) => participant.role === role).reduce((total, each) => total + each[name], 0)
@@ -90,6 +95,34 @@ describe('a large payload', () => {
       stagedBytes: 0,
       copiedBytes: 0,
     })
+  })
+
+  it('becomes an ArrayBuffer of its own over tcp, many at a time, however calls end', async () => {
+    const process = await processOver('tcp')
+    const bytesOf = (call: number): number => (1 << 16) + call * 50_000
+    const outcomes = await Promise.allSettled(
+      Array.from({ length: 24 }, async (_, call) => {
+        const input = new Uint8Array(bytesOf(call)).fill(call)
+        const abort = new AbortController()
+        const reply = process.invoke('echo', input, { signal: abort.signal })
+        if (call % 4 === 3) setTimeout(() => abort.abort(new Error('given up')), call % 8)
+        return reply
+      }),
+    )
+    const blocking = process.invokeSync('echo', new Uint8Array(bytesOf(24)).fill(24))
+    const answered = [...outcomes, { status: 'fulfilled', value: blocking } as const]
+    for (const [call, outcome] of answered.entries()) {
+      if (outcome.status === 'rejected') {
+        expect(call % 4).toBe(3)
+        continue
+      }
+      const result = outcome.value
+      expect(result.byteLength).toBe(bytesOf(call))
+      expect(result.every((byte) => byte === call)).toBe(true)
+      // The caller's: nothing else lies in it, and it can be given to another thread.
+      expect(result.buffer.byteLength).toBe(result.byteLength)
+      expect(structuredClone(result, { transfer: [result.buffer as ArrayBuffer] }).byteLength).toBeGreaterThan(0)
+    }
   })
 
   it('stays where it is over shared memory', async () => {
