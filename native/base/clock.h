@@ -32,9 +32,9 @@ inline constexpr uint64_t kTickNs = 10'000'000;
   return static_cast<uint64_t>(now.tv_sec) * 1'000'000'000u + static_cast<uint64_t>(now.tv_nsec);
 }
 
-/// Not before `ns` have passed; of a second and more up to a tick later, which spares calls the exact time.
+/// In `ns`; of a second and more up to a tick earlier, which spares calls the exact time.
 [[nodiscard]] inline uint64_t DeadlineIn(uint64_t ns) noexcept {
-  const uint64_t now = ns < 1'000'000'000 ? NowNs() : CoarseNowNs() + kTickNs;
+  const uint64_t now = ns < 1'000'000'000 ? NowNs() : CoarseNowNs();
   return ns > kNoDeadline - now ? kNoDeadline : now + ns;
 }
 

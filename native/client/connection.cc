@@ -16,8 +16,8 @@ namespace praas::client {
 namespace {
 
 // With a shared window the socket only tells of names, state and the host's end: looking at it costs a system call, as
-// much as a hot call, so a polling owner looks now and then.
-constexpr uint32_t kPollsPerSocketLook = 32;
+// much as a hot call, so a polling owner looks now and then: every 10 to 30 µs.
+constexpr uint32_t kPollsPerSocketLook = 256;
 // The clock takes as long as several polls.
 constexpr uint32_t kPollsPerClockLook = 16;
 

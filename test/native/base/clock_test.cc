@@ -9,10 +9,12 @@
 namespace praas {
 namespace {
 
-TEST(Clock, DeadlinesAreNotEarly) {
+TEST(Clock, DeadlinesAreNotLateAndAtMostATickEarly) {
   for (const uint64_t ns : {uint64_t{1}, uint64_t{999'999'999}, uint64_t{1'000'000'000}, uint64_t{60'000'000'000}}) {
     const uint64_t before = NowNs();
-    EXPECT_GE(DeadlineIn(ns), before + ns);
+    const uint64_t deadline_ns = DeadlineIn(ns);
+    EXPECT_LE(deadline_ns, NowNs() + ns);
+    EXPECT_GE(deadline_ns, before + ns - (ns < 1'000'000'000 ? 0 : kTickNs));
   }
   EXPECT_EQ(DeadlineIn(kNoDeadline), kNoDeadline);
 }
