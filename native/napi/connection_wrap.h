@@ -112,6 +112,9 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   Napi::Value Unlock(const Napi::CallbackInfo& info);
   Napi::Value Admin(const Napi::CallbackInfo& info);
 
+  template <Napi::Value (ConnectionWrap::*method)(const Napi::CallbackInfo&)>
+  void Bind(const Napi::CallbackInfo& info, const char* name);
+
   // LoopClient, connection_loop.cc
   void OnReady() override;
   void OnTimer() override;
@@ -163,7 +166,8 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   [[nodiscard]] bool Lost() const noexcept;
 
   napi_env env_;
-  std::shared_ptr<KnownObjects> known_;  // where this object is listed
+  std::shared_ptr<ConnectionWrap*> self_ = std::make_shared<ConnectionWrap*>(this);  // null once it is gone
+  std::shared_ptr<KnownObjects> known_;                                               // where this object is listed
   std::shared_ptr<ConnectionCore> core_;
   ClientBuffers buffers_;
   std::unique_ptr<LoopWatcher> watcher_;

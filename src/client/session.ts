@@ -73,7 +73,9 @@ export class Session {
   }
 
   #remember(name: string, index: number, flags: number): RemoteFunction {
-    const remote: RemoteFunction = { name, index, ...unpackTraits(flags) }
+    const { stream, idempotent, input, output } = unpackTraits(flags)
+    // Field by field: objects made by spreading have a shape each, and every call reads this one.
+    const remote: RemoteFunction = { name, index, stream, idempotent, input, output }
     this.#functions.set(name, remote)
     return remote
   }

@@ -157,10 +157,13 @@ export class InvocationContext implements Context {
     // Native code sees whether it has passed: reading the clock here would cost a tenth of a call.
     const deadlineMs =
       options.timeoutMs === undefined ? this.#deadlineMs : Math.min(this.#deadlineMs, monotonicMs() + options.timeoutMs)
+    const { index, traits } = found
+    // Field by field: an object made by spreading gets a new shape with every call, which costs a microsecond.
     return {
-      ...found,
-      bytes: found.traits.input.encode(input),
-      flags: (options.idempotent ?? found.traits.idempotent) ? idempotentFlag : 0,
+      index,
+      traits,
+      bytes: traits.input.encode(input),
+      flags: (options.idempotent ?? traits.idempotent) ? idempotentFlag : 0,
       deadlineMs,
     }
   }

@@ -139,11 +139,11 @@ describe.each(['shm', 'tcp'] as const)('calls over %s', (transport) => {
   })
 
   it('refuses a this that is none', () => {
-    const { invoke, close } = connection
+    const { cancel, close } = connection
     const info = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(connection), 'info')?.get
     for (const value of [undefined, null, 5, {}, [], Object.create(connection) as object]) {
       expect(thrown(() => close.call(value as never))).toBeInstanceOf(TypeError)
-      expect(thrown(() => invoke.call(value as never, 0, bytes(''), undefined, 0, 1))).toBeInstanceOf(TypeError)
+      expect(thrown(() => cancel.call(value as never, 1n))).toBeInstanceOf(TypeError)
       expect(thrown(() => info?.call(value) as unknown)).toBeInstanceOf(TypeError)
     }
     const Connection = connection.constructor as new () => unknown
