@@ -1,5 +1,6 @@
 #include <sys/mman.h>
 
+#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -17,6 +18,8 @@ namespace praas::napi {
 namespace {
 
 constexpr uintptr_t kHugePage = 2u << 20;
+/// Flag of invoke, not of calls: small results may come as the place where they lie.
+constexpr uint32_t kSmallResults = 1u << 16;
 
 }  // namespace
 
@@ -77,6 +80,19 @@ napi_value ConnectionWrap::WaitSync(uint64_t call, Pending pending) {
   return outcome.value;
 }
 
+napi_value ConnectionWrap::SmallResult(const Pending& pending, std::span<const std::byte> payload) {
+  auto& small = shared_->small;
+  const bool room = small_given_ - std::atomic_ref(shared_->taken).load(std::memory_order_relaxed) < small.size();
+  if (payload.size() > small[0].size() || !room || buffers_.Find(payload) != nullptr) {
+    return ResultBytes(pending, payload);
+  }
+  const uint32_t place = small_given_++ % small.size();
+  if (!payload.empty()) std::memcpy(small[place].data(), payload.data(), payload.size());
+  napi_value where = nullptr;
+  static_cast<void>(napi_create_uint32(env_, place << 8 | static_cast<uint32_t>(payload.size()), &where));
+  return where;
+}
+
 napi_value ConnectionWrap::ScratchResult(const Pending& pending, std::span<const std::byte> payload) const {
   if (payload.size() > shared_->scratch.size() || buffers_.Find(payload) != nullptr) {
     return ResultBytes(pending, payload);
@@ -90,7 +106,10 @@ napi_value ConnectionWrap::ScratchResult(const Pending& pending, std::span<const
 std::span<std::byte> ConnectionWrap::ResultMemory(uint64_t call, uint64_t bytes) {
   Pending* pending = sync_.call == call ? sync_.pending : nullptr;
   if (const auto found = pending_.find(call); found != pending_.end()) pending = &found->second;
-  if (pending == nullptr || (pending->shape != Shape::kBytes && pending->shape != Shape::kScratch)) return {};
+  if (pending == nullptr ||
+      (pending->shape != Shape::kBytes && pending->shape != Shape::kSmall && pending->shape != Shape::kScratch)) {
+    return {};
+  }
   void* data = nullptr;
   napi_value buffer = nullptr;
   if (napi_create_arraybuffer(env_, bytes, &data, &buffer) != napi_ok) return {};
@@ -161,7 +180,7 @@ Napi::Value ConnectionWrap::Invoke(const Napi::CallbackInfo& info) {
   const uint64_t call = OrThrow(env_, connection.Invoke(arguments.function, arguments.input, arguments.output,
                                                         arguments.flags, arguments.deadline_ns));
   Pending pending;
-  pending.shape = Shape::kBytes;
+  pending.shape = (arguments.flags & kSmallResults) != 0 ? Shape::kSmall : Shape::kBytes;
   pending.output_buffer = std::move(arguments.output_buffer);
   // What the core has copied already need not be kept: a reference costs more than a small copy.
   const bool read_later = connection.ReadsInput(call);

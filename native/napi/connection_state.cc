@@ -27,7 +27,7 @@ Napi::Object InfoObject(Napi::Env env, const protocol::KeyInfo& info) {
 
 }  // namespace
 
-Result<napi_value> ConnectionWrap::Decode(const Pending& pending, const transport::Reply& reply) const {
+Result<napi_value> ConnectionWrap::Decode(const Pending& pending, const transport::Reply& reply) {
   try {
     return DecodeReply(pending, reply);
   } catch (const Napi::Error& error) {
@@ -36,7 +36,7 @@ Result<napi_value> ConnectionWrap::Decode(const Pending& pending, const transpor
   }
 }
 
-Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const transport::Reply& reply) const {
+Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const transport::Reply& reply) {
   const Napi::Env env(env_);
   const auto made = [](napi_value value) -> Result<napi_value> {
     if (value == nullptr) return Status(Code::kInternal, "the JavaScript engine could not make the result");
@@ -46,6 +46,8 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
   switch (pending.shape) {
     case Shape::kBytes:
       return made(ResultBytes(pending, reply.payload));
+    case Shape::kSmall:
+      return made(SmallResult(pending, reply.payload));
     case Shape::kScratch:
       return made(ScratchResult(pending, reply.payload));
     case Shape::kFunctionRef: {

@@ -20,6 +20,8 @@ Napi::Function ConnectionWrap::Define(Napi::Env env) {
                      {
                          InstanceAccessor<&C::Info>("info"),
                          InstanceAccessor<&C::Scratch>("scratch"),
+                         InstanceAccessor<&C::Small>("small"),
+                         InstanceAccessor<&C::SmallTaken>("smallTaken"),
                          InstanceAccessor<&C::Ended>("ended"),
                          InstanceAccessor<&C::LastCall>("lastCall"),
                          InstanceAccessor<&C::InFlight>("inFlight"),
@@ -120,6 +122,14 @@ Napi::Value ConnectionWrap::Info(const Napi::CallbackInfo& info) {
 
 Napi::Value ConnectionWrap::Scratch(const Napi::CallbackInfo&) {
   return Napi::Uint8Array::New(env_, sizeof(Shared::scratch), shared_buffer_.Value(), offsetof(Shared, scratch));
+}
+
+Napi::Value ConnectionWrap::Small(const Napi::CallbackInfo&) {
+  return Napi::Uint8Array::New(env_, sizeof(Shared::small), shared_buffer_.Value(), offsetof(Shared, small));
+}
+
+Napi::Value ConnectionWrap::SmallTaken(const Napi::CallbackInfo&) {
+  return Napi::Uint32Array::New(env_, 1, shared_buffer_.Value(), offsetof(Shared, taken));
 }
 
 Napi::Value ConnectionWrap::Ended(const Napi::CallbackInfo&) {

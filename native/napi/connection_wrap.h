@@ -45,6 +45,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     kFunctionRef,
     kBytes,
     kScratch,  // kBytes, or their number when they went into Shared::scratch
+    kSmall,    // kBytes, or where they lie in Shared::small
     kValue,    // {data, version}
     kVersion,  // bigint
     kExisted,  // boolean
@@ -83,6 +84,8 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   Napi::Value Info(const Napi::CallbackInfo& info);
   Napi::Value InFlight(const Napi::CallbackInfo& info);
   Napi::Value Scratch(const Napi::CallbackInfo& info);
+  Napi::Value Small(const Napi::CallbackInfo& info);
+  Napi::Value SmallTaken(const Napi::CallbackInfo& info);
   Napi::Value Ended(const Napi::CallbackInfo& info);
   Napi::Value LastCall(const Napi::CallbackInfo& info);
   Napi::Value Allocate(const Napi::CallbackInfo& info);
@@ -144,8 +147,9 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
 
   void OnReply(const transport::Reply& reply);
   void OnStreamEvent(const client::StreamEvent& event);
-  [[nodiscard]] Result<napi_value> Decode(const Pending& pending, const transport::Reply& reply) const;
-  [[nodiscard]] Result<napi_value> DecodeReply(const Pending& pending, const transport::Reply& reply) const;
+  [[nodiscard]] Result<napi_value> Decode(const Pending& pending, const transport::Reply& reply);
+  [[nodiscard]] Result<napi_value> DecodeReply(const Pending& pending, const transport::Reply& reply);
+  [[nodiscard]] napi_value SmallResult(const Pending& pending, std::span<const std::byte> payload);
   [[nodiscard]] napi_value ScratchResult(const Pending& pending, std::span<const std::byte> payload) const;
   [[nodiscard]] napi_value ResultBytes(const Pending& pending, std::span<const std::byte> payload) const;
   /// An ArrayBuffer for a large result that is about to arrive.
@@ -167,19 +171,23 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
 
   napi_env env_;
   std::shared_ptr<ConnectionWrap*> self_ = std::make_shared<ConnectionWrap*>(this);  // null once it is gone
-  std::shared_ptr<KnownObjects> known_;                                               // where this object is listed
+  std::shared_ptr<KnownObjects> known_;                                              // where this object is listed
   std::shared_ptr<ConnectionCore> core_;
   ClientBuffers buffers_;
   std::unique_ptr<LoopWatcher> watcher_;
   const uint64_t spin_ns_;
-  /// Memory that JavaScript reads without a call: results of invokeSync, then one byte that says that the connection
-  /// has ended.
+  /// Memory that JavaScript reads without a call.
   struct Shared {
-    std::array<std::byte, 4096> scratch;
-    uint8_t ended;
+    std::array<std::byte, 4096> scratch;  // result of invokeSync
+    /// Results of invoke with kSmallResults, from when a promise is settled until its first reaction has run.
+    /// JavaScript counts what it has taken, in the order in which promises were settled.
+    std::array<std::array<std::byte, 64>, 256> small;
+    uint32_t taken;
+    uint8_t ended;  // the connection has ended
   };
   Napi::Reference<Napi::ArrayBuffer> shared_buffer_;
   Shared* shared_ = nullptr;
+  uint32_t small_given_ = 0;  // ever, modulo 2^32
   client::Connection::ReplySink reply_sink_;
   client::Connection::StreamSink stream_sink_;
 

@@ -112,16 +112,15 @@ export class Process implements AsyncDisposable {
       return this.#invokeWithCare(functionName, input, options) as Promise<Output>
     }
     // Nothing to resolve, to abort or to repeat: straight to native code.
-    let reply: Promise<Uint8Array>
+    let reply: Promise<Uint8Array | number>
     try {
-      const bytes = session.encode(remote, undefined, input)
-      reply = session.connection.invoke(remote.index, bytes, undefined, 0, session.info.defaultTimeoutMs)
+      reply = session.invoke(remote, session.encode(remote, undefined, input))
     } catch (error) {
       if (isLost(error)) return this.#invokeWithCare(functionName, input, options) as Promise<Output>
       return rejected(fromNative(error, session.context(functionName)))
     }
     return reply.then(
-      (bytes) => remote.output.decode(bytes) as Output,
+      (result) => remote.output.decode(session.take(result)) as Output,
       (error: unknown) => {
         throw fromNative(error, session.context(functionName))
       },

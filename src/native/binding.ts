@@ -66,6 +66,10 @@ export interface NativeConnection {
   readonly info: NativeServerInfo
   /** Where `invokeSync` leaves small results. */
   readonly scratch: Uint8Array
+  /** Where `invoke` leaves small results: places of 64 bytes. */
+  readonly small: Uint8Array
+  /** How many of them were taken, counted by whoever takes them, in the order in which their promises were settled. */
+  readonly smallTaken: Uint32Array
   /** One byte, not 0 once the connection was closed or lost: as far as native code knows, without asking it. */
   readonly ended: Uint8Array
   /** Id of the call that `invoke` started last, for `cancel`. */
@@ -84,6 +88,14 @@ export interface NativeConnection {
     flags: number,
     timeoutMs: number,
   ): Promise<Uint8Array>
+  /** With `SMALL_RESULTS` in `flags`, a result may be a place in `small`, times 256, plus its size: until the promise's first reaction has run. */
+  invoke(
+    fn: number,
+    input: Uint8Array,
+    output: undefined,
+    flags: typeof SMALL_RESULTS,
+    timeoutMs: number,
+  ): Promise<Uint8Array | number>
   /** The result, or how many bytes of `scratch` are the result until the next call. */
   invokeSync(
     fn: number,
@@ -142,6 +154,9 @@ export interface NativeWorkerHooks {
   /** Chunks or room for the streams of this worker may have come. */
   streams(): void
 }
+
+/** Flag of `NativeConnection.invoke`. */
+export const SMALL_RESULTS = 1 << 16
 
 /** What `NativeWorkerHooks.invoke` returns for an asynchronous function. */
 export const PENDING = 1

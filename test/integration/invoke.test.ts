@@ -101,6 +101,20 @@ describe.each(['shm', 'tcp'] as const)('calls over %s', (transport) => {
     expect(seen.size).toBe(300)
   })
 
+  it('keep small results apart, more at a time than there are places for them', async () => {
+    const inputOf = (call: number): Uint8Array => new Uint8Array(call % 66).fill(call)
+    const results = await Promise.all(
+      Array.from({ length: 1000 }, async (_, call) => {
+        const result = await process.invoke('echo', inputOf(call))
+        // Others are settled while this one is looked at.
+        const other = process.invokeSync('echo', inputOf(call + 1))
+        expect(other).toEqual(inputOf(call + 1))
+        return result
+      }),
+    )
+    expect(results).toEqual(Array.from({ length: 1000 }, (_, call) => inputOf(call)))
+  })
+
   it('tell the function about itself', async () => {
     const facts = await app.who(undefined, { timeoutMs: 5_000 })
     expect(facts).toMatchObject({ processId: 'calls', functionName: 'who', depth: 0 })
