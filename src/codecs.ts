@@ -2,7 +2,6 @@
  * How values become payload bytes and back. A function declares its codecs, the worker registers them with it, and a
  * client learns them when it resolves the function's name, so both sides always agree.
  */
-import { deserialize, serialize } from 'node:v8'
 import { ArgumentError, messageOf, PayloadError } from './errors.js'
 
 /** The typed arrays that payloads and shared arrays can have as elements. */
@@ -113,12 +112,19 @@ const json: Codec = {
   },
 }
 
+let loadedV8: typeof import('node:v8') | undefined
+
+/** Loaded when needed: it takes a twentieth of the start of a worker, and most never use it. */
+function v8(): typeof import('node:v8') {
+  return (loadedV8 ??= process.getBuiltinModule('node:v8'))
+}
+
 const structured: Codec = {
   name: 'structured',
   id: 2,
   encode(value) {
     try {
-      return serialize(value)
+      return v8().serialize(value)
     } catch (error) {
       throw codecError('structured', messageOf(error), error)
     }
@@ -126,7 +132,7 @@ const structured: Codec = {
   decode(bytes) {
     if (bytes.byteLength === 0) return undefined
     try {
-      return deserialize(bytes) as unknown
+      return v8().deserialize(bytes) as unknown
     } catch (error) {
       throw codecError('structured', `${messageOf(error)} in ${bytes.byteLength} bytes`, error)
     }

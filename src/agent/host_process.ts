@@ -5,7 +5,7 @@ import type { Duplex, Readable } from 'node:stream'
 import type { WorkerKind } from '../control.js'
 import type { PraasError } from '../errors.js'
 import { errorFromCode, messageOf, ProcessError } from '../errors.js'
-import { hostExecutablePath, nativeWorkerExecutablePath } from '../native/binding.js'
+import { addonPath, hostExecutablePath, nativeWorkerExecutablePath } from '../native/binding.js'
 import { compiledModule } from '../package.js'
 import { formatLine, LineSplitter, parseLine, type Line } from './line_protocol.js'
 
@@ -54,7 +54,7 @@ export class HostProcess extends EventEmitter<HostEvents> {
 
   constructor({ runtimeDir, checkViews }: HostOptions) {
     super()
-    const worker = [process.execPath, compiledModule('worker/main.js')]
+    const worker = [process.execPath, compiledModule('worker/main.cjs'), addonPath()]
     const options = [
       ...['--control-fd', String(controlFd)],
       ...['--runtime-dir', runtimeDir],

@@ -7,6 +7,7 @@
  */
 import { dirname } from 'node:path'
 import { hostExecutable, loadAddon, nativeWorkerExecutable, type LoadedAddon } from './load.js'
+import type { PENDING } from './outcome.js'
 
 export interface Capabilities {
   readonly version: string
@@ -158,9 +159,6 @@ export interface NativeWorkerHooks {
 /** Flag of `NativeConnection.invoke`. */
 export const SMALL_RESULTS = 1 << 16
 
-/** What `NativeWorkerHooks.invoke` returns for an asynchronous function. */
-export const PENDING = 1
-
 export interface NativeWorker {
   readonly participant: number
   /** What `hooks.invoke` is called for, as src/worker/handed.ts reads it. */
@@ -257,6 +255,12 @@ export function native(): NativeBinding {
 export function addonFolder(): string {
   loaded ??= loadAddon()
   return dirname(loaded.path)
+}
+
+/** Path of the addon. */
+export function addonPath(): string {
+  loaded ??= loadAddon()
+  return loaded.path
 }
 
 /** Path of the executable that runs process hosts. */

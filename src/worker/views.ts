@@ -6,8 +6,6 @@
  * buffer of its own that is detached at the end, so that code that keeps a view finds it empty instead of reading what
  * happens to lie there later.
  */
-import { markAsUntransferable } from 'node:worker_threads'
-
 /** The views of one invocation under PRAAS_CHECK_VIEWS. */
 export class CheckedViews {
   readonly #buffers: ArrayBuffer[] = []
@@ -35,6 +33,13 @@ export class CheckedViews {
   }
 }
 
+let threads: typeof import('node:worker_threads') | undefined
+
+/** Loads what `guardShared` needs. It takes milliseconds, which a start should not wait for, and the first call neither. */
+export function prepareGuards(): void {
+  threads ??= process.getBuiltinModule('node:worker_threads')
+}
+
 let lastMarked: ArrayBufferLike | undefined
 const marked = new WeakSet<ArrayBufferLike>()
 
@@ -45,7 +50,8 @@ export function guardShared(view: Uint8Array): Uint8Array {
   if (buffer !== lastMarked) {
     if (!marked.has(buffer)) {
       marked.add(buffer)
-      markAsUntransferable(buffer)
+      prepareGuards()
+      threads?.markAsUntransferable(buffer)
     }
     lastMarked = buffer
   }
