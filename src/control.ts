@@ -148,6 +148,11 @@ export interface LogChunk {
 export interface WaitOptions {
   readonly timeoutMs: number
   readonly signal?: AbortSignal | undefined
+  /**
+   * Told where the host listens as soon as it does, while its workers are still starting: a client can connect meanwhile.
+   * May be told again. Only an agent in this OS process says so.
+   */
+  readonly onListening?: ((endpoint: Endpoint) => void) | undefined
 }
 
 /** Placement, life and death of processes. Never on the path of a call. */

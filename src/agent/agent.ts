@@ -59,9 +59,9 @@ export class Agent implements ControlPlane {
     return Array.from(this.#processes.values(), (process) => process.describe()).sort((a, b) => (a.id < b.id ? -1 : 1))
   }
 
-  async find(id: string, { timeoutMs, signal }: WaitOptions): Promise<ProcessHandle> {
+  async find(id: string, wait: WaitOptions): Promise<ProcessHandle> {
     const process = this.#get(id)
-    await process.whenReady(timeoutMs, signal)
+    await process.whenReady(wait)
     return { process: process.describe(), endpoint: process.endpoint }
   }
 
@@ -73,8 +73,8 @@ export class Agent implements ControlPlane {
       await changing.catch(() => undefined)
     }
     this.#throwIfClosed()
-    if (!this.#processes.has(id)) await this.#change(id, () => this.#create(id, options, deadline, wait.signal))
-    return this.find(id, { timeoutMs: Math.max(deadline - performance.now(), 1), signal: wait.signal })
+    if (!this.#processes.has(id)) await this.#change(id, () => this.#create(id, options, deadline, wait))
+    return this.find(id, { ...wait, timeoutMs: Math.max(deadline - performance.now(), 1) })
   }
 
   async drain(id: string, timeoutMs: number): Promise<void> {
@@ -118,19 +118,14 @@ export class Agent implements ControlPlane {
     this.#processes.clear()
   }
 
-  async #create(
-    id: string,
-    requested: ProcessOptions,
-    deadline: number,
-    signal: AbortSignal | undefined,
-  ): Promise<void> {
+  async #create(id: string, requested: ProcessOptions, deadline: number, wait: WaitOptions): Promise<void> {
     const { directory, defaults, listenHost, checkViews } = this.#options
     const { app: reference, ...requestedOptions } = { ...defaults, ...withoutUndefined(requested) }
     const app = await this.#app(reference)
     const options = { ...processDefaults, ...requestedOptions, ...workerCounts(requestedOptions, app) }
     const { maxContiguousBytes } = options
     const load = loadTexts(app, { control: this.url, checkViews, maxContiguousBytes })
-    signal?.throwIfAborted()
+    wait.signal?.throwIfAborted()
     this.#throwIfClosed()
     const paths = directory.createProcessFolder(id)
     if (segmentInUse(paths.segment)) {
@@ -152,7 +147,7 @@ export class Agent implements ControlPlane {
     })
     this.#processes.set(id, process)
     try {
-      await process.whenReady(deadline - performance.now(), signal)
+      await process.whenReady({ ...wait, timeoutMs: deadline - performance.now() })
     } catch (error) {
       // It never took a call. What it found is not its own: another host may be using it, or another version made it.
       if (!process.wasReady) {

@@ -1,7 +1,7 @@
 /** A cloud process as its agent keeps it: one host at a time, restarted on the same segment and port when it dies. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { once } from 'node:events'
-import type { Endpoint, ProcessDescription, ProcessOptions, ProcessState } from '../control.js'
+import type { Endpoint, ProcessDescription, ProcessOptions, ProcessState, WaitOptions } from '../control.js'
 import type { PraasError } from '../errors.js'
 import { messageOf, ProcessError } from '../errors.js'
 import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
@@ -105,15 +105,19 @@ export class ManagedProcess {
    *
    * @throws {ProcessError} `ERR_PROCESS_FAILED` with the reason, what `assign` was refused with, or `ERR_PROCESS_DRAINING`
    */
-  async whenReady(timeoutMs: number, signal?: AbortSignal): Promise<void> {
+  async whenReady({ timeoutMs, signal, onListening }: WaitOptions): Promise<void> {
     const deadline = performance.now() + timeoutMs
-    for (;;) {
+    for (let told = false; ;) {
       signal?.throwIfAborted()
       if (this.#failure) throw this.#failure
       if (this.#ending || this.#draining) {
         throw new ProcessError('ERR_PROCESS_DRAINING', `process ${this.id} is stopping`)
       }
       if (this.#ready && this.#workersReady()) return
+      if (this.#ready && !told) {
+        told = true
+        onListening?.(this.endpoint)
+      }
       const remaining = deadline - performance.now()
       if (remaining <= 0) {
         throw new ProcessError(

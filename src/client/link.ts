@@ -88,11 +88,25 @@ export class Link {
     const deadline = performance.now() + timeoutMs
     let pauseMs = 10
     for (;;) {
-      const remaining = deadline - performance.now()
-      const handle = await this.#locate(Math.max(remaining, 1))
-      this.#throwIfClosed()
+      let early: Promise<Session> | undefined
+      const connect = (endpoint: Endpoint): Promise<Session> =>
+        (early ??= this.#connect(endpoint, Math.max(deadline - performance.now(), 1)))
+      let handle: ProcessHandle
       try {
-        const session = await this.#connect(handle.endpoint, Math.max(deadline - performance.now(), 1))
+        handle = await this.#locate(Math.max(deadline - performance.now(), 1), (endpoint) => {
+          // While its workers start. What comes of it is seen below, if it is needed then.
+          connect(endpoint).catch(() => undefined)
+        })
+        this.#throwIfClosed()
+      } catch (error) {
+        early?.then(
+          (session) => session.close(),
+          () => undefined,
+        )
+        throw error
+      }
+      try {
+        const session = await connect(handle.endpoint)
         if (this.#closed) session.close()
         this.#throwIfClosed()
         this.#session = session
@@ -106,9 +120,9 @@ export class Link {
     }
   }
 
-  #locate(timeoutMs: number): Promise<ProcessHandle> {
+  #locate(timeoutMs: number, onListening: (endpoint: Endpoint) => void): Promise<ProcessHandle> {
     const { id, create } = this.#target
-    const wait = { timeoutMs }
+    const wait = { timeoutMs, onListening }
     return create ? this.#control.ensure(id, create, wait) : this.#control.find(id, wait)
   }
 
