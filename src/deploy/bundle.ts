@@ -5,6 +5,7 @@ import { pathToFileURL } from 'node:url'
 import type { BuildFailure, Message, OutputFile } from 'esbuild'
 import { DeployError, messageOf } from '../errors.js'
 import { contentHash, storeContents } from './content_store.js'
+import { withBundler } from './bundler.js'
 import { externalPackages } from './external_packages.js'
 import { ownPackage } from './own_package.js'
 import { moduleConstants, sourceLocations } from './source_locations.js'
@@ -41,29 +42,30 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
   if (!statSync(entry, { throwIfNoEntry: false })?.isFile()) {
     throw new DeployError('ERR_DEPLOY_FAILED', `there is no application ${entry}`)
   }
-  const { build } = await import('esbuild')
   const root = dirname(entry)
   try {
-    const result = await build({
-      entryPoints: [entry],
-      absWorkingDir: root,
-      outfile: join(folder, 'draft', 'app.mjs'),
-      bundle: true,
-      write: false,
-      format: 'esm',
-      platform: 'node',
-      target: `node${process.versions.node}`,
-      sourcemap: 'linked',
-      sourcesContent: false,
-      metafile: true,
-      logLevel: 'silent',
-      define: sourceLocations,
-      // CommonJS packages call `require`, which ES modules do not have. Not imported: Node takes a millisecond for that.
-      banner: {
-        js: `const require = process.getBuiltinModule('node:module').createRequire(${JSON.stringify(pathToFileURL(entry).href)});`,
-      },
-      plugins: [ownPackage(), externalPackages(external), moduleConstants()],
-    })
+    const result = await withBundler(({ build }) =>
+      build({
+        entryPoints: [entry],
+        absWorkingDir: root,
+        outfile: join(folder, 'draft', 'app.mjs'),
+        bundle: true,
+        write: false,
+        format: 'esm',
+        platform: 'node',
+        target: `node${process.versions.node}`,
+        sourcemap: 'linked',
+        sourcesContent: false,
+        metafile: true,
+        logLevel: 'silent',
+        define: sourceLocations,
+        // CommonJS packages call `require`, which ES modules do not have. Not imported: Node takes a millisecond for that.
+        banner: {
+          js: `const require = process.getBuiltinModule('node:module').createRequire(${JSON.stringify(pathToFileURL(entry).href)});`,
+        },
+        plugins: [ownPackage(), externalPackages(external), moduleConstants()],
+      }),
+    )
     const [output] = Object.values(result.metafile.outputs).filter(({ entryPoint }) => entryPoint !== undefined)
     // Virtual modules have a prefix with a colon.
     const inputs = Object.keys(result.metafile.inputs)
