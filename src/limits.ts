@@ -16,7 +16,7 @@ export const maxFunctions = 1024
 /** Whether `value` can name something: 1 … 255 bytes of UTF-8 without lone surrogates or NUL. */
 export function isName(value: string): boolean {
   const bytes = Buffer.byteLength(value)
-  return bytes >= 1 && bytes <= maxNameBytes && !value.includes('\0') && !/\p{Surrogate}/u.test(value)
+  return bytes >= 1 && bytes <= maxNameBytes && !value.includes('\0') && value.isWellFormed()
 }
 
 /** @param what  What is named, for the message. @throws {PraasError} `ERR_NAME_INVALID` */
