@@ -46,8 +46,8 @@ async function serve(binding: NativeBinding): Promise<void> {
   try {
     const functions = collectFunctions(await load(app.bundle))
     new WorkerServer(worker, app, functions).start()
-    // While clients learn that it is ready.
-    setImmediate(prepareGuards)
+    // Whoever waited for the process calls it now; that should not wait any longer.
+    setTimeout(prepareGuards, 20)
   } catch (error) {
     const detail = inspect(error)
     writeSync(2, `praas worker cannot load ${app.entry}: ${detail}\n`)

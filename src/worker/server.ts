@@ -12,7 +12,7 @@ import { registration, type AppFunction } from './functions.js'
 import { HandedReader } from './handed.js'
 import { PeerProcesses } from './peers.js'
 import { inputChunks, sendChunks, StreamNotices, type StreamEnds } from './streams.js'
-import { guardShared } from './views.js'
+import { guardInput } from './views.js'
 
 /** What `hooks.invoke` gives back: the result, or that it comes later. */
 type Outcome = Uint8Array | undefined | typeof PENDING
@@ -90,7 +90,7 @@ export class WorkerServer {
     let result: unknown
     try {
       const { views } = context
-      const bytes = views ? views.copy(input) : guardShared(input)
+      const bytes = views ? views.copy(input) : guardInput(input)
       // Synchronous handlers can be cancelled too: a nested invokeSync lets native code look around.
       result = fn.handler(fn.traits.input.decode(bytes), context)
     } catch (error) {

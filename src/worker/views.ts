@@ -35,7 +35,7 @@ export class CheckedViews {
 
 let threads: typeof import('node:worker_threads') | undefined
 
-/** Loads what `guardShared` needs. It takes milliseconds, which a start should not wait for, and the first call neither. */
+/** Loads what `guardShared` needs. It takes milliseconds, which neither a start nor the first call should wait for. */
 export function prepareGuards(): void {
   threads ??= process.getBuiltinModule('node:worker_threads')
 }
@@ -56,4 +56,12 @@ export function guardShared(view: Uint8Array): Uint8Array {
     lastMarked = buffer
   }
   return view
+}
+
+/** From here on payloads are never copied; docs/benchmarks.md. */
+const smallBytes = 4096
+
+/** The input of an invocation. A small one is copied as long as guards would have to be prepared for it. */
+export function guardInput(view: Uint8Array): Uint8Array {
+  return threads === undefined && view.byteLength < smallBytes ? view.slice() : guardShared(view)
 }

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { CheckedViews, guardShared } from '../../src/worker/views.js'
+import { CheckedViews, guardInput, guardShared, prepareGuards } from '../../src/worker/views.js'
 
 describe('checked views', () => {
   it('are copies that are empty when the handler has settled', () => {
@@ -20,6 +20,17 @@ describe('checked views', () => {
     const given = views.copy(new Uint8Array(4))
     structuredClone(given.buffer, { transfer: [given.buffer as ArrayBuffer] })
     expect(() => views.end()).not.toThrow()
+  })
+})
+
+// The first to guard anything.
+describe('inputs before guards are prepared', () => {
+  it('are copied when they are small, so that the first call need not wait', () => {
+    const small = new Uint8Array([1, 2, 3])
+    expect(guardInput(small)).toEqual(small)
+    expect(guardInput(small).buffer).not.toBe(small.buffer)
+    prepareGuards()
+    expect(guardInput(small)).toBe(small)
   })
 })
 
