@@ -33,8 +33,10 @@ class TickClock {
  private:
   static constexpr uint32_t kShift = 32;
   static constexpr uint64_t kValidNs = 1'000'000;
-  /// The rate is taken over at least this time; until then every reading is the clock's.
+  /// The rate is taken over at least this time; until then every reading is the clock's. And over the last second or
+  /// two only, so that it is right again soon after the machine was moved or has slept.
   static constexpr uint64_t kCalibrationNs = 10'000'000;
+  static constexpr uint64_t kForgetNs = 1'000'000'000;
 
   [[nodiscard]] static bool KernelTrustsCounter() noexcept {
     char name[16] = {};
@@ -52,11 +54,15 @@ class TickClock {
       first_ns_ = anchor_ns_;
       first_ticks_ = anchor_ticks_;
     } else if (anchor_ns_ - first_ns_ >= kCalibrationNs && anchor_ticks_ > first_ticks_) {
-      // Over the whole time so far, in floating point: neither product fits 64 bits for long.
+      // In floating point: the products do not fit 64 bits.
       const double rate =
           static_cast<double>(anchor_ns_ - first_ns_) / static_cast<double>(anchor_ticks_ - first_ticks_);
       ns_per_tick_ = static_cast<uint64_t>(rate * static_cast<double>(uint64_t{1} << kShift));
       valid_ticks_ = static_cast<uint64_t>(static_cast<double>(kValidNs) / rate);
+      if (anchor_ns_ - first_ns_ >= kForgetNs) {
+        first_ns_ = anchor_ns_;
+        first_ticks_ = anchor_ticks_;
+      }
     }
     return now_ns;
   }

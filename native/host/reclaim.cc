@@ -22,6 +22,8 @@ using segment::BlockOwner;
 
 /// A mutex whose owner is stuck is freed by killing the owner, which takes less.
 constexpr uint64_t kReclaimNs = 10'000'000'000;
+/// No origin names a call like this.
+constexpr uint64_t kNoCall = UINT64_MAX;
 
 bool Names(const std::vector<uint32_t>& sorted, uint32_t call) {
   return std::binary_search(sorted.begin(), sorted.end(), call);
@@ -71,7 +73,11 @@ void Reclaim::ReclaimCalls(uint16_t dead, const std::string& crashed) {
   std::vector<uint32_t> failed;
   std::vector<uint32_t> dropped;
   process_.dispatcher->ReclaimParticipant(dead, [&](uint32_t index, Dispatcher::Orphan what) {
-    (what == Dispatcher::Orphan::kFail ? failed : dropped).push_back(index);
+    if (what == Dispatcher::Orphan::kFail) return failed.push_back(index);
+    // Not posted: whoever consumes the submission again must not find it in the table, where it stays until its blocks
+    // are freed.
+    calls_.entry(index).origin_call = kNoCall;
+    dropped.push_back(index);
   });
   for (const uint32_t index : failed) Fail(index, Status(Code::kWorkerCrashed, crashed));
   Drop(std::move(dropped));

@@ -99,16 +99,25 @@ Result<napi_value> MappedViews::View(std::span<const std::byte> bytes, std::span
 }
 
 napi_value MappedViews::Kept(std::span<const std::byte> input) const noexcept {
-  napi_value view = nullptr;
   if (input_view_ == nullptr || input.data() != input_.data() || input.size() != input_.size()) return nullptr;
+  napi_value buffer = nullptr;
+  napi_value view = nullptr;
+  bool detached = true;  // by the function, which is not supposed to
+  if (napi_get_reference_value(env_, input_tile_, &buffer) != napi_ok ||
+      napi_is_detached_arraybuffer(env_, buffer, &detached) != napi_ok || detached) {
+    return nullptr;
+  }
   return napi_get_reference_value(env_, input_view_, &view) == napi_ok ? view : nullptr;
 }
 
 void MappedViews::Keep(std::span<const std::byte> input, napi_value view) noexcept {
   if (input.empty()) return;
   const bool again = input.data() == input_.data() && input.size() == input_.size();
+  const bool in_last = input.data() >= last_.begin && input.data() < last_.begin + last_.bytes;
   DropInput();
+  if (!in_last) return;
   input_ = input;
+  input_tile_ = last_.buffer;
   if (again) static_cast<void>(napi_create_reference(env_, view, 1, &input_view_));
 }
 

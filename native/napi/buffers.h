@@ -64,6 +64,7 @@ class MappedViews {
   std::unordered_map<uintptr_t, Tile> tiles_;  // by address | log2 of the size class
   Tile last_;
   std::span<const std::byte> input_;  // that Keep was given last
+  napi_ref input_tile_ = nullptr;     // that it lies in
   napi_ref input_view_ = nullptr;     // of it, from the second time on: a reference costs twice what a view does
 };
 

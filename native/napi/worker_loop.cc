@@ -208,7 +208,9 @@ void WorkerWrap::OnBeforeWait() {
       const uint64_t spin_ns = running_.empty() ? kIdleSpinNs : kSharedSpinNs;
       if (now_ns - std::max(began_ns, last_activity_ns_) >= spin_ns) return watcher_->KeepTurning(true);
     }
-    if (!runtime().LookOut()) spin.Step();
+    // Also when something has come: it may be what this worker cannot take, and then the clock decides.
+    static_cast<void>(runtime().LookOut());
+    spin.Step();
   }
   if (Attend()) return watcher_->KeepTurning(true);
   StopWhenDrained();

@@ -65,6 +65,7 @@ ClientWindow::ClientWindow(Handover handover, Mapping mapping)
       allocator_(kPayloadOffset, PayloadEnd(mapping_.bytes())),
       committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes),
       tail_(header().submit_head.load(std::memory_order_relaxed)),
+      seen_head_(tail_),
       signalled_tail_(tail_) {
   // The last call closed is the first to be opened, so few slots are touched and those stay in the cache.
   free_calls_.reserve(kCalls);
@@ -192,12 +193,20 @@ void ClientWindow::Trim(uint64_t keep_bytes) {
 // --- calls ---
 
 Result<std::optional<uint32_t>> ClientWindow::Open() {
-  if (free_calls_.empty()) return std::optional<uint32_t>();
+  if (free_calls_.empty() || !HasRoom()) return std::optional<uint32_t>();
   const uint32_t index = free_calls_.back();
   if (Status status = CommitSlots(index); !status.ok()) return status;
   free_calls_.pop_back();
   calls_[index] = {.sequence = calls_[index].sequence, .open = true, .answered = true};  // until it is submitted
   return std::optional<uint32_t>(index);
+}
+
+/// A consumer that is stopped before Taken keeps the ring from moving, while calls behind it are answered by others and
+/// opened again. Each of the other open calls adds at most one more record, that of room it is given: kRing in all.
+bool ClientWindow::HasRoom() noexcept {
+  if (tail_ - seen_head_ <= kRing - kCalls) return true;
+  seen_head_ = header().submit_head.load(std::memory_order_relaxed);
+  return tail_ - seen_head_ <= kRing - kCalls;
 }
 
 void ClientWindow::Submit(uint32_t index, const Request& request) {
@@ -225,8 +234,9 @@ bool ClientWindow::GiveRoom(uint32_t index, uint64_t output_offset, uint64_t out
 }
 
 void ClientWindow::Cancel(uint32_t index) {
-  const uint64_t use = uint64_t{calls_[index].sequence} + 1;
-  if (!calls_[index].open || call(index).cancelled.exchange(use, std::memory_order_release) == use) return;
+  Call& mine = calls_[index];
+  if (!mine.open || std::exchange(mine.cancelled, true)) return;
+  call(index).cancelled.store(uint64_t{mine.sequence} + 1, std::memory_order_release);
   header().cancels.fetch_add(1, std::memory_order_seq_cst);
   Signal();
 }
@@ -247,6 +257,8 @@ void ClientWindow::DropParked(uint32_t index) {
 void ClientWindow::Close(uint32_t index) {
   assert(calls_[index].open);
   calls_[index].open = false;
+  // Sequences come round.
+  if (calls_[index].cancelled) call(index).cancelled.store(0, std::memory_order_relaxed);
   free_calls_.push_back(index);
 }
 
@@ -280,7 +292,7 @@ void ClientWindow::Collect(std::vector<Completion>& completions) {
 void ClientWindow::TakeBits() noexcept {
   for (uint32_t group = 0; group < kCalls / 64; ++group) {
     std::atomic<uint64_t>& bits = header().completions[group];
-    const uint64_t seen = bits.load(std::memory_order_relaxed);
+    const uint64_t seen = bits.load(std::memory_order_seq_cst);
     if (seen == 0) continue;
     // The lines of the answer travel while the bits are taken.
     const uint32_t first = group * 64 + static_cast<uint32_t>(std::countr_zero(seen));

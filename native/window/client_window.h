@@ -61,8 +61,8 @@ class ClientWindow {
   void Submit(uint32_t call, const Request& request);
   /// After `need_room`. false: the call was answered meanwhile (its completion follows).
   bool GiveRoom(uint32_t call, uint64_t output_offset, uint64_t output_capacity);
-  /// Sets the call's flag and signals the host, which tells the worker: one that waits inside the function looks at
-  /// nothing.
+  /// Marks this use of the call and signals the host, which tells the worker: one that waits inside the function looks
+  /// at nothing.
   void Cancel(uint32_t call);
   /// Nobody waits for the call any more. Its slot and its memory stay the server's until its completion arrives; a
   /// result that waits for room is dropped by the server and answered as cancelled.
@@ -107,6 +107,7 @@ class ClientWindow {
     bool answered = false;  // nothing is to come: its completion was collected, or it was not submitted yet
     bool parked = false;    // need_room was reported and neither GiveRoom nor GiveUp was called
     bool given_up = false;
+    bool cancelled = false;
   };
   ClientWindow(Handover handover, Mapping mapping);
   [[nodiscard]] WindowHeader& header() const noexcept;
@@ -114,6 +115,7 @@ class ClientWindow {
   [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
   [[nodiscard]] Status Commit(uint64_t offset, uint64_t bytes);
   [[nodiscard]] Status CommitSlots(uint32_t call);
+  [[nodiscard]] bool HasRoom() noexcept;
   void Push(uint32_t call, const Request& request);
   void TakeBits() noexcept;
   void Take(uint32_t call, std::vector<Completion>& completions);
@@ -134,6 +136,7 @@ class ClientWindow {
   uint32_t watched_ = 0;                      // the call submitted last
   std::array<uint64_t, kCalls / 64> told_{};  // completion bits taken and not looked at
   uint32_t tail_;                             // submissions ever, modulo 2^32
+  uint32_t seen_head_;                        // of the ring, some time ago
   uint32_t signalled_tail_;                   // the last signal covered the submissions before this one
   uint32_t stale_head_ = 0;
   uint64_t stale_since_ns_ = 0;  // 0: not measured

@@ -20,8 +20,7 @@ namespace praas::window {
 inline constexpr uint64_t kMagic = 0x3157'4e49'5741'5250;  // "PRAWINW1"
 inline constexpr uint32_t kLayoutVersion = 3;
 inline constexpr uint32_t kCalls = 256;  // calls in flight per window
-/// Places in the ring of submissions. An open call has at most one submission that was not consumed, and one whose
-/// consumer was killed may lie before them after its call was answered and opened again.
+/// Places in the ring of submissions: see ClientWindow::HasRoom.
 inline constexpr uint32_t kRing = 2 * kCalls;
 inline constexpr uint32_t kSlotInputBytes = 4096;
 inline constexpr uint32_t kSlotOutputBytes = 4096;

@@ -152,6 +152,19 @@ describe.each(['shm', 'tcp'] as const)('calls over %s', (transport) => {
   })
 })
 
+describe('a polling worker', () => {
+  it('goes on with what it runs while more comes than the process has room for', async () => {
+    const full = { workers: 1, concurrency: 32, backlog: 16, hotMs: -1 }
+    const process = await started.cluster.process('full', full)
+    await process.invoke('sleep', 1)
+    for (let round = 0; round < 20; ++round) {
+      const calls = Array.from({ length: 24 }, async () => process.invoke('sleep', 50, { timeoutMs: 20_000 }))
+      expect(await Promise.all(calls)).toHaveLength(24)
+    }
+    await process.stop()
+  })
+})
+
 describe('handles', () => {
   it('do not work when closed', async () => {
     const process = await started.cluster.process('calls')

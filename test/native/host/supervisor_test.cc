@@ -5,11 +5,14 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 
 #include "host/host_fixture.h"
 #include "protocol/agent_line.h"
 #include "support/child.h"
+#include "window/intake.h"
+#include "window/layout.h"
 
 namespace praas::test {
 namespace {
@@ -46,6 +49,71 @@ TEST_F(Supervised, AKilledWorkerIsAnsweredForAndReplaced) {
     host.Stop();
   }
   EXPECT_NE(process_.Read(process_.assignment.log).find("stderr | last words"), std::string::npos);
+}
+
+/// The memory of the one client window of this OS process, in which both host and client are.
+class WindowMemory {
+ public:
+  WindowMemory() {
+    for (int fd = 3; fd < 1024 && base_ == MAP_FAILED; ++fd) {
+      char target[64] = {};
+      if (::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target - 1) <= 0) continue;
+      if (!std::string_view(target).starts_with("/memfd:praas-window")) continue;
+      base_ = ::mmap(nullptr, window::kPayloadOffset, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    }
+    EXPECT_NE(base_, MAP_FAILED) << "no window";
+  }
+  ~WindowMemory() { ::munmap(base_, window::kPayloadOffset); }
+  WindowMemory(const WindowMemory&) = delete;
+
+  template <typename T>
+  [[nodiscard]] T* At(uint64_t offset) const {
+    return reinterpret_cast<T*>(static_cast<std::byte*>(base_) + offset);
+  }
+
+ private:
+  void* base_ = MAP_FAILED;
+};
+
+TEST_F(Supervised, ASubmissionWhoseConsumerDiedBeforeItPostedTheCallIsTakenAgain) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client("shm");
+  const pid_t worker = PidOf(client);
+  auto segment = segment::Segment::Open(process_.assignment.segment, true);
+  ASSERT_TRUE(segment.ok()) << segment.status().message();
+  uint16_t participant = 1;
+  while (segment->participant(participant).pid.load() != worker) ++participant;
+  const WindowMemory window;
+
+  // In the name of the worker, what it does up to the point where it is killed.
+  segment->window(0).consumer.store(uint32_t{participant} + 1);
+  const Bytes input = PatternOf(100);
+  const auto call = client->Invoke(fn::kEcho, input, {}, 0, DeadlineIn(kWatchdogNs));
+  ASSERT_TRUE(call.ok());
+  const uint32_t head = window.At<window::WindowHeader>(0)->submit_head;
+  const auto& record = window.At<window::SubmissionRecord>(window::kRingOffset)[head % window::kRing];
+  ASSERT_EQ(record.turn, head + 1);
+  constexpr uint32_t kEntry = 5;
+  dispatch::CallEntry& entry = segment->call(kEntry);
+  auto word = dispatch::CallWord::Unpack(entry.word.load());
+  ASSERT_EQ(word.state, dispatch::CallState::kFree);
+  word.state = dispatch::CallState::kReserved;
+  word.owner = participant;
+  entry.word.store(word.Pack());
+  window::Submission submission{};
+  submission.call = record.call;
+  submission.sequence = record.sequence;
+  submission.function = record.function;
+  window::FillEntry(entry, submission, 0, NowNs());
+  window.At<std::atomic<uint64_t>>(window::kNotesOffset)[record.call] = uint64_t{record.sequence} << 32 | (kEntry + 1);
+  ASSERT_EQ(::kill(worker, SIGKILL), 0);
+
+  const Driver::Outcome outcome = client.Wait(call);
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+  EXPECT_EQ(outcome.payload, input);
+  EXPECT_NE(PidOf(client), worker);
+  ExpectClean(client);
 }
 
 TEST_F(Supervised, QueuedCallsSurviveTheirWorkersNeighbour) {

@@ -5,6 +5,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <cstring>
 #include <set>
 
@@ -150,6 +151,24 @@ TEST_F(ClientWindowTest, AllCallsFitTheRingBesideOneThatWasAnsweredBeforeItWasTa
   EXPECT_EQ(seen.size(), kCalls);
 }
 
+TEST_F(ClientWindowTest, NoCallIsOpenedWhileAStoppedConsumerKeepsTheRingFull) {
+  ASSERT_TRUE(server_->TryConsume(1));
+  std::array<uint32_t, kCalls> uses{};
+  uint32_t submitted = 0;
+  for (;;) {
+    const auto call = client_->Open().value();
+    if (!call.has_value()) break;
+    client_->Submit(*call, {.function = kEcho, .output_offset = SlotOutputOffset(*call), .output_capacity = 4096});
+    ASSERT_LT(++submitted, kRing);
+    ASSERT_TRUE(server_->Complete(*call, ++uses[*call], 0, 0, 0));
+    ASSERT_EQ(Collect().size(), 1u);
+    client_->Close(*call);
+  }
+  EXPECT_EQ(submitted, kRing - kCalls + 1);
+  EXPECT_FALSE(server_->Peek().has_value()) << "all were answered: none is left";
+  EXPECT_TRUE(client_->Open().value().has_value());
+}
+
 TEST_F(ClientWindowTest, OneOpenCallIsSeenWithoutItsBitAndSleepIsNotDisturbedByIt) {
   const uint32_t call = SubmitEmpty();
   ASSERT_TRUE(server_->TryConsume(1));
@@ -158,7 +177,10 @@ TEST_F(ClientWindowTest, OneOpenCallIsSeenWithoutItsBitAndSleepIsNotDisturbedByI
   EXPECT_FALSE(client_->HasAnswer());
   EXPECT_TRUE(server_->Complete(call, submission->sequence, 0, 0, 0));
   EXPECT_TRUE(client_->HasAnswer());
+  auto* header = reinterpret_cast<WindowHeader*>(client_->Bytes(0, 4096).data());
+  const uint64_t bits = header->completions[call / 64].exchange(0);
   ASSERT_EQ(Collect().size(), 1u);
+  header->completions[call / 64] = bits;
   EXPECT_FALSE(client_->HasAnswer()) << "once";
   client_->Close(call);
   EXPECT_TRUE(client_->PrepareToSleep()) << "its bit is still set, and tells nothing new";
