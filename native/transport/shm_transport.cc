@@ -222,7 +222,10 @@ size_t ShmTransport::DeliverResult(Call& call, const ClientWindow::Completion& c
     return Answer(call, Status(static_cast<Code>(completion.status), std::move(message)), {}, sink);
   }
   if (call.abandoned) return Answer(call, Status::Ok(), {}, sink);
-  result_sizes_.Note(call.function, result.size());
+  // A function that returns its input needs no room for it.
+  const bool is_input = window::InRange(completion.result_offset, completion.result_bytes, call.input_offset,
+                                        call.input_offset + call.input_bytes);
+  if (!is_input) result_sizes_.Note(call.function, result.size());
   std::span<const std::byte> payload = result;
   if (!result.empty() && result.size() <= call.plain_output.size()) {
     std::memcpy(call.plain_output.data(), result.data(), result.size());

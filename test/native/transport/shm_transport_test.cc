@@ -128,6 +128,19 @@ TEST_F(ShmTransportTest, ResultCanBeTheInputAsItStands) {
   }
 }
 
+TEST_F(ShmTransportTest, NoRoomIsLearnedFromResultsThatAreTheInput) {
+  server_->Start();
+  constexpr size_t kBytes = 1u << 20;
+  const auto buffer = transport_->Allocate(kBytes);
+  ASSERT_TRUE(buffer.ok());
+  const uint64_t commits = transport_->counters().window.commits;
+  for (int again = 0; again < 3; ++again) {
+    EXPECT_EQ(Call(MakeRequest(window::kReturnInput, {buffer->data, kBytes})).address, buffer->data);
+  }
+  // At most that of the slot: no block for a result was offered.
+  EXPECT_LE(transport_->counters().window.commits, commits + 1);
+}
+
 TEST_F(ShmTransportTest, ResultOfPlainOutputIsCopiedThere) {
   server_->Start();
   const auto input = Bytes(10'000);
