@@ -47,9 +47,9 @@ need_apt() {
 }
 
 need_node() {
-  command -v node >/dev/null || fail 'no node on PATH; Node 20.19, or 22.12 or newer, is needed'
-  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' ||
-    fail "Node $(node --version) cannot load ES modules by require; Node 20.19, or 22.12 or newer, is needed"
+  command -v node >/dev/null || fail 'no node on PATH; Node 20.19, or 22.13 or newer, is needed'
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 13) || (a === 20 && b >= 19) ? 0 : 1)' ||
+    fail "Node $(node --version) cannot load ES modules by require; Node 20.19, or 22.13 or newer, is needed"
 }
 
 # need_npm_packages [FOLDER [OPTION...]] installs npm dependencies exactly as locked, only when the lock file has changed

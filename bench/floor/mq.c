@@ -23,7 +23,10 @@ static mqd_t create_queue(int flags, struct mq_attr* attributes) {
   for (;;) {
     const mqd_t queue = mq_open(name, O_RDWR | O_CREAT | O_EXCL | flags, 0600, attributes);
     const int error = errno;
-    if (queue != (mqd_t)-1 || error == EEXIST) mq_unlink(name);
+    if (queue != (mqd_t)-1 || error == EEXIST) {
+      /* Not ours to remove: another user made one of this name. */
+      if (mq_unlink(name) != 0 && errno != ENOENT && queue == (mqd_t)-1) return queue;
+    }
     errno = error;
     if (queue != (mqd_t)-1 || error != EEXIST) return queue;
   }

@@ -86,10 +86,11 @@ napi_value ConnectionWrap::SmallResult(const Pending& pending, std::span<const s
   if (payload.size() > small[0].size() || !room || buffers_.Find(payload) != nullptr) {
     return ResultBytes(pending, payload);
   }
-  const uint32_t place = small_given_++ % small.size();
+  const uint32_t place = small_given_ % small.size();
   if (!payload.empty()) std::memcpy(small[place].data(), payload.data(), payload.size());
   napi_value where = nullptr;
-  static_cast<void>(napi_create_uint32(env_, place << 8 | static_cast<uint32_t>(payload.size()), &where));
+  // Counted only when somebody will take it.
+  if (napi_create_uint32(env_, place << 8 | static_cast<uint32_t>(payload.size()), &where) == napi_ok) ++small_given_;
   return where;
 }
 

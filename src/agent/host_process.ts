@@ -54,7 +54,8 @@ export class HostProcess extends EventEmitter<HostEvents> {
 
   constructor({ runtimeDir, checkViews }: HostOptions) {
     super()
-    const worker = [process.execPath, compiledModule('worker/main.cjs'), addonPath()]
+    // It requires ES modules, whatever NODE_OPTIONS says.
+    const worker = [process.execPath, '--experimental-require-module', compiledModule('worker/main.cjs'), addonPath()]
     const options = [
       ...['--control-fd', String(controlFd)],
       ...['--runtime-dir', runtimeDir],

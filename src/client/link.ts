@@ -89,13 +89,12 @@ export class Link {
     let pauseMs = 10
     for (;;) {
       let early: Promise<Session> | undefined
-      const connect = (endpoint: Endpoint): Promise<Session> =>
-        (early ??= this.#connect(endpoint, Math.max(deadline - performance.now(), 1)))
       let handle: ProcessHandle
       try {
         handle = await this.#locate(Math.max(deadline - performance.now(), 1), (endpoint) => {
           // While its workers start. What comes of it is seen below, if it is needed then.
-          connect(endpoint).catch(() => undefined)
+          early ??= this.#connect(endpoint, Math.max(deadline - performance.now(), 1))
+          early.catch(() => undefined)
         })
         this.#throwIfClosed()
       } catch (error) {
@@ -106,7 +105,12 @@ export class Link {
         throw error
       }
       try {
-        const session = await connect(handle.endpoint)
+        // The host that was met early may have been replaced meanwhile.
+        const met = await early?.then(
+          (session) => (session.closed ? undefined : session),
+          () => undefined,
+        )
+        const session = met ?? (await this.#connect(handle.endpoint, Math.max(deadline - performance.now(), 1)))
         if (this.#closed) session.close()
         this.#throwIfClosed()
         this.#session = session

@@ -61,7 +61,10 @@ export function guardShared(view: Uint8Array): Uint8Array {
 /** From here on payloads are never copied; docs/benchmarks.md. */
 const smallBytes = 4096
 
-/** The input of an invocation. A small one is copied as long as guards would have to be prepared for it. */
+/**
+ * The input of an invocation. A small one is copied as long as guards would have to be prepared for it: in the first 20 ms
+ * of a worker.
+ */
 export function guardInput(view: Uint8Array): Uint8Array {
   return threads === undefined && view.byteLength < smallBytes ? view.slice() : guardShared(view)
 }

@@ -1,4 +1,6 @@
+import { once } from 'node:events'
 import { readdirSync } from 'node:fs'
+import { createServer, type AddressInfo } from 'node:net'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { ControlClient } from '../../src/client/control_client.js'
 import { Link } from '../../src/client/link.js'
@@ -21,11 +23,11 @@ afterAll(() => started.close())
 /** Descriptors of the host, one of which is for each connection. */
 const descriptors = (): number => readdirSync(`/proc/${handle.process.pid}/fd`).length
 
-/** To a process that listens at once, and whose workers are `ready` once the promise settles. */
-function linkTo(ready: () => Promise<void>): Link {
+/** To a process that listens at once, at `early`, and whose workers are `ready` once the promise settles. */
+function linkTo(ready: () => Promise<void>, early = handle.endpoint): Link {
   const control: Partial<ControlPlane> = {
     ensure: async (_id, _options, { onListening }) => {
-      onListening?.(handle.endpoint)
+      onListening?.(early)
       await ready()
       return handle
     },
@@ -50,4 +52,17 @@ it('leaves no connection to a process whose workers cannot start', async () => {
   })
   expect((await failureOf(link.session(30_000))).message).toBe('they cannot')
   await expect.poll(descriptors).toBe(before)
+})
+
+it('connects again to a process whose host was replaced while its workers started', async () => {
+  // One that accepts and is gone.
+  const former = createServer((socket) => socket.destroy()).listen(0, '127.0.0.1')
+  await once(former, 'listening')
+  const { port } = former.address() as AddressInfo
+  let met = 0
+  former.on('connection', () => ++met)
+  const link = linkTo(() => expect.poll(() => met).toBeGreaterThan(0), { ...handle.endpoint, port })
+  expect((await link.session(30_000)).info.hostPid).toBe(handle.process.pid)
+  link.close()
+  former.close()
 })
