@@ -14,6 +14,7 @@
 #include "napi/errors.h"
 #include "shm/shared_memory.h"
 #include "state/inspect.h"
+#include "verbs/survey.h"
 
 namespace praas::napi {
 
@@ -34,6 +35,8 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
   object.Set("missing", missing);
   return object;
 }
+
+Napi::Value SurveyRdma(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), verbs::SurveyJson()); }
 
 Napi::Value InspectSegment(const Napi::CallbackInfo& info) {
   const std::string name = ReadText(info.Env(), info[0], "name");
@@ -121,6 +124,7 @@ Napi::Value ProcessStartTime(const Napi::CallbackInfo& info) {
 
 void DefineSystem(Napi::Env env, Napi::Object exports) {
   exports.Set("capabilities", Napi::Function::New<Capabilities>(env, "capabilities"));
+  exports.Set("surveyRdma", Napi::Function::New<SurveyRdma>(env, "surveyRdma"));
   exports.Set("inspectSegment", Napi::Function::New<InspectSegment>(env, "inspectSegment"));
   exports.Set("unlinkSharedMemory", Napi::Function::New<UnlinkSharedMemory>(env, "unlinkSharedMemory"));
   exports.Set("unlinkMessageQueue", Napi::Function::New<UnlinkMessageQueue>(env, "unlinkMessageQueue"));

@@ -5,7 +5,7 @@ import { defaultRuntimeDirectory, RuntimeDirectory } from '../agent/runtime_dire
 import type { Cluster } from '../client/cluster.js'
 import { connect } from '../client/connect.js'
 import { messageOf } from '../errors.js'
-import { native } from '../native/binding.js'
+import { native, type RdmaDevice, type RdmaPort, type RdmaSurvey } from '../native/binding.js'
 import { formatSize } from '../units.js'
 import { commonOptions, type CommonArguments } from './common.js'
 import { exitCodes } from './exit_codes.js'
@@ -92,10 +92,18 @@ function messageQueues(): Finding {
   return { what: 'message queues', state: 'ok', found }
 }
 
+/** What RDMA needs at least: a few connections with their windows and buffers. */
+const enoughLockedBytes = 64 * 2 ** 20
+
 function lockedMemory(): Finding {
   const { memlockBytes } = native().limits()
-  const found = memlockBytes < 0 || memlockBytes >= 2 ** 53 ? 'unlimited' : formatSize(memlockBytes)
-  return { what: 'locked memory', state: 'ok', found }
+  const unlimited = memlockBytes < 0 || memlockBytes >= 2 ** 53
+  const found = unlimited ? 'unlimited' : formatSize(memlockBytes)
+  if (unlimited || memlockBytes >= enoughLockedBytes || rdmaDevices().length === 0) {
+    return { what: 'locked memory', state: 'ok', found }
+  }
+  const remedy = 'memlock in /etc/security/limits.conf, --ulimit memlock of the container, or PropagateResourceLimits of Slurm'
+  return { what: 'locked memory', state: 'note', found: `${found}, which RDMA uses up soon`, remedy }
 }
 
 function openFiles(): Finding {
@@ -105,10 +113,38 @@ function openFiles(): Finding {
   return { what: 'open files', state: 'bad', found, remedy: 'ulimit -n 4096' }
 }
 
-function rdma(): Finding {
-  const folder = '/sys/class/infiniband'
-  const devices = existsSync(folder) ? readdirSync(folder) : []
-  return { what: 'RDMA devices', state: 'note', found: devices.length === 0 ? 'none' : devices.join(', ') }
+function rdmaDevices(): readonly RdmaDevice[] {
+  return (JSON.parse(native().surveyRdma()) as RdmaSurvey).devices ?? []
+}
+
+function rdma(): Finding[] {
+  const { error, devices = [] } = JSON.parse(native().surveyRdma()) as RdmaSurvey
+  if (error !== undefined) return [{ what: 'RDMA library', state: 'note', found: error }]
+  const library: Finding = { what: 'RDMA library', state: 'ok', found: 'libibverbs' }
+  if (devices.length === 0) return [library, { what: 'RDMA devices', state: 'note', found: 'none' }]
+  return [library, ...devices.flatMap(rdmaDevice)]
+}
+
+function rdmaDevice(device: RdmaDevice): Finding[] {
+  const what = `RDMA ${device.name}`
+  if (device.error !== undefined) return [{ what, state: 'bad', found: device.error }]
+  const found = `${device.maxQueuePairs} queue pairs, ${device.maxMemoryRegions} memory regions`
+  return [{ what, state: 'ok', found }, ...device.ports.map((port) => rdmaPort(what, port))]
+}
+
+function rdmaPort(device: string, { number, state, active, ethernet, mtuBytes, lid, gids }: RdmaPort): Finding {
+  const what = `${device} port ${number}`
+  const link = ethernet ? 'RoCE' : `InfiniBand, LID ${lid}`
+  const addresses = gids.map(({ index, address, type }) => `${index} ${address}${ethernet ? ` ${type}` : ''}`)
+  const found = `${link}, ${state}, MTU ${mtuBytes}, GIDs ${addresses.join(', ') || 'none'}`
+  if (!active) {
+    const remedy = ethernet ? 'bring its network interface up' : 'connect the cable; a subnet manager has to run'
+    return { what, state: 'note', found, remedy }
+  }
+  if (ethernet && !gids.some(({ address, type }) => type === 'RoCE v2' && address.startsWith('::ffff:'))) {
+    return { what, state: 'note', found, remedy: 'give its network interface an IPv4 address, for a RoCE v2 GID that is routed' }
+  }
+  return { what, state: 'ok', found }
 }
 
 function runtimeDirectory({ runtimeDir }: CommonArguments): Finding {

@@ -19,6 +19,33 @@ export interface Capabilities {
   readonly missing: Readonly<Record<string, string>>
 }
 
+/** What `surveyRdma` says. */
+export interface RdmaSurvey {
+  /** Why devices cannot even be looked for. */
+  readonly error?: string
+  readonly devices?: readonly RdmaDevice[]
+}
+
+export interface RdmaDevice {
+  readonly name: string
+  /** Why it cannot be opened. */
+  readonly error?: string
+  readonly maxQueuePairs: number
+  readonly maxMemoryRegions: number
+  readonly ports: readonly RdmaPort[]
+}
+
+export interface RdmaPort {
+  readonly number: number
+  readonly state: string
+  readonly active: boolean
+  /** RoCE; else InfiniBand. */
+  readonly ethernet: boolean
+  readonly mtuBytes: number
+  readonly lid: number
+  readonly gids: readonly { readonly index: number; readonly address: string; readonly type: string }[]
+}
+
 export interface NativeConnectOptions {
   host: string
   port: number
@@ -216,6 +243,8 @@ export interface NativeBinding {
   connect(options: NativeConnectOptions): Promise<NativeConnection>
   /** Attaches this OS process to its host through the inherited fd. Blocks in a pool thread until the host attaches it. */
   attachWorker(fd: number): Promise<NativeWorker>
+  /** RDMA devices of this machine, or why there can be none, as JSON text: `RdmaSurvey`. */
+  surveyRdma(): string
   /**
    * Everything in a segment and the outcome of every invariant check, as JSON text; also of one that hosts refuse because
    * it is damaged.

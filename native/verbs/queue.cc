@@ -1,0 +1,234 @@
+#include "verbs/queue.h"
+
+#if PRAAS_VERBS_HEADERS
+
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <random>
+#include <string>
+
+namespace praas::verbs {
+namespace {
+
+constexpr uint32_t k24Bits = 0xffffff;
+/// 4.096 µs × 2^14 = 67 ms until a packet is sent again, seven times: a peer that is gone is noticed within a second.
+constexpr uint8_t kTimeout = 14;
+constexpr uint8_t kRetries = 7;
+/// Of "receiver not ready": 0.64 ms between two tries. 7 would be without end.
+constexpr uint8_t kNotReadyTimer = 12;
+constexpr uint8_t kNotReadyRetries = 6;
+/// Reads in flight at a time.
+constexpr uint8_t kReads = 4;
+
+Status Failed(const char* what, const Context& context, int error) {
+  return Status::System(std::string(what) + " on RDMA device " + context.device(), error);
+}
+
+ibv_mtu MtuOf(uint32_t bytes) noexcept {
+  uint32_t code = IBV_MTU_256;
+  while (code < IBV_MTU_4096 && (128u << (code + 1)) <= bytes) ++code;
+  return static_cast<ibv_mtu>(code);
+}
+
+}  // namespace
+
+Result<ProtectionDomain> ProtectionDomain::Make(const Context& context) {
+  Owned<ibv_pd> domain(context.library().alloc_pd(context.get()), context.library().dealloc_pd);
+  if (!domain) return Failed("ibv_alloc_pd", context, errno);
+  return ProtectionDomain(context, std::move(domain));
+}
+
+Result<MemoryRegion> MemoryRegion::Register(const ProtectionDomain& domain, std::span<std::byte> memory,
+                                            Access access) {
+  const Library& library = domain.context().library();
+  int flags = IBV_ACCESS_LOCAL_WRITE;
+  if (access == Access::kRemote) flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  Owned<ibv_mr> region(library.reg_mr(domain.get(), memory.data(), memory.size(), flags), library.dereg_mr);
+  if (region) return MemoryRegion(std::move(region));
+  const int error = errno;
+  if (error != ENOMEM && error != EPERM) return Failed("ibv_reg_mr", domain.context(), error);
+  rlimit limit{};
+  const bool limited = ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return Status(Code::kBackpressure,
+                "memory of " + std::to_string(memory.size()) + " bytes cannot be registered with RDMA device " +
+                    domain.context().device() +
+                    (limited ? ": this user may lock " + std::to_string(limit.rlim_cur) + " bytes (ulimit -l)" : ""),
+                error);
+}
+
+Result<CompletionQueue> CompletionQueue::Make(const Context& context, uint32_t entries) {
+  const Library& library = context.library();
+  Owned<ibv_comp_channel> channel(library.create_comp_channel(context.get()), library.destroy_comp_channel);
+  if (!channel) return Failed("ibv_create_comp_channel", context, errno);
+  const int flags = ::fcntl(channel->fd, F_GETFL);
+  if (flags < 0 || ::fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+    return Failed("fcntl of a completion channel", context, errno);
+  }
+  Owned<ibv_cq> queue(library.create_cq(context.get(), static_cast<int>(entries), nullptr, channel.get(), 0),
+                      library.destroy_cq);
+  if (!queue) return Failed("ibv_create_cq", context, errno);
+  return CompletionQueue(context, std::move(channel), std::move(queue));
+}
+
+CompletionQueue::~CompletionQueue() {
+  // It cannot be destroyed before all its events were acknowledged.
+  if (queue_ && unacknowledged_ > 0) context_->library().ack_cq_events(queue_.get(), unacknowledged_);
+}
+
+Status CompletionQueue::Arm() noexcept {
+  const int error = ibv_req_notify_cq(queue_.get(), 0);
+  return error == 0 ? Status::Ok() : Failed("ibv_req_notify_cq", *context_, error);
+}
+
+void CompletionQueue::Disarm() noexcept {
+  ibv_cq* queue = nullptr;
+  void* user = nullptr;
+  while (context_->library().get_cq_event(channel_.get(), &queue, &user) == 0) ++unacknowledged_;
+  // Acknowledging takes a lock: many at once.
+  constexpr uint32_t kMany = 1024;
+  if (unacknowledged_ < kMany) return;
+  context_->library().ack_cq_events(queue_.get(), unacknowledged_);
+  unacknowledged_ = 0;
+}
+
+Status StatusOf(const Context& context, const ibv_wc& completion) {
+  if (completion.status == IBV_WC_SUCCESS) return Status::Ok();
+  return {Code::kConnectionLost, std::string("RDMA: ") + context.library().wc_status_str(completion.status) +
+                                     " (status " + std::to_string(completion.status) + ", vendor code " +
+                                     std::to_string(completion.vendor_err) + ")"};
+}
+
+Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const CompletionQueue& completions,
+                                  const Options& options) {
+  const Context& context = domain.context();
+  ibv_qp_init_attr attributes{};
+  attributes.send_cq = completions.get();
+  attributes.recv_cq = completions.get();
+  attributes.qp_type = IBV_QPT_RC;
+  attributes.cap.max_send_wr = options.sends;
+  attributes.cap.max_recv_wr = options.receives;
+  attributes.cap.max_send_sge = 1;
+  attributes.cap.max_recv_sge = 1;
+  attributes.cap.max_inline_data = options.inline_bytes;
+  Owned<ibv_qp> pair(context.library().create_qp(domain.get(), &attributes), context.library().destroy_qp);
+  while (!pair && errno == EINVAL && attributes.cap.max_inline_data > 0) {
+    // Devices have different limits and no way to ask for them.
+    attributes.cap.max_inline_data /= 2;
+    pair.reset(context.library().create_qp(domain.get(), &attributes));
+  }
+  if (!pair) return Failed("ibv_create_qp", context, errno);
+  QueuePair made(context, std::move(pair));
+  made.inline_bytes_ = std::min(attributes.cap.max_inline_data, options.inline_bytes);
+  made.endpoint_ = {
+      .queue_pair = made.pair_->qp_num, .first_packet = std::random_device()() & k24Bits, .address = context.address()};
+  ibv_qp_attr init{};
+  init.qp_state = IBV_QPS_INIT;
+  init.port_num = context.port();
+  init.qp_access_flags = IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  Status status =
+      made.Modify(init, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS, "initialised");
+  if (!status.ok()) return status;
+  return made;
+}
+
+Status QueuePair::Modify(ibv_qp_attr attributes, int mask, const char* to) {
+  const int error = context_->library().modify_qp(pair_.get(), &attributes, mask);
+  if (error == 0) return Status::Ok();
+  return Failed((std::string("ibv_modify_qp to ") + to).c_str(), *context_, error);
+}
+
+Status QueuePair::Connect(const Endpoint& peer) {
+  ibv_qp_attr receive{};
+  receive.qp_state = IBV_QPS_RTR;
+  receive.path_mtu = MtuOf(std::min(context_->address().mtu_bytes, peer.address.mtu_bytes));
+  receive.dest_qp_num = peer.queue_pair & k24Bits;
+  receive.rq_psn = peer.first_packet & k24Bits;
+  receive.max_dest_rd_atomic = kReads;
+  receive.min_rnr_timer = kNotReadyTimer;
+  receive.ah_attr.port_num = context_->port();
+  receive.ah_attr.dlid = peer.address.lid;
+  if (context_->address().ethernet) {
+    receive.ah_attr.is_global = 1;
+    receive.ah_attr.grh.hop_limit = 64;
+    receive.ah_attr.grh.sgid_index = context_->gid_index();
+    std::copy(peer.address.gid.begin(), peer.address.gid.end(), std::begin(receive.ah_attr.grh.dgid.raw));
+  }
+  Status status = Modify(receive,
+                         IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
+                             IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER,
+                         "ready to receive");
+  if (!status.ok()) return status;
+  ibv_qp_attr send{};
+  send.qp_state = IBV_QPS_RTS;
+  send.sq_psn = endpoint_.first_packet;
+  send.timeout = kTimeout;
+  send.retry_cnt = kRetries;
+  send.rnr_retry = kNotReadyRetries;
+  send.max_rd_atomic = kReads;
+  return Modify(
+      send,
+      IBV_QP_STATE | IBV_QP_SQ_PSN | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY | IBV_QP_MAX_QP_RD_ATOMIC,
+      "ready to send");
+}
+
+Status QueuePair::Fail() {
+  ibv_qp_attr error{};
+  error.qp_state = IBV_QPS_ERR;
+  return Modify(error, IBV_QP_STATE, "failed");
+}
+
+Status QueuePair::PostReceive(uint64_t id) noexcept {
+  ibv_recv_wr work{};
+  work.wr_id = id;
+  ibv_recv_wr* refused = nullptr;
+  const int error = ibv_post_recv(pair_.get(), &work, &refused);
+  return error == 0 ? Status::Ok() : Failed("ibv_post_recv", *context_, error);
+}
+
+Status QueuePair::Post(ibv_send_wr& work, std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory remote,
+                       Signal signal) noexcept {
+  ibv_sge part{.addr = reinterpret_cast<uintptr_t>(bytes.data()),
+               .length = static_cast<uint32_t>(bytes.size()),
+               .lkey = local_key};
+  work.sg_list = &part;
+  work.num_sge = bytes.empty() ? 0 : 1;
+  if (signal == Signal::kAlways) work.send_flags |= IBV_SEND_SIGNALED;
+  work.wr.rdma.remote_addr = remote.address;
+  work.wr.rdma.rkey = remote.key;
+  ibv_send_wr* refused = nullptr;
+  const int error = ibv_post_send(pair_.get(), &work, &refused);
+  return error == 0 ? Status::Ok() : Failed("ibv_post_send", *context_, error);
+}
+
+Status QueuePair::WriteWithImmediate(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target,
+                                     uint32_t immediate, uint64_t id, Signal signal) noexcept {
+  ibv_send_wr work{};
+  work.wr_id = id;
+  work.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
+  work.imm_data = htobe32(immediate);
+  if (bytes.size() <= inline_bytes_) work.send_flags = IBV_SEND_INLINE;
+  return Post(work, bytes, local_key, target, signal);
+}
+
+Status QueuePair::Write(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint64_t id,
+                        Signal signal) noexcept {
+  ibv_send_wr work{};
+  work.wr_id = id;
+  work.opcode = IBV_WR_RDMA_WRITE;
+  if (bytes.size() <= inline_bytes_) work.send_flags = IBV_SEND_INLINE;
+  return Post(work, bytes, local_key, target, signal);
+}
+
+Status QueuePair::Read(std::span<std::byte> bytes, uint32_t local_key, RemoteMemory source, uint64_t id) noexcept {
+  ibv_send_wr work{};
+  work.wr_id = id;
+  work.opcode = IBV_WR_RDMA_READ;
+  return Post(work, bytes, local_key, source, Signal::kAlways);
+}
+
+}  // namespace praas::verbs
+
+#endif
