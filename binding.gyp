@@ -69,7 +69,7 @@
       'sources': ['<!@(node scripts/sources.cjs floor)'],
       'cflags_c': ['-std=gnu11', '-Wall', '-Wextra'],
       'ldflags!': ['-rdynamic'],
-      'libraries': ['-lrt', '-pthread'],
+      'libraries': ['-lrt', '-ldl', '-pthread'],
     },
     {
       'target_name': 'praas-bench-client',

@@ -70,6 +70,7 @@ static void open_port(void) {
   if (library == NULL) fail("there is no libibverbs.so.1: %s", dlerror());
   int count = 0;
   struct ibv_device** const devices = CALL(get_list*, ibv_get_device_list)(&count);
+  errno = 0;
   if (devices == NULL || count == 0) fail("there is no RDMA device");
   context = CALL(open_device*, ibv_open_device)(devices[0]);
   if (context == NULL) fail("ibv_open_device");

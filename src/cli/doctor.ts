@@ -102,7 +102,8 @@ function lockedMemory(): Finding {
   if (unlimited || memlockBytes >= enoughLockedBytes || rdmaDevices().length === 0) {
     return { what: 'locked memory', state: 'ok', found }
   }
-  const remedy = 'memlock in /etc/security/limits.conf, --ulimit memlock of the container, or PropagateResourceLimits of Slurm'
+  const remedy =
+    'memlock in /etc/security/limits.conf, --ulimit memlock of the container, or PropagateResourceLimits of Slurm'
   return { what: 'locked memory', state: 'note', found: `${found}, which RDMA uses up soon`, remedy }
 }
 
@@ -142,7 +143,12 @@ function rdmaPort(device: string, { number, state, active, ethernet, mtuBytes, l
     return { what, state: 'note', found, remedy }
   }
   if (ethernet && !gids.some(({ address, type }) => type === 'RoCE v2' && address.startsWith('::ffff:'))) {
-    return { what, state: 'note', found, remedy: 'give its network interface an IPv4 address, for a RoCE v2 GID that is routed' }
+    return {
+      what,
+      state: 'note',
+      found,
+      remedy: 'give its network interface an IPv4 address, for a RoCE v2 GID that is routed',
+    }
   }
   return { what, state: 'ok', found }
 }

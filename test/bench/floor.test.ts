@@ -1,6 +1,6 @@
 /** praas-floor, each floor against its peer process. */
 import { execFileSync } from 'node:child_process'
-import { readdirSync, readFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/native/binding.js'
@@ -55,6 +55,19 @@ describe('one at a time', () => {
     const program = await floor(`${name} --bytes 4099 --touch`).ready()
     expectMeasured(await program.batch(50))
     expect((await program.end()).code).toBe(0)
+  })
+
+  it('verbs, or why there is none', async () => {
+    const hasDevice = existsSync('/sys/class/infiniband') && readdirSync('/sys/class/infiniband').length > 0
+    const program = floor('verbs --bytes 64')
+    if (hasDevice) {
+      expectMeasured(await (await program.ready()).batch(50))
+      expect((await program.end()).code).toBe(0)
+    } else {
+      const { code, stderr } = await program.end()
+      expect(code).toBe(1)
+      expect(stderr).toMatch(/RDMA device|libibverbs/)
+    }
   })
 
   it.each(['ring', 'mq-spin', 'tcp-spin'])('%s polls on a single processor', async (name) => {
