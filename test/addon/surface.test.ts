@@ -26,6 +26,7 @@ describe('the addon', () => {
       'processStartTime',
       'raiseOpenFiles',
       'segmentLocked',
+      'surveyRdma',
       'unlinkMessageQueue',
       'unlinkSharedMemory',
     ])
