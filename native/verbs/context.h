@@ -37,7 +37,7 @@ class Context {
   Context(const Context&) = delete;
   Context& operator=(const Context&) = delete;
 
-  [[nodiscard]] const Library& library() const noexcept { return library_; }
+  [[nodiscard]] const Library& ibv() const noexcept { return library_; }
   [[nodiscard]] ibv_context* get() const noexcept { return context_; }
   [[nodiscard]] const std::string& device() const noexcept { return device_; }
   [[nodiscard]] uint8_t port() const noexcept { return port_; }

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kFile = "libibverbs.so.1";
 
 struct Loaded {
-  Library library{};
+  Library functions{};
   Status status;
 };
 
@@ -34,7 +34,7 @@ Loaded LoadNow() {
                                                    "; install rdma-core (Debian: ibverbs-providers)");
     return loaded;
   }
-  Library& library = loaded.library;
+  Library& library = loaded.functions;
   const char* missing = nullptr;
   const auto need = [&](const char* symbol, auto& function) {
     if (!Find(handle, symbol, function) && missing == nullptr) missing = symbol;
@@ -76,7 +76,7 @@ Loaded LoadNow() {
 Result<const Library*> Library::Load() {
   static const Loaded loaded = LoadNow();
   if (!loaded.status.ok()) return loaded.status;
-  return &loaded.library;
+  return &loaded.functions;
 }
 
 }  // namespace praas::verbs

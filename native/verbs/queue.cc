@@ -36,17 +36,17 @@ ibv_mtu MtuOf(uint32_t bytes) noexcept {
 }  // namespace
 
 Result<ProtectionDomain> ProtectionDomain::Make(const Context& context) {
-  Owned<ibv_pd> domain(context.library().alloc_pd(context.get()), context.library().dealloc_pd);
+  Owned<ibv_pd> domain(context.ibv().alloc_pd(context.get()), context.ibv().dealloc_pd);
   if (!domain) return Failed("ibv_alloc_pd", context, errno);
   return ProtectionDomain(context, std::move(domain));
 }
 
 Result<MemoryRegion> MemoryRegion::Register(const ProtectionDomain& domain, std::span<std::byte> memory,
                                             Access access) {
-  const Library& library = domain.context().library();
+  const Library& ibv = domain.context().ibv();
   int flags = IBV_ACCESS_LOCAL_WRITE;
   if (access == Access::kRemote) flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
-  Owned<ibv_mr> region(library.reg_mr(domain.get(), memory.data(), memory.size(), flags), library.dereg_mr);
+  Owned<ibv_mr> region(ibv.reg_mr(domain.get(), memory.data(), memory.size(), flags), ibv.dereg_mr);
   if (region) return MemoryRegion(std::move(region));
   const int error = errno;
   if (error != ENOMEM && error != EPERM) return Failed("ibv_reg_mr", domain.context(), error);
@@ -60,22 +60,22 @@ Result<MemoryRegion> MemoryRegion::Register(const ProtectionDomain& domain, std:
 }
 
 Result<CompletionQueue> CompletionQueue::Make(const Context& context, uint32_t entries) {
-  const Library& library = context.library();
-  Owned<ibv_comp_channel> channel(library.create_comp_channel(context.get()), library.destroy_comp_channel);
+  const Library& ibv = context.ibv();
+  Owned<ibv_comp_channel> channel(ibv.create_comp_channel(context.get()), ibv.destroy_comp_channel);
   if (!channel) return Failed("ibv_create_comp_channel", context, errno);
   const int flags = ::fcntl(channel->fd, F_GETFL);
   if (flags < 0 || ::fcntl(channel->fd, F_SETFL, flags | O_NONBLOCK) != 0) {
     return Failed("fcntl of a completion channel", context, errno);
   }
-  Owned<ibv_cq> queue(library.create_cq(context.get(), static_cast<int>(entries), nullptr, channel.get(), 0),
-                      library.destroy_cq);
+  Owned<ibv_cq> queue(ibv.create_cq(context.get(), static_cast<int>(entries), nullptr, channel.get(), 0),
+                      ibv.destroy_cq);
   if (!queue) return Failed("ibv_create_cq", context, errno);
   return CompletionQueue(context, std::move(channel), std::move(queue));
 }
 
 CompletionQueue::~CompletionQueue() {
   // It cannot be destroyed before all its events were acknowledged.
-  if (queue_ && unacknowledged_ > 0) context_->library().ack_cq_events(queue_.get(), unacknowledged_);
+  if (queue_ && unacknowledged_ > 0) context_->ibv().ack_cq_events(queue_.get(), unacknowledged_);
 }
 
 Status CompletionQueue::Arm() noexcept {
@@ -86,18 +86,18 @@ Status CompletionQueue::Arm() noexcept {
 void CompletionQueue::Disarm() noexcept {
   ibv_cq* queue = nullptr;
   void* user = nullptr;
-  while (context_->library().get_cq_event(channel_.get(), &queue, &user) == 0) ++unacknowledged_;
+  while (context_->ibv().get_cq_event(channel_.get(), &queue, &user) == 0) ++unacknowledged_;
   // Acknowledging takes a lock: many at once.
   constexpr uint32_t kMany = 1024;
   if (unacknowledged_ < kMany) return;
-  context_->library().ack_cq_events(queue_.get(), unacknowledged_);
+  context_->ibv().ack_cq_events(queue_.get(), unacknowledged_);
   unacknowledged_ = 0;
 }
 
 Status StatusOf(const Context& context, const ibv_wc& completion) {
   if (completion.status == IBV_WC_SUCCESS) return Status::Ok();
-  return {Code::kConnectionLost, std::string("RDMA: ") + context.library().wc_status_str(completion.status) +
-                                     " (status " + std::to_string(completion.status) + ", vendor code " +
+  return {Code::kConnectionLost, std::string("RDMA: ") + context.ibv().wc_status_str(completion.status) + " (status " +
+                                     std::to_string(completion.status) + ", vendor code " +
                                      std::to_string(completion.vendor_err) + ")"};
 }
 
@@ -113,11 +113,11 @@ Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const Completi
   attributes.cap.max_send_sge = 1;
   attributes.cap.max_recv_sge = 1;
   attributes.cap.max_inline_data = options.inline_bytes;
-  Owned<ibv_qp> pair(context.library().create_qp(domain.get(), &attributes), context.library().destroy_qp);
+  Owned<ibv_qp> pair(context.ibv().create_qp(domain.get(), &attributes), context.ibv().destroy_qp);
   while (!pair && errno == EINVAL && attributes.cap.max_inline_data > 0) {
     // Devices have different limits and no way to ask for them.
     attributes.cap.max_inline_data /= 2;
-    pair.reset(context.library().create_qp(domain.get(), &attributes));
+    pair.reset(context.ibv().create_qp(domain.get(), &attributes));
   }
   if (!pair) return Failed("ibv_create_qp", context, errno);
   QueuePair made(context, std::move(pair));
@@ -135,7 +135,7 @@ Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const Completi
 }
 
 Status QueuePair::Modify(ibv_qp_attr attributes, int mask, const char* to) {
-  const int error = context_->library().modify_qp(pair_.get(), &attributes, mask);
+  const int error = context_->ibv().modify_qp(pair_.get(), &attributes, mask);
   if (error == 0) return Status::Ok();
   return Failed((std::string("ibv_modify_qp to ") + to).c_str(), *context_, error);
 }
