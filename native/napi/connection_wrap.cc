@@ -80,20 +80,19 @@ ConnectionWrap::ConnectionWrap(const Napi::CallbackInfo& info)
   known_->Add(this);  // last: an object that was not made whole is none
 }
 
-/// A function of this object alone, which need not look for it: that takes a tenth of a hot call that blocks.
+/// A function of this object alone, which need not look for it: that takes a tenth of a hot call that blocks. Wherever
+/// the function goes, it keeps the object.
 template <Napi::Value (ConnectionWrap::*method)(const Napi::CallbackInfo&)>
 void ConnectionWrap::Bind(const Napi::CallbackInfo& info, const char* name) {
-  const auto call = [self = self_](const Napi::CallbackInfo& arguments) -> Napi::Value {
-    // The function may outlive the object.
-    if (*self == nullptr) throw ToJsError(arguments.Env(), Status(Code::kConnectionClosed, "the connection is gone"));
-    return ((*self)->*method)(arguments);
-  };
-  info.This().As<Napi::Object>().Set(name, Napi::Function::New(info.Env(), call, name));
+  const auto object = info.This().As<Napi::Object>();
+  Napi::Function function = Napi::Function::New(
+      info.Env(), [this](const Napi::CallbackInfo& arguments) { return (this->*method)(arguments); }, name);
+  function.DefineProperty(Napi::PropertyDescriptor::Value("connection", object));
+  object.Set(name, function);
 }
 
 // The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.
 ConnectionWrap::~ConnectionWrap() {
-  *self_ = nullptr;
   core_->connection->SetResultMemory({});
   known_->Remove(this);
 }

@@ -170,8 +170,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   [[nodiscard]] bool Lost() const noexcept;
 
   napi_env env_;
-  std::shared_ptr<ConnectionWrap*> self_ = std::make_shared<ConnectionWrap*>(this);  // null once it is gone
-  std::shared_ptr<KnownObjects> known_;                                              // where this object is listed
+  std::shared_ptr<KnownObjects> known_;  // where this object is listed
   std::shared_ptr<ConnectionCore> core_;
   ClientBuffers buffers_;
   std::unique_ptr<LoopWatcher> watcher_;

@@ -9,6 +9,23 @@ setFlagsFromString('--expose-gc')
 const collect = runInNewContext('gc') as () => void
 const long = 60_000
 
+it('functions of a connection keep it', async () => {
+  const host = await TestHost.start({ hotMs: 5 })
+  const detached = async (): Promise<Pick<NativeConnection, 'invoke' | 'invokeSync'> & { index: number }> => {
+    const connection = await host.connect('shm')
+    const { invoke, invokeSync } = connection
+    return { invoke, invokeSync, index: fn(connection, 'echo') }
+  }
+  const { invoke, invokeSync: blocking, index } = await detached()
+  for (let round = 0; round < 5; ++round) {
+    collect()
+    await later(1)
+    expect(text(await invoke(index, bytes('kept'), undefined, 0, long))).toBe('kept')
+    expect(blocking(index, bytes('kept'), undefined, 0, long)).toBe(4)
+  }
+  await host.stop()
+})
+
 describe.each(['shm', 'tcp'] as const)('allocated memory over %s', (transport) => {
   let host: TestHost
   let connection: NativeConnection
