@@ -24,7 +24,7 @@ enum class Code : uint16_t {
   kConnectionLost = 13,     // ERR_CONNECTION_LOST: the peer went away with calls in flight
   kConnectionClosed = 14,   // ERR_CONNECTION_CLOSED: used after close()
   kConnectionTimeout = 15,  // ERR_CONNECTION_TIMEOUT: no handshake in time
-  kUpgradeFailed = 16,      // ERR_UPGRADE_FAILED: shm upgrade impossible; the TCP connection goes on
+  kUpgradeFailed = 16,      // ERR_UPGRADE_FAILED: no shm or verbs; the TCP connection goes on
 
   kProcessUnknown = 20,   // ERR_PROCESS_UNKNOWN
   kProcessBusy = 21,      // ERR_PROCESS_BUSY: a live host already serves this process

@@ -50,8 +50,10 @@ Result<std::unique_ptr<Connection>> Connection::Over(std::unique_ptr<transport::
 Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transport::ByteStream> stream,
                                                           const char* name, const ConnectOptions& options,
                                                           uint64_t deadline_ns) {
-  if (options.transport != "auto" && options.transport != "shm" && options.transport != "tcp") {
-    return Status(Code::kArgumentInvalid, "transport is \"" + options.transport + "\"; it must be auto, shm or tcp");
+  if (options.transport != "auto" && options.transport != "shm" && options.transport != "verbs" &&
+      options.transport != "tcp") {
+    return Status(Code::kArgumentInvalid,
+                  "transport is \"" + options.transport + "\"; it must be auto, shm, verbs or tcp");
   }
   auto wire = std::make_unique<transport::StreamTransport>(name, std::move(stream));
   Result<protocol::Welcome> welcome = Handshake(*wire, options, deadline_ns);
@@ -64,20 +66,12 @@ Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transp
   info.max_in_flight = welcome->max_in_flight;
   info.default_timeout_ns = welcome->default_timeout_ns;
   info.host_pid = welcome->host_pid;
-  std::unique_ptr<transport::ShmTransport> shm;
-  if (options.transport != "tcp") {
-    Result<std::unique_ptr<transport::ShmTransport>> upgraded = UpgradeToShm(*wire, options, *welcome, deadline_ns);
-    if (upgraded.ok()) {
-      shm = std::move(*upgraded);
-      info.transport = shm->name();
-    } else if (options.transport == "shm" || upgraded.status().code() != Code::kUpgradeFailed) {
-      return upgraded.status();
-    } else {
-      info.upgrade_reason = upgraded.status().message();
-    }
-  }
+  Result<Upgraded> upgraded = Upgrade(*wire, options, *welcome, deadline_ns);
+  if (!upgraded.ok()) return upgraded.status();
+  if (upgraded->transport) info.transport = upgraded->transport->name();
+  info.upgrade_reason = std::move(upgraded->reason);
   std::unique_ptr<Connection> connection(new Connection(std::move(wire), welcome->stream_credit, std::move(info)));
-  connection->shm_ = std::move(shm);
+  connection->direct_ = std::move(upgraded->transport);
   return connection;
 }
 
@@ -85,7 +79,7 @@ Result<std::unique_ptr<Connection>> Connection::Establish(std::unique_ptr<transp
 
 size_t Connection::Poll(const ReplySink& replies, const StreamSink& streams) {
   const bool look =
-      !shm_ || slept_ || requests_in_flight_ > 0 || wire_->wants_write() || ++polls_ % kPollsPerSocketLook == 0;
+      !direct_ || slept_ || requests_in_flight_ > 0 || wire_->wants_write() || ++polls_ % kPollsPerSocketLook == 0;
   return PollOnce(replies, streams, look);
 }
 
@@ -96,12 +90,15 @@ size_t Connection::PollOnce(const ReplySink& replies, const StreamSink& streams,
   events_ = 0;
   slept_ = false;
   room_made_ = false;
-  if (shm_) shm_->Poll(on_reply_);
+  if (direct_) {
+    direct_->Poll(on_reply_);
+    if (!direct_->broken().ok()) FallBack();
+  }
   if (look_at_everything) {
     wire_->Poll(on_reply_);
-    if (shm_ && !closed_ && !wire_->lost().ok()) {
-      shm_->Fail(wire_->lost());
-      shm_->Poll(on_reply_);
+    if (direct_ && !closed_ && !wire_->lost().ok()) {
+      direct_->Fail(wire_->lost());
+      direct_->Poll(on_reply_);
     }
   }
   if (closed_) {
@@ -123,6 +120,29 @@ size_t Connection::PollOnce(const ReplySink& replies, const StreamSink& streams,
   return events_;
 }
 
+/// The direct transport has broken while the host lives: calls go over the socket from here on.
+void Connection::FallBack() {
+  info_.transport = wire_->name();
+  info_.upgrade_reason = direct_->broken().message();
+  retired_ = std::move(direct_);
+  protocol::Frame frame;
+  frame.type = protocol::FrameType::kUpgrade;
+  wire_->writer().PushCopy(frame, Encode(protocol::UpgradeRequest{.transport = "tcp"}));
+}
+
+/// A call that the direct transport has lost and that may be made twice is made again over the socket.
+bool Connection::TryAgain(const transport::Reply& reply) {
+  if (reply.status.code() != Code::kConnectionLost || !direct_ || direct_->broken().ok() || closed_ ||
+      !wire_->lost().ok()) {
+    return false;
+  }
+  Call* call = calls_.Find(reply.call);
+  if (call == nullptr || call->state != CallState::kSent || (call->flags & protocol::kIdempotent) == 0) return false;
+  call->state = CallState::kWaiting;
+  waiting_calls_.push_back(call->id);
+  return true;
+}
+
 void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams) {
   if (replies_ != nullptr) return;
   const auto pending = [&] {
@@ -134,7 +154,10 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
   uint64_t spin_until = 0;
   // An answer takes longer than its request: whoever sleeps at once need not look before.
   bool look = spinning;
-  if (!look) wire_->Flush();
+  if (!look) {
+    wire_->Flush();
+    if (direct_) direct_->Flush();
+  }
   while (true) {
     if (std::exchange(look, true)) Poll(replies, streams);
     if (!pending()) return;
@@ -157,7 +180,7 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
 }
 
 void Connection::LookOut() const noexcept {
-  if (shm_) static_cast<void>(praas::LookOut([this] { return shm_->HasAnswer(); }));
+  if (direct_) static_cast<void>(praas::LookOut([this] { return direct_->HasAnswer(); }));
 }
 
 bool Connection::PrepareToSleep() {
@@ -165,10 +188,11 @@ bool Connection::PrepareToSleep() {
   if (!settled_.empty() || !room_news_.empty() || room_made_) return false;
   if ((closed_ || !wire_->lost().ok()) && calls_.open() > 0) return false;
   if (!wire_->PrepareToSleep()) return false;
-  return !shm_ || shm_->PrepareToSleep();
+  return !direct_ || direct_->PrepareToSleep();
 }
 
 void Connection::OnReply(const transport::Reply& reply) {
+  if (!reply.status.ok() && TryAgain(reply)) return;
   if (const Call* call = calls_.Find(reply.call); call != nullptr && call->kind == CallKind::kInvoke) {
     HandOut(reply.call, reply.status, reply.payload);
   }
@@ -245,8 +269,8 @@ void Connection::Expire(uint64_t now_ns) {
     }
     const CallKind kind = call->kind;
     if (kind == CallKind::kInvoke) {
-      if (shm_) {
-        shm_->Abandon(id);
+      if (direct_) {
+        direct_->Abandon(id);
       } else {
         wire_->Abandon(id);
       }
@@ -277,20 +301,22 @@ void Connection::FailAll(const Status& status) {
 
 Result<transport::Buffer> Connection::Allocate(uint64_t bytes) {
   if (Status open = CheckOpen(); !open.ok()) return open;
-  return shm_ ? shm_->Allocate(bytes) : wire_->Allocate(bytes);
+  return direct_ ? direct_->Allocate(bytes) : wire_->Allocate(bytes);
 }
 
 void Connection::Release(const transport::Buffer& buffer) {
   room_made_ = true;
-  if (shm_) {
-    shm_->Release(buffer);
+  if (retired_ && retired_->Owns(buffer)) {
+    retired_->Release(buffer);
+  } else if (direct_) {
+    direct_->Release(buffer);
   } else {
     wire_->Release(buffer);
   }
 }
 
 void Connection::Trim() {
-  if (shm_ && calls_.open() == 0) shm_->Trim();
+  if (direct_ && calls_.open() == 0) direct_->Trim();
 }
 
 void Connection::Close() noexcept {
@@ -304,7 +330,8 @@ void Connection::Close() noexcept {
     wire_->Flush();
   }
   wire_->Close();
-  if (shm_) shm_->Close();
+  if (direct_) direct_->Close();
+  if (retired_) retired_->Close();
 }
 
 Connection::Counters Connection::counters() const noexcept {

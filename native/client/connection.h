@@ -15,7 +15,7 @@
 #include "protocol/frame.h"
 #include "protocol/frame_reader.h"
 #include "transport/byte_stream.h"
-#include "transport/shm_transport.h"
+#include "transport/direct_transport.h"
 #include "transport/stream_transport.h"
 #include "transport/transport.h"
 
@@ -26,17 +26,18 @@ struct ConnectOptions {
   uint16_t port = 0;
   std::string process{};  // process id; the host refuses another with kProcessUnknown
   std::string token{};    // required by every host
-  std::string transport =
-      "auto";  // "auto" (shm when on the same machine, else tcp), "shm" (fails if impossible), "tcp"
+  /// "auto": shm when on the same machine, else verbs where both sides have an RDMA device, else tcp. "shm", "verbs":
+  /// fails if impossible. "tcp".
+  std::string transport = "auto";
   uint64_t timeout_ns = 5'000'000'000;  // whole set-up
-  uint64_t window_bytes = 1ull << 30;   // reserved (not committed) size of a shm window
+  uint64_t window_bytes = 1ull << 30;   // reserved (not committed) for payloads of shm and verbs
   bool checksum = false;                // payload checksums
 };
 
 struct ServerInfo {
   std::string process{};
-  std::string transport{};       // what was picked
-  std::string upgrade_reason{};  // why not shm, when it was asked for or possible
+  std::string transport{};       // what is in use
+  std::string upgrade_reason{};  // why not a faster one, when it was asked for or possible
   uint64_t max_contiguous = 0;   // largest whole payload, bytes
   uint32_t max_in_flight = 0;
   uint64_t default_timeout_ns = 0;
@@ -112,7 +113,8 @@ class Connection : private protocol::FrameSink {
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
   /// fds to watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.
   [[nodiscard]] int socket_fd() const noexcept { return wire_->fd(); }
-  [[nodiscard]] int transport_fd() const noexcept { return shm_ ? shm_->fd() : -1; }  // −1: same as the socket
+  [[nodiscard]] int transport_fd() const noexcept { return direct_ ? direct_->fd() : -1; }  // −1: same as the socket;
+                                                                                            // may become so any time
   [[nodiscard]] bool wants_write() const noexcept { return wire_->wants_write(); }
   /// Before waiting on the fds: false when Poll has something to do already. The wait must end by next_deadline_ns().
   [[nodiscard]] bool PrepareToSleep();
@@ -167,6 +169,8 @@ class Connection : private protocol::FrameSink {
   void Drain(std::deque<uint64_t>& queue);
 
   // Progress (connection.cc).
+  void FallBack();
+  [[nodiscard]] bool TryAgain(const transport::Reply& reply);
   size_t PollOnce(const ReplySink& replies, const StreamSink& streams, bool look_at_everything);
   void OnReply(const transport::Reply& reply);
   void HandOut(uint64_t call, Status status, std::span<const std::byte> payload);
@@ -180,7 +184,8 @@ class Connection : private protocol::FrameSink {
   ServerInfo info_;
   uint64_t stream_credit_;
   std::unique_ptr<transport::StreamTransport> wire_;
-  std::unique_ptr<transport::ShmTransport> shm_;  // takes the calls when there is one
+  std::unique_ptr<transport::DirectTransport> direct_;   // takes the calls when there is one
+  std::unique_ptr<transport::DirectTransport> retired_;  // broken: only memory from Allocate is still in use
   CallTable calls_;
   std::deque<uint64_t> waiting_calls_;     // kInvoke without room
   std::deque<uint64_t> waiting_requests_;  // everything else: must not queue behind calls that wait for it

@@ -54,6 +54,7 @@ Result<Placement> Connection::OnHeader(const Frame& frame) {
       if (!call->stream || call->state != CallState::kSent) return Unexpected(frame);
       if (Status status = call->stream->OnChunk(frame); !status.ok()) return status;
       return Placement::Scratch();
+    case FrameType::kUpgradeOffer:
     case FrameType::kCredit:
     case FrameType::kReject:
     case FrameType::kGoodbye:
@@ -79,6 +80,14 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       if (Status status = call->stream->OnCredit(frame.aux); !status.ok()) return status;
       room_news_.push_back(frame.call);
       return Status::Ok();
+    case FrameType::kUpgradeOffer: {
+      const Result<protocol::UpgradeOffer> offer = protocol::DecodeUpgradeOffer(payload);
+      if (!offer.ok()) return offer.status();
+      if (!offer->refused) return Unexpected(frame);
+      // Unasked, or an answer to that this side has ended it.
+      if (direct_) direct_->Break(Status(Code::kConnectionLost, "the host has ended it: " + offer->refused->message));
+      return Status::Ok();
+    }
     case FrameType::kReject: {  // the host found our bytes wrong, and closes
       Result<protocol::Reject> reject = protocol::DecodeReject(payload);
       if (!reject.ok()) return reject.status();
@@ -125,7 +134,7 @@ Status Connection::OnAnswer(const Frame& frame, Call& call, std::span<const std:
     return Status::Ok();
   }
   const FunctionRef function{frame.function, static_cast<uint32_t>(frame.aux)};
-  if (const uint64_t pages = frame.aux >> 32; pages > 0 && shm_) shm_->ExpectResults(function.index, pages);
+  if (const uint64_t pages = frame.aux >> 32; pages > 0 && direct_) direct_->ExpectResults(function.index, pages);
   HandOut(call.id, Status::Ok(), std::as_bytes(std::span(&function, 1)));
   return Status::Ok();
 }

@@ -132,8 +132,8 @@ void Connection::Cancel(uint64_t id) {
   if (!CheckOpen().ok() || call == nullptr || call->state == CallState::kAbandoned) return;
   if (call->state == CallState::kWaiting) {
     Settle(*call, Status(Code::kInvocationCancelled, "cancelled before it was sent"));
-  } else if (call->kind == CallKind::kInvoke && shm_) {
-    shm_->Cancel(id);
+  } else if (call->kind == CallKind::kInvoke && direct_) {
+    direct_->Cancel(id);
   } else {
     SendCancel(id);
   }
@@ -192,7 +192,7 @@ bool Connection::TryRequest(Call& call) {
 }
 
 Result<bool> Connection::TrySubmit(Call& call) {
-  if (!shm_ && requests_in_flight_ + wire_->in_flight() >= info_.max_in_flight) return false;
+  if (!direct_ && requests_in_flight_ + wire_->in_flight() >= info_.max_in_flight) return false;
   transport::Request request;
   request.call = call.id;
   request.function = call.function;
@@ -200,9 +200,11 @@ Result<bool> Connection::TrySubmit(Call& call) {
   request.deadline_ns = call.deadline_ns;
   request.input = call.input;
   request.output = call.output;
-  if (!shm_) return wire_->Submit(request);
-  Result<bool> submitted = shm_->Submit(request);
-  if (submitted.ok() && *submitted && shm_->Copies(call.input)) call.input = {};
+  if (!direct_) return wire_->Submit(request);
+  Result<bool> submitted = direct_->Submit(request);
+  // By the next Poll it goes over the socket.
+  if (!submitted.ok() && !direct_->broken().ok()) return false;
+  if (submitted.ok() && *submitted && direct_->Copies(request)) call.input = {};
   return submitted;
 }
 

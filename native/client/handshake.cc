@@ -40,7 +40,8 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
   hello.process = options.process;
   hello.token = options.token;
   hello.capabilities = protocol::kCapStream;
-  if (options.transport != "tcp") hello.capabilities |= protocol::kCapShm;
+  if (options.transport == "auto" || options.transport == "shm") hello.capabilities |= protocol::kCapShm;
+  if (options.transport == "auto" || options.transport == "verbs") hello.capabilities |= protocol::kCapVerbs;
   if (options.checksum) hello.capabilities |= protocol::kCapChecksum;
   hello.client_pid = ::getpid();
   Frame frame;

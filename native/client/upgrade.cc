@@ -4,46 +4,107 @@
 #include "client/exchange.h"
 #include "client/handshake.h"
 #include "transport/shm_transport.h"
+#include "transport/verbs_transport.h"
 #include "window/handover.h"
 
 namespace praas::client {
 
 using protocol::Frame;
 using protocol::FrameType;
+using transport::DirectTransport;
 
 namespace {
 
 Status Failed(const std::string& reason, int sys_errno = 0) { return Status(Code::kUpgradeFailed, reason, sys_errno); }
 
+/// kUpgradeFailed: the host refused.
+Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const protocol::UpgradeRequest& request,
+                                   uint64_t deadline_ns) {
+  Frame frame;
+  frame.type = FrameType::kUpgrade;
+  wire.writer().PushCopy(frame, Encode(request));
+  Result<ControlFrame> answer = Exchange(wire, {FrameType::kUpgradeOffer}, deadline_ns);
+  if (!answer.ok()) return answer.status().WithContext(request.transport + " upgrade");
+  Result<protocol::UpgradeOffer> offer = protocol::DecodeUpgradeOffer(answer->payload);
+  if (offer.ok() && offer->refused) {
+    return Failed("the host refused: " + std::string(CodeName(offer->refused->code)) + ": " + offer->refused->message);
+  }
+  return offer;
+}
+
 }  // namespace
 
-Result<std::unique_ptr<transport::ShmTransport>> UpgradeToShm(transport::StreamTransport& wire,
-                                                              const ConnectOptions& options,
-                                                              const protocol::Welcome& welcome, uint64_t deadline_ns) {
+Result<Upgraded> Upgrade(transport::StreamTransport& wire, const ConnectOptions& options,
+                         const protocol::Welcome& welcome, uint64_t deadline_ns) {
+  struct Way {
+    const char* name;
+    Result<std::unique_ptr<DirectTransport>> (*take)(transport::StreamTransport&, const ConnectOptions&,
+                                                     const protocol::Welcome&, uint64_t);
+  };
+  static constexpr Way kFastestFirst[] = {{"shm", UpgradeToShm}, {"verbs", UpgradeToVerbs}};
+  Upgraded upgraded;
+  for (const Way& way : kFastestFirst) {
+    if (options.transport != "auto" && options.transport != way.name) continue;
+    Result<std::unique_ptr<DirectTransport>> taken = way.take(wire, options, welcome, deadline_ns);
+    if (taken.ok()) {
+      upgraded.transport = *std::move(taken);
+      return upgraded;
+    }
+    if (options.transport != "auto" || taken.status().code() != Code::kUpgradeFailed) return taken.status();
+    upgraded.reason += (upgraded.reason.empty() ? "" : "; ") + std::string(way.name) + ": " + taken.status().message();
+  }
+  return upgraded;
+}
+
+Result<std::unique_ptr<DirectTransport>> UpgradeToShm(transport::StreamTransport& wire, const ConnectOptions& options,
+                                                      const protocol::Welcome& welcome, uint64_t deadline_ns) {
   if (!(welcome.capabilities & protocol::kCapShm)) return Failed("the host offers no shared memory");
   const std::string here = MachineId();
   if (here.empty() || here != welcome.machine_id) {
     return Failed("the host runs on another machine, or in another network or IPC namespace");
   }
-
-  Frame frame;
-  frame.type = FrameType::kUpgrade;
-  wire.writer().PushCopy(frame,
-                         Encode(protocol::UpgradeRequest{.transport = "shm", .window_bytes = options.window_bytes}));
-  Result<ControlFrame> answer = Exchange(wire, {FrameType::kUpgradeOffer}, deadline_ns);
-  if (!answer.ok()) return answer.status().WithContext("shm upgrade");
-  Result<protocol::UpgradeOffer> offer = protocol::DecodeUpgradeOffer(answer->payload);
+  const Result<protocol::UpgradeOffer> offer =
+      Ask(wire, {.transport = "shm", .window_bytes = options.window_bytes}, deadline_ns);
   if (!offer.ok()) return offer.status();
-  if (offer->refused) {
-    return Failed("the host refused: " + std::string(CodeName(offer->refused->code)) + ": " + offer->refused->message);
-  }
-
   Result<window::Handover> handover = window::Receive(offer->socket_path, offer->nonce, deadline_ns);
   if (!handover.ok()) return Failed(handover.status().message(), handover.status().sys_errno());
   Result<std::unique_ptr<transport::ShmTransport>> shm =
       transport::ShmTransport::Create(std::move(*handover), welcome.default_timeout_ns);
   if (!shm.ok()) return Failed(shm.status().message(), shm.status().sys_errno());
-  return shm;
+  return std::unique_ptr<DirectTransport>(*std::move(shm));
 }
+
+#if PRAAS_VERBS_HEADERS
+
+Result<std::unique_ptr<DirectTransport>> UpgradeToVerbs(transport::StreamTransport& wire, const ConnectOptions& options,
+                                                        const protocol::Welcome& welcome, uint64_t deadline_ns) {
+  if (!(welcome.capabilities & protocol::kCapVerbs)) return Failed("the host's build has no RDMA");
+  Result<verbs::Selection> selection = verbs::Selection::FromEnvironment();
+  if (!selection.ok()) return selection.status();
+  Result<std::unique_ptr<transport::VerbsTransport>> created =
+      transport::VerbsTransport::Create({.selection = *std::move(selection),
+                                         .window_bytes = options.window_bytes,
+                                         .default_timeout_ns = welcome.default_timeout_ns});
+  if (!created.ok()) return Failed(created.status().message(), created.status().sys_errno());
+  const Result<protocol::UpgradeOffer> offer =
+      Ask(wire, {.transport = "verbs", .window_bytes = options.window_bytes, .verbs = (*created)->end()}, deadline_ns);
+  if (!offer.ok()) return offer.status();
+  if (!offer->verbs) return Status(Code::kProtocolInvalid, "the host offers something else than RDMA");
+  if (const Status connected = (*created)->Connect(*offer->verbs, deadline_ns); !connected.ok()) {
+    // The host need not keep its end; its answer says nothing new.
+    (void)Ask(wire, {.transport = "tcp"}, deadline_ns);
+    return Failed(connected.message(), connected.sys_errno());
+  }
+  return std::unique_ptr<DirectTransport>(*std::move(created));
+}
+
+#else
+
+Result<std::unique_ptr<DirectTransport>> UpgradeToVerbs(transport::StreamTransport&, const ConnectOptions&,
+                                                        const protocol::Welcome&, uint64_t) {
+  return Failed("this build has no RDMA: it was made without the headers of libibverbs");
+}
+
+#endif
 
 }  // namespace praas::client

@@ -123,6 +123,7 @@ void Host::Loop() {
       continue;
     }
     did += ServeCompletions();
+    did += service_->verbs.Poll();
     Settle();
     if (Spin(did > 0)) {
       block = false;
@@ -131,7 +132,8 @@ void Host::Loop() {
     service_->process->dispatcher->AnnounceSleep(dispatch::Takes::kNothing);
     // What came before the announcement was not signalled.
     block = !service_->process->dispatcher->HasCompletion() && !service_->room && !service_->sessions.unsettled() &&
-            service_->process->segment->participant(dispatch::kHostParticipant).notices.load() == 0;
+            service_->process->segment->participant(dispatch::kHostParticipant).notices.load() == 0 &&
+            service_->verbs.PrepareToSleep();
     if (!block) service_->process->dispatcher->AnnounceAwake();
   }
 }
@@ -140,7 +142,7 @@ void Host::Loop() {
 /// calls come by here. Where all have windows that workers serve, a polling host would only take a core from them.
 bool Host::Spin(bool active) {
   const int64_t hot_ms = service_->process->assignment.hot_ms;
-  if (stopping_ || service_->services.callers == 0) return false;
+  if (stopping_ || (service_->services.callers == 0 && !service_->verbs.active())) return false;
   const uint64_t now = NowNs();
   if (active) last_active_ns_ = now;
   if (hot_ms >= 0 && now - last_active_ns_ >= std::max(static_cast<uint64_t>(hot_ms) * 1'000'000, kWakeUpNs)) {

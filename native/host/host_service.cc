@@ -49,6 +49,7 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
       state(loop, *process),
       rings(*process, state),
       windows(loop, *process, calls),
+      verbs(loop, *process, windows),
       reclaim(*process, calls, windows, state, [&supervisor](uint16_t freed) { supervisor.Release(freed); }),
       kill([this, &supervisor](uint16_t participant, const std::string& why) {
         WorkerLink* link = supervisor.Find(participant);
@@ -63,6 +64,7 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
                .functions = functions,
                .state = state,
                .windows = windows,
+               .verbs = verbs,
                .rings = rings,
                .machine_id = std::move(machine_id),
                .handshake_ns = handshake_ns,
@@ -119,6 +121,9 @@ Status Host::Serve(const Assignment& assignment) {
   service.windows.refuses = [this] { return Refuses(); };
   service.windows.lives = [this](uint64_t session) { return service_->sessions.Find(session) != nullptr; };
   service.windows.kill = service.kill;
+  service.verbs.broke = [this](uint64_t session, const Status& why) {
+    if (Session* found = service_->sessions.Find(session)) found->VerbsBroke(why);
+  };
   service.windows.tell_workers = [this](const ControlMessage& message) {
     supervisor_->ForEach([&](WorkerLink& link) {
       if (link.participant != 0 && link.stage != WorkerLink::Stage::kEnded) (void)link.Send(message);
@@ -264,7 +269,7 @@ size_t Host::ServeCompletions() {
 
 bool Host::Busy() const {
   const Service& service = *service_;
-  return service.functions.waiting() || service.windows.busy() || service.reclaim.busy() || service.state.busy();
+  return service.functions.waiting() || service.windows.busy() || service.verbs.waiting() || service.reclaim.busy() || service.state.busy();
 }
 
 void Host::Settle() {

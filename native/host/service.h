@@ -17,6 +17,7 @@
 #include "host/sessions.h"
 #include "host/state_service.h"
 #include "host/supervisor.h"
+#include "host/verbs_host.h"
 #include "host/window_host.h"
 
 namespace praas::host {
@@ -34,6 +35,7 @@ struct Service {
   StateService state;
   StreamRings rings;
   WindowHost windows;
+  VerbsHost verbs;
   Reclaim reclaim;
   std::function<void(uint16_t participant, const std::string& why)> kill;  // a worker that has to end
   Deadlines deadlines;

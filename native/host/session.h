@@ -17,6 +17,7 @@
 #include "host/process.h"
 #include "host/session_streams.h"
 #include "host/state_service.h"
+#include "host/verbs_host.h"
 #include "host/window_host.h"
 #include "protocol/frame_reader.h"
 #include "protocol/frame_writer.h"
@@ -35,6 +36,7 @@ struct SessionServices {
   Functions& functions;
   StateService& state;
   WindowHost& windows;
+  VerbsHost& verbs;
   StreamRings& rings;
   std::string machine_id;
   uint64_t handshake_ns = 5'000'000'000;
@@ -76,6 +78,8 @@ class Session final : public protocol::FrameSink {
   void Flush();
   void Tick(uint64_t now_ns);
   void Goodbye(const Status& why);
+  /// Its calls come over the socket again.
+  void VerbsBroke(const Status& why);
   void Close(const Status& why);
 
   void Reply(protocol::Frame frame, const Status& status);
@@ -128,6 +132,8 @@ class Session final : public protocol::FrameSink {
   void OnState(const protocol::Frame& frame);
   void OnResolve(const protocol::Frame& frame, std::span<const std::byte> payload);
   void OnUpgrade(std::span<const std::byte> payload);
+  [[nodiscard]] Result<protocol::UpgradeOffer> OfferFor(const Result<protocol::UpgradeRequest>& request);
+  void RefuseUpgrade(const Status& why);
   [[nodiscard]] Status OnAdmin(const protocol::Frame& frame, std::span<const std::byte> payload);
 
   SessionServices& services_;

@@ -28,6 +28,7 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
 
   uint64_t capabilities = hello_.capabilities & (protocol::kCapChecksum | protocol::kCapStream);
   if (services_.windows.available()) capabilities |= hello_.capabilities & protocol::kCapShm;
+  if (VerbsHost::available()) capabilities |= hello_.capabilities & protocol::kCapVerbs;
   writer_.set_checksum((capabilities & protocol::kCapChecksum) != 0);
   reader_.set_max_payload(assignment.max_contiguous);
   phase_ = Phase::kOpen;

@@ -59,6 +59,7 @@ void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) 
                             Session* session = services.find(id);
                             if (session == nullptr) return;
                             if (!found.ok()) return session->Reply(out, found.status());
+                            services.verbs.ExpectResults(id, found.value().index, found.value().max_output_pages);
                             Frame resolved = out;
                             resolved.function = found.value().index;
                             resolved.aux = uint64_t{found.value().max_output_pages} << 32 | found.value().flags;
@@ -68,22 +69,37 @@ void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) 
 }
 
 void Session::OnUpgrade(std::span<const std::byte> payload) {
-  Result<protocol::UpgradeRequest> request = protocol::DecodeUpgradeRequest(payload);
-  Result<protocol::UpgradeOffer> offer =
-      !request ? Result<protocol::UpgradeOffer>(request.status())
-      : request->transport != "shm"
-          ? Result<protocol::UpgradeOffer>(
-                Status(Code::kUpgradeFailed, "this host does not do transport \"" + request->transport + "\""))
-          : services_.windows.Offer(id_, hello_.client_pid, request->window_bytes);
-  protocol::UpgradeOffer answer;
-  if (offer) {
-    answer = *std::move(offer);
-    has_window_ = true;
-  } else {
-    answer.refused = protocol::Reject{.code = offer.status().code(), .message = offer.status().message()};
-  }
-  writer_.PushCopy({.type = FrameType::kUpgradeOffer}, protocol::Encode(answer));
+  const Result<protocol::UpgradeOffer> offer = OfferFor(protocol::DecodeUpgradeRequest(payload));
+  if (!offer.ok()) return RefuseUpgrade(offer.status());
+  has_window_ = true;
+  writer_.PushCopy({.type = FrameType::kUpgradeOffer}, protocol::Encode(*offer));
   Wrote();
+}
+
+Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeRequest>& request) {
+  if (!request.ok()) return request.status();
+  if (request->transport == "shm") return services_.windows.Offer(id_, hello_.client_pid, request->window_bytes);
+  if (request->transport == "verbs") return services_.verbs.Offer(id_, hello_.client_pid, *request);
+  if (request->transport == "tcp") {
+    services_.verbs.Close(id_);
+    has_window_ = false;
+    return Status(Code::kUpgradeFailed, "the client goes on over the socket");
+  }
+  return Status(Code::kUpgradeFailed, "this host does not do transport \"" + request->transport + '"');
+}
+
+void Session::RefuseUpgrade(const Status& why) {
+  const Code code = why.code() == Code::kOk ? Code::kInternal : why.code();
+  writer_.PushCopy({.type = FrameType::kUpgradeOffer},
+                   protocol::Encode(protocol::UpgradeOffer{
+                       .refused = protocol::Reject{.code = code, .message = why.message()}}));
+  Wrote();
+}
+
+void Session::VerbsBroke(const Status& why) {
+  if (phase_ != Phase::kOpen) return;
+  has_window_ = false;
+  RefuseUpgrade(why);
 }
 
 Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) {

@@ -21,6 +21,7 @@ Sessions::Sessions(SessionServices& services) : services_(services) {
     by_id_.erase(session.id());
     closed_.push_back(session.slot());
     services_.functions.Forget(session.id());
+    services_.verbs.Close(session.id());
     services_.windows.SessionClosed(session.id());
     services_.state.EndSession(session.id());
   };

@@ -174,6 +174,28 @@ Result<uint32_t> WindowHost::FreeSlot() {
 }
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
+  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes) {
+    return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes);
+  });
+}
+
+Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
+  const OfferMade offer{session, client_pid, std::min(window_bytes, process_.assignment.window_bytes), 0};
+  window::Handover handover;
+  const Status status = OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes) {
+    Result<UniqueFd> submit_event = Duplicate(created.submit_event.get());
+    if (!submit_event) return submit_event.status();
+    handover.memfd = std::move(created.memfd);
+    handover.submit_event = *std::move(submit_event);
+    handover.complete_event = std::move(created.complete_event);
+    handover.window_bytes = bytes;
+    return Status::Ok();
+  });
+  if (!status.ok()) return status;
+  return handover;
+}
+
+Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
   Result<window::ServerWindow::Created> created = window::ServerWindow::Create(offer.window_bytes);
   if (!created) return created.status();
   Result<UniqueFd> memory = Duplicate(created->memfd.get());
@@ -199,7 +221,7 @@ Status WindowHost::HandOver(int socket, const OfferMade& offer) {
     Result<EventLoop::WatchId> watch =
         loop_.Watch(event, EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
     if (watch) {
-      status = window::Send(socket, created->memfd.get(), event, created->complete_event.get(), (*mapped)->bytes());
+      status = pass_on(*created, (*mapped)->bytes());
       if (status.ok()) {
         Window& window = windows_[*index];
         window.mapped = std::move(*mapped);

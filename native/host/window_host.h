@@ -15,6 +15,7 @@
 #include "host/event_loop.h"
 #include "host/process.h"
 #include "protocol/messages.h"
+#include "window/handover.h"
 #include "window/server_window.h"
 #include "worker/control.h"
 
@@ -45,6 +46,8 @@ class WindowHost {
 
   /// A one-time nonce for a client. kUpgradeFailed says why not.
   [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes);
+  /// A window for calls the host itself passes on from a client elsewhere.
+  [[nodiscard]] Result<window::Handover> Open(uint64_t session, int32_t client_pid, uint64_t window_bytes);
   void SessionClosed(uint64_t session);
 
   /// Descriptors of window `index` for a worker; empty `fds` when it is gone.
@@ -98,6 +101,9 @@ class WindowHost {
   void OnArrival(uint64_t id);
   void DropArrival(uint64_t id);
   [[nodiscard]] Status HandOver(int socket, const OfferMade& offer);
+  /// `pass_on` gives the descriptors to whoever will be the client.
+  using PassOn = std::function<Status(window::ServerWindow::Created& created, uint64_t bytes)>;
+  [[nodiscard]] Status OpenWindow(const OfferMade& offer, const PassOn& pass_on);
   [[nodiscard]] Result<uint32_t> FreeSlot();
   void OnSubmitEvent(uint32_t index);
   void Consume(uint32_t index);

@@ -26,12 +26,17 @@ Napi::Value Capabilities(const Napi::CallbackInfo& info) {
   object.Set("version", PRAAS_VERSION);
   object.Set("napi", static_cast<double>(NAPI_VERSION));
   object.Set("debug", kDebugBuild);
-  Napi::Array transports = Napi::Array::New(env, 2);
-  transports.Set(0u, "shm");
-  transports.Set(1u, "tcp");
-  object.Set("transports", transports);
+  Napi::Array transports = Napi::Array::New(env);
   Napi::Object missing = Napi::Object::New(env);
-  missing.Set("verbs", "this build has no RDMA transport");
+  const Status verbs = verbs::Usable();
+  transports[transports.Length()] = "shm";
+  if (verbs.ok()) {
+    transports[transports.Length()] = "verbs";
+  } else {
+    missing.Set("verbs", verbs.message());
+  }
+  transports[transports.Length()] = "tcp";
+  object.Set("transports", transports);
   object.Set("missing", missing);
   return object;
 }

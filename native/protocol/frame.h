@@ -26,8 +26,9 @@ enum class FrameType : uint8_t {
   kHello = 1,         // client → host: TLV payload; the only frame allowed before kWelcome
   kWelcome = 2,       // host → client: TLV payload
   kReject = 3,        // host → client: code + message, then the connection closes
-  kUpgrade = 4,       // client → host: asks for a transport ("shm"); kUpgradeOffer answers
-  kUpgradeOffer = 5,  // host → client: TLV: UNIX socket path, nonce, window size; or code + message
+  kUpgrade = 4,       // client → host: asks for a transport ("shm", "verbs") or ends it ("tcp"); kUpgradeOffer answers
+  kUpgradeOffer = 5,  // host → client: TLV: UNIX socket path, nonce, window size; or its end of an RDMA connection; or
+                      // code + message, also unasked: the transport has ended
   kResolve = 6,       // client → host: payload = function name; `call` correlates
   kResolved = 7,      // host → client: `function` = index, `aux` = FunctionFlags; or an error
   kCall = 8,          // client → host: `function`, `deadline_us` remaining, payload = input
@@ -81,7 +82,7 @@ void EncodeHeader(const Frame& frame, std::span<std::byte, kHeaderBytes> out) no
 
 enum Capability : uint64_t {
   kCapShm = 1u << 0,
-  kCapVerbs = 1u << 1,     // reserved for the verbs upgrade
+  kCapVerbs = 1u << 1,
   kCapChecksum = 1u << 2,  // payload checksums on every data frame
   kCapStream = 1u << 3,
 };

@@ -1,6 +1,7 @@
 #include "protocol/messages.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "protocol/names.h"
 #include "protocol/tlv.h"
@@ -34,6 +35,20 @@ enum : uint16_t { kTransport = 1, kWindowBytes = 2 };
 namespace offer {
 enum : uint16_t { kCode = reject::kCode, kMessage = reject::kMessage, kPath = 3, kNonce = 4, kWindowBytes = 5 };
 }
+/// In both of the two above.
+namespace verbs {
+enum : uint16_t {
+  kQueuePair = 16,
+  kFirstPacket = 17,
+  kEthernet = 18,
+  kLid = 19,
+  kGid = 20,
+  kMtu = 21,
+  kAddress = 22,
+  kKey = 23,
+  kSlots = 24,
+};
+}
 
 constexpr uint32_t kMaxPid = INT32_MAX;
 constexpr uint32_t kMaxInFlightLimit = 1u << 20;
@@ -50,6 +65,38 @@ std::string_view CutText(std::string_view text, size_t max) noexcept {
 std::string ReadName(FieldReader& fields, uint16_t tag, std::string_view name) {
   const std::span<const std::byte> bytes = fields.Bytes(tag, name, kMaxErrorMessage);
   return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+}
+
+void WriteVerbs(FieldWriter& fields, const VerbsEnd& value) {
+  fields.Integer<uint32_t>(verbs::kQueuePair, value.queue_pair);
+  fields.Integer<uint32_t>(verbs::kFirstPacket, value.first_packet);
+  fields.Integer<uint8_t>(verbs::kEthernet, value.ethernet ? 1 : 0);
+  fields.Integer<uint16_t>(verbs::kLid, value.lid);
+  fields.Bytes(verbs::kGid, std::as_bytes(std::span(value.gid)));
+  fields.Integer<uint32_t>(verbs::kMtu, value.mtu_bytes);
+  fields.Integer<uint64_t>(verbs::kAddress, value.memory_address);
+  fields.Integer<uint32_t>(verbs::kKey, value.memory_key);
+  fields.Integer<uint32_t>(verbs::kSlots, value.slots);
+}
+
+VerbsEnd ReadVerbs(FieldReader& fields) {
+  constexpr uint32_t k24Bits = 0xffffff;
+  VerbsEnd value;
+  value.queue_pair = fields.Integer<uint32_t>(verbs::kQueuePair, "queue pair", 0, k24Bits);
+  value.first_packet = fields.Integer<uint32_t>(verbs::kFirstPacket, "first packet", 0, k24Bits);
+  value.ethernet = fields.Integer<uint8_t>(verbs::kEthernet, "ethernet", 0, 1) != 0;
+  value.lid = fields.Integer<uint16_t>(verbs::kLid, "lid");
+  const std::span<const std::byte> gid = fields.Bytes(verbs::kGid, "gid", value.gid.size());
+  if (gid.size() != value.gid.size()) {
+    fields.Fail("gid", "has the wrong size");
+  } else {
+    std::memcpy(value.gid.data(), gid.data(), gid.size());
+  }
+  value.mtu_bytes = fields.Integer<uint32_t>(verbs::kMtu, "mtu", 256, 4096);
+  value.memory_address = fields.Integer<uint64_t>(verbs::kAddress, "memory address");
+  value.memory_key = fields.Integer<uint32_t>(verbs::kKey, "memory key");
+  value.slots = fields.Integer<uint32_t>(verbs::kSlots, "slots", 1, kMaxVerbsSlots);
+  return value;
 }
 
 Reject ReadReject(FieldReader& fields, uint16_t lowest_code) {
@@ -141,6 +188,7 @@ std::vector<std::byte> Encode(const UpgradeRequest& value) {
   FieldWriter fields;
   fields.Text(upgrade::kTransport, value.transport);
   fields.Integer<uint64_t>(upgrade::kWindowBytes, value.window_bytes);
+  if (value.verbs) WriteVerbs(fields, *value.verbs);
   return fields.Take();
 }
 
@@ -149,6 +197,7 @@ Result<UpgradeRequest> DecodeUpgradeRequest(std::span<const std::byte> payload) 
   UpgradeRequest result;
   result.transport = fields.Text(upgrade::kTransport, "transport", 1, kMaxTransportName);
   result.window_bytes = fields.Integer<uint64_t>(upgrade::kWindowBytes, "window size");
+  if (fields.Has(verbs::kQueuePair)) result.verbs = ReadVerbs(fields);
   if (!fields.status().ok()) return fields.status();
   return result;
 }
@@ -157,6 +206,10 @@ std::vector<std::byte> Encode(const UpgradeOffer& value) {
   FieldWriter fields;
   if (value.refused) {
     WriteReject(fields, *value.refused);
+    return fields.Take();
+  }
+  if (value.verbs) {
+    WriteVerbs(fields, *value.verbs);
     return fields.Take();
   }
   fields.Text(offer::kPath, value.socket_path);
@@ -170,6 +223,8 @@ Result<UpgradeOffer> DecodeUpgradeOffer(std::span<const std::byte> payload) {
   UpgradeOffer result;
   if (fields.Has(offer::kCode)) {
     result.refused = ReadReject(fields, 1);
+  } else if (fields.Has(verbs::kQueuePair)) {
+    result.verbs = ReadVerbs(fields);
   } else {
     result.socket_path = fields.Text(offer::kPath, "socket path", 1, kMaxSocketPath);
     const std::span<const std::byte> nonce = fields.Bytes(offer::kNonce, "nonce", kUpgradeNonceBytes);

@@ -56,9 +56,26 @@ struct Reject {
 [[nodiscard]] std::vector<std::byte> Encode(const Reject& reject);
 [[nodiscard]] Result<Reject> DecodeReject(std::span<const std::byte> payload);
 
+/// One end of an RDMA connection, as the other has to know it (docs/protocol.md, "RDMA").
+struct VerbsEnd {
+  uint32_t queue_pair = 0;    // 24 bits
+  uint32_t first_packet = 0;  // 24 bits: packet sequence number it begins with
+  bool ethernet = false;      // RoCE, else InfiniBand
+  uint16_t lid = 0;
+  std::array<uint8_t, 16> gid{};
+  uint32_t mtu_bytes = 0;
+  uint64_t memory_address = 0;  // of its messages
+  uint32_t memory_key = 0;
+  uint32_t slots = 0;  // messages each way at a time
+
+  bool operator==(const VerbsEnd&) const = default;
+};
+inline constexpr uint32_t kMaxVerbsSlots = 256;
+
 struct UpgradeRequest {
-  std::string transport{};  // "shm"
+  std::string transport{};  // "shm", "verbs"; "tcp" ends what was taken before
   uint64_t window_bytes = 0;
+  std::optional<VerbsEnd> verbs{};  // of "verbs"
 };
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeRequest& request);
 [[nodiscard]] Result<UpgradeRequest> DecodeUpgradeRequest(std::span<const std::byte> payload);
@@ -67,6 +84,7 @@ struct UpgradeOffer {
   std::string socket_path{};
   std::string nonce{};  // kUpgradeNonceBytes of it, any bytes
   uint64_t window_bytes = 0;
+  std::optional<VerbsEnd> verbs{};  // set: all above is empty
   std::optional<Reject> refused{};  // set: everything else is empty
 };
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeOffer& offer);

@@ -86,7 +86,7 @@ Result<bool> ShmTransport::PlaceInput(uint32_t index, std::span<const std::byte>
   Call& call = calls_[index];
   call.input_bytes = input.size();
   if (input.empty()) return true;
-  if (const std::optional<uint64_t> offset = window_->OffsetOf(input)) {
+  if (const std::optional<uint64_t> offset = window_->payload().OffsetOf(input)) {
     const Result<uint64_t> block = PinBlockOf(*offset, input.size());
     if (!block.ok()) return block.status().WithContext("input");
     call.pinned_input = block.value();
@@ -98,7 +98,7 @@ Result<bool> ShmTransport::PlaceInput(uint32_t index, std::span<const std::byte>
     call.input_offset = window::SlotInputOffset(index);
     counters_.staged_bytes += input.size();
   } else {
-    const Result<uint64_t> block = window_->Allocate(input.size());
+    const Result<uint64_t> block = window_->payload().Allocate(input.size());
     if (!block.ok()) {
       if (block.status().code() == Code::kBackpressure) return false;  // until a call in flight or a buffer is released
       return block.status();
@@ -112,7 +112,7 @@ Result<bool> ShmTransport::PlaceInput(uint32_t index, std::span<const std::byte>
 
 Status ShmTransport::PlaceOutput(uint32_t index, std::span<std::byte> output) {
   Call& call = calls_[index];
-  if (const std::optional<uint64_t> offset = output.empty() ? std::nullopt : window_->OffsetOf(output)) {
+  if (const std::optional<uint64_t> offset = output.empty() ? std::nullopt : window_->payload().OffsetOf(output)) {
     const Result<uint64_t> block = PinBlockOf(*offset, output.size());
     if (!block.ok()) return block.status().WithContext("output");
     call.pinned_output = block.value();
@@ -125,7 +125,7 @@ Status ShmTransport::PlaceOutput(uint32_t index, std::span<std::byte> output) {
   call.output_capacity = kSlotOutputBytes;
   if (const uint64_t hint = result_sizes_.Hint(call.function); hint > kSlotOutputBytes) {
     // Without a block the slot is offered; the server says when it is too small.
-    if (const Result<uint64_t> block = window_->Allocate(hint); block.ok()) {
+    if (const Result<uint64_t> block = window_->payload().Allocate(hint); block.ok()) {
       call.own_output = call.output_offset = block.value();
       call.output_capacity = hint;
     }
@@ -134,13 +134,13 @@ Status ShmTransport::PlaceOutput(uint32_t index, std::span<std::byte> output) {
 }
 
 Result<uint64_t> ShmTransport::PinBlockOf(uint64_t offset, uint64_t bytes) {
-  const std::optional<uint64_t> block = window_->allocator().Find(offset, bytes);
+  const std::optional<uint64_t> block = window_->payload().allocator().Find(offset, bytes);
   if (!block.has_value()) {
     return Status(Code::kArgumentInvalid,
                   "the memory lies in the connection's window but in no buffer allocated there "
                   "(was it released?)");
   }
-  window_->allocator().Pin(*block);
+  window_->payload().allocator().Pin(*block);
   return *block;
 }
 
@@ -265,7 +265,7 @@ void ShmTransport::ForgetRoom(Call& call) noexcept {
 
 Status ShmTransport::GiveRoom(uint32_t index) {
   Call& call = calls_[index];
-  const Result<uint64_t> block = window_->Allocate(call.room_wanted);
+  const Result<uint64_t> block = window_->payload().Allocate(call.room_wanted);
   if (!block.ok() && block.status().code() == Code::kBackpressure) return Status::Ok();  // RetryRooms goes on with it
   const uint64_t bytes = call.room_wanted;
   ForgetRoom(call);
@@ -275,7 +275,7 @@ Status ShmTransport::GiveRoom(uint32_t index) {
   }
   // The room offered first holds nothing of interest; the caller's own output stays pinned, as the server may know it
   // still.
-  if (call.own_output != kNoBlock) window_->allocator().Release(call.own_output);
+  if (call.own_output != kNoBlock) window_->payload().allocator().Release(call.own_output);
   call.own_output = call.output_offset = block.value();
   call.output_capacity = bytes;
   window_->GiveRoom(index, call.output_offset, call.output_capacity);
@@ -303,7 +303,7 @@ size_t ShmTransport::FailAll(const Status& status, const Sink& sink) {
 
 void ShmTransport::Retire(uint32_t index) {
   Call& call = calls_[index];
-  window::PayloadAllocator& allocator = window_->allocator();
+  window::PayloadAllocator& allocator = window_->payload().allocator();
   for (const uint64_t pinned : {call.pinned_input, call.pinned_output}) {
     if (pinned != kNoBlock) allocator.Unpin(pinned);
   }
@@ -322,10 +322,10 @@ bool ShmTransport::PrepareToSleep() {
   if (closed_ || !failure_.ok()) return unanswered_ == 0;
   for (uint32_t index = 0; index < window::kCalls && rooms_wanted_ > 0; ++index) {
     // Buffers released since the last Poll may be the room that a result waits for. Poll gives it.
-    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->allocator().Fits(calls_[index].room_wanted))
+    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->payload().allocator().Fits(calls_[index].room_wanted))
       return false;
   }
-  if (window_->open_calls() == 0 && window_->committed_bytes() > window_->allocator().used_bytes() + kKeepBytes) {
+  if (window_->open_calls() == 0 && window_->payload().committed_bytes() > window_->payload().allocator().used_bytes() + kKeepBytes) {
     if (const uint64_t now = NowNs(); now - trimmed_ns_ >= kTrimIntervalNs) {
       trimmed_ns_ = now;
       window_->Trim(kKeepBytes);
@@ -338,17 +338,28 @@ bool ShmTransport::PrepareToSleep() {
 
 Result<Buffer> ShmTransport::Allocate(uint64_t bytes) {
   if (closed_) return Status(Code::kConnectionClosed, "the connection is closed");
-  const Result<uint64_t> block = window_->Allocate(bytes);
+  const Result<uint64_t> block = window_->payload().Allocate(bytes);
   if (!block.ok()) return block.status();
   return Buffer{window_->Bytes(block.value(), bytes).data(), bytes, block.value()};
 }
 
 void ShmTransport::Release(const Buffer& buffer) {
-  if (window_ != nullptr && buffer.data != nullptr) window_->allocator().Release(buffer.handle);
+  if (window_ != nullptr && buffer.data != nullptr) window_->payload().allocator().Release(buffer.handle);
 }
 
 void ShmTransport::Trim() {
   if (!closed_) window_->Trim(0);
+}
+
+const Status& ShmTransport::broken() const noexcept {
+  static const Status never;
+  return never;
+}
+
+Result<uint64_t> ShmTransport::Pin(std::span<const std::byte> payload) {
+  const std::optional<uint64_t> offset = window_->payload().OffsetOf(payload);
+  if (!offset) return Status(Code::kInternal, "a result outside of the window's payload memory");
+  return PinBlockOf(*offset, payload.size());
 }
 
 void ShmTransport::Fail(Status status) {

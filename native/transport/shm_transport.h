@@ -5,10 +5,11 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
+#include "transport/direct_transport.h"
 #include "transport/result_sizes.h"
-#include "transport/transport.h"
 #include "window/client_window.h"
 #include "window/handover.h"
 
@@ -19,7 +20,7 @@ namespace praas::transport {
 /// Payloads in memory from Allocate are used in place. Other inputs are copied once: up to 4 KiB into the call's slot,
 /// larger ones into a block. Results without an output of their own go to the call's slot or to a block as large as the
 /// function's recent results; a larger one waits on the server until it has been given room.
-class ShmTransport final : public Transport {
+class ShmTransport final : public DirectTransport {
  public:
   /// `default_timeout_ns` is for requests without a deadline.
   [[nodiscard]] static Result<std::unique_ptr<ShmTransport>> Create(window::Handover handover,
@@ -41,19 +42,33 @@ class ShmTransport final : public Transport {
   void Close() noexcept override;
   [[nodiscard]] bool closed() const noexcept override { return closed_; }
 
-  /// The connection saw its peer die: the next Poll hands out what was answered before and then fails every other call
-  /// with `status`. Submit fails with it from now on. Memory stays mapped until Close.
-  void Fail(Status status);
-  /// Gives all free memory of the window back to the system; for a connection that has been idle.
-  void Trim();
-  /// Whether the call submitted last is answered: one look at one line, what to do between two Polls in vain.
-  [[nodiscard]] bool HasAnswer() const noexcept { return window_ != nullptr && window_->HasAnswer(); }
-  /// Whether Submit copies this input; else it is used where it lies.
-  [[nodiscard]] bool Copies(std::span<const std::byte> input) const noexcept { return !window_->OffsetOf(input); }
-  /// Results of `function` are written straight into as many whole pages.
-  void ExpectResults(uint32_t function, uint64_t pages) {
+  void Fail(Status status) override;
+  /// Nothing but the peer's end does.
+  void Break(Status why) override { Fail(std::move(why)); }
+  [[nodiscard]] const Status& broken() const noexcept override;
+  void Trim() override;
+  [[nodiscard]] bool HasAnswer() const noexcept override { return window_ != nullptr && window_->HasAnswer(); }
+  [[nodiscard]] bool Copies(const Request& request) const noexcept override {
+    return !window_->payload().OffsetOf(request.input);
+  }
+  [[nodiscard]] bool Owns(const Buffer& buffer) const noexcept override {
+    return window_ != nullptr && window_->payload().OffsetOf({buffer.data, 1});
+  }
+  void ExpectResults(uint32_t function, uint64_t pages) override {
     result_sizes_.Expect(function, pages * window::PayloadAllocator::kPage);
   }
+  void Flush() override {}
+
+  // For who passes calls of others on (host/verbs_session.h).
+  /// Memory of the window.
+  [[nodiscard]] std::span<std::byte> memory() const noexcept { return window_->Bytes(0, window_->bytes()); }
+  /// Whether results of `function` may be larger than `bytes`.
+  [[nodiscard]] bool MayExceed(uint32_t function, uint64_t bytes) const noexcept {
+    return result_sizes_.Hint(function) > bytes;
+  }
+  /// Keeps the block with `payload`, of a reply, beyond the sink; until Unpin.
+  [[nodiscard]] Result<uint64_t> Pin(std::span<const std::byte> payload);
+  void Unpin(uint64_t block) { window_->payload().allocator().Unpin(block); }
 
   struct Counters {
     uint64_t calls = 0;            // submitted

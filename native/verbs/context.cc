@@ -5,7 +5,10 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <charconv>
+#include <cstdlib>
 #include <cstring>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -29,7 +32,34 @@ bool IsSet(const ibv_gid& gid) noexcept {
   return std::any_of(std::begin(gid.raw), std::end(gid.raw), [](uint8_t byte) { return byte != 0; });
 }
 
+/// Sets `number` to what variable `name` holds, if it is set.
+template <typename Number>
+Status ReadNumber(const char* name, int low, int high, Number& number) {
+  const char* const found = std::getenv(name);
+  if (found == nullptr || *found == '\0') return Status::Ok();
+  const std::string_view text(found);
+  int value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || value < low || value > high) {
+    return {Code::kArgumentInvalid, std::string(name) + " is \"" + found + "\"; it must be a number from " +
+                                        std::to_string(low) + " to " + std::to_string(high)};
+  }
+  number = static_cast<Number>(value);
+  return Status::Ok();
+}
+
 }  // namespace
+
+Result<Selection> Selection::FromEnvironment() {
+  Selection selection;
+  if (const char* const device = std::getenv("PRAAS_IB_DEVICE")) selection.device = device;
+  for (const Status& status : {ReadNumber("PRAAS_IB_PORT", 1, 255, selection.port),
+                               ReadNumber("PRAAS_IB_GID_INDEX", 0, 255, selection.gid_index),
+                               ReadNumber("PRAAS_IB_TRAFFIC_CLASS", 0, 255, selection.traffic_class)}) {
+    if (!status.ok()) return status;
+  }
+  return selection;
+}
 
 Result<std::unique_ptr<Context>> Context::Open(const Selection& selection) {
   const Result<const Library*> loaded = Library::Load();
@@ -93,6 +123,8 @@ Status Context::ChoosePort(const Selection& selection) {
     address_.lid = port->lid;
     address_.ethernet = port->link_layer == IBV_LINK_LAYER_ETHERNET;
     address_.mtu_bytes = 128u << port->active_mtu;
+    max_message_bytes_ = std::max(port->max_msg_sz, address_.mtu_bytes);
+    traffic_class_ = selection.traffic_class;
     return ChooseGid(selection, port->gid_tbl_len);
   }
   return why;

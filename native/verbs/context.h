@@ -16,8 +16,13 @@ namespace praas::verbs {
 /// routed (RoCE v2, IPv4) address.
 struct Selection {
   std::string device{};
-  uint8_t port = 0;    // from 1; 0: choose
-  int gid_index = -1;  // −1: choose
+  uint8_t port = 0;           // from 1; 0: choose
+  int gid_index = -1;         // −1: choose
+  uint8_t traffic_class = 0;  // of packets with a global header: DSCP and ECN bits on RoCE v2
+
+  /// PRAAS_IB_DEVICE, PRAAS_IB_PORT, PRAAS_IB_GID_INDEX, PRAAS_IB_TRAFFIC_CLASS. kArgumentInvalid names the one that is
+  /// no such number.
+  [[nodiscard]] static Result<Selection> FromEnvironment();
 };
 
 /// Where a peer reaches the port. `gid` counts on Ethernet, and on InfiniBand between subnets.
@@ -26,6 +31,8 @@ struct Address {
   bool ethernet = false;
   std::array<uint8_t, 16> gid{};
   uint32_t mtu_bytes = 0;
+
+  bool operator==(const Address&) const = default;
 };
 
 /// An open device with one port of it. Outlives everything made in it. Its methods may be called from any thread.
@@ -42,6 +49,9 @@ class Context {
   [[nodiscard]] const std::string& device() const noexcept { return device_; }
   [[nodiscard]] uint8_t port() const noexcept { return port_; }
   [[nodiscard]] uint8_t gid_index() const noexcept { return gid_index_; }
+  [[nodiscard]] uint8_t traffic_class() const noexcept { return traffic_class_; }
+  /// The most that one read or write may carry.
+  [[nodiscard]] uint64_t max_message_bytes() const noexcept { return max_message_bytes_; }
   [[nodiscard]] const Address& address() const noexcept { return address_; }
 
   /// Readable when TakeEvent has something to tell. Non-blocking.
@@ -66,6 +76,8 @@ class Context {
   const std::string device_;
   uint8_t port_ = 0;
   uint8_t gid_index_ = 0;
+  uint8_t traffic_class_ = 0;
+  uint64_t max_message_bytes_ = 0;
   Address address_;
 };
 

@@ -59,6 +59,8 @@ Loaded LoadNow() {
   need("ibv_destroy_cq", library.destroy_cq);
   need("ibv_get_cq_event", library.get_cq_event);
   need("ibv_ack_cq_events", library.ack_cq_events);
+  need("ibv_create_srq", library.create_srq);
+  need("ibv_destroy_srq", library.destroy_srq);
   need("ibv_create_qp", library.create_qp);
   need("ibv_modify_qp", library.modify_qp);
   need("ibv_destroy_qp", library.destroy_qp);

@@ -31,6 +31,8 @@ struct Library {
   int (*destroy_cq)(ibv_cq* queue);
   int (*get_cq_event)(ibv_comp_channel* channel, ibv_cq** queue, void** user);
   void (*ack_cq_events)(ibv_cq* queue, unsigned count);
+  ibv_srq* (*create_srq)(ibv_pd* domain, ibv_srq_init_attr* attributes);
+  int (*destroy_srq)(ibv_srq* queue);
   ibv_qp* (*create_qp)(ibv_pd* domain, ibv_qp_init_attr* attributes);
   int (*modify_qp)(ibv_qp* pair, ibv_qp_attr* attributes, int mask);
   int (*destroy_qp)(ibv_qp* pair);

@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <random>
 #include <string>
@@ -22,6 +23,10 @@ constexpr uint8_t kNotReadyTimer = 12;
 constexpr uint8_t kNotReadyRetries = 6;
 /// Reads in flight at a time.
 constexpr uint8_t kReads = 4;
+/// Of work that nobody waits for every so many asks for a completion: it says that those before are finished, too.
+constexpr uint64_t kSignalEvery = 16;
+/// Work that goes to the device at a time.
+constexpr size_t kBatch = 16;
 
 Status Failed(const char* what, const Context& context, int error) {
   return Status::System(std::string(what) + " on RDMA device " + context.device(), error);
@@ -31,6 +36,13 @@ ibv_mtu MtuOf(uint32_t bytes) noexcept {
   uint32_t code = IBV_MTU_256;
   while (code < IBV_MTU_4096 && (128u << (code + 1)) <= bytes) ++code;
   return static_cast<ibv_mtu>(code);
+}
+
+/// Links at most `count` of `works`; says how many.
+uint32_t Chain(std::span<ibv_recv_wr> works, uint32_t count) noexcept {
+  const auto chained = static_cast<uint32_t>(std::min<size_t>(works.size(), count));
+  for (uint32_t i = 0; i < chained; ++i) works[i].next = i + 1 < chained ? &works[i + 1] : nullptr;
+  return chained;
 }
 
 }  // namespace
@@ -101,6 +113,29 @@ Status StatusOf(const Context& context, const ibv_wc& completion) {
                                      std::to_string(completion.vendor_err) + ")"};
 }
 
+Result<SharedReceiveQueue> SharedReceiveQueue::Make(const ProtectionDomain& domain, uint32_t entries) {
+  const Context& context = domain.context();
+  ibv_srq_init_attr attributes{};
+  attributes.attr.max_wr = entries;
+  attributes.attr.max_sge = 1;
+  Owned<ibv_srq> queue(context.ibv().create_srq(domain.get(), &attributes), context.ibv().destroy_srq);
+  if (!queue) return Failed("ibv_create_srq", context, errno);
+  return SharedReceiveQueue(context, std::move(queue));
+}
+
+Status SharedReceiveQueue::Post(uint32_t count) noexcept {
+  std::array<ibv_recv_wr, kBatch> works{};
+  while (count > 0) {
+    ibv_recv_wr* refused = nullptr;
+    const uint32_t chained = Chain(works, count);
+    if (const int error = ibv_post_srq_recv(queue_.get(), works.data(), &refused); error != 0) {
+      return Failed("ibv_post_srq_recv", *context_, error);
+    }
+    count -= chained;
+  }
+  return Status::Ok();
+}
+
 Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const CompletionQueue& completions,
                                   const Options& options) {
   const Context& context = domain.context();
@@ -108,8 +143,9 @@ Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const Completi
   attributes.send_cq = completions.get();
   attributes.recv_cq = completions.get();
   attributes.qp_type = IBV_QPT_RC;
-  attributes.cap.max_send_wr = options.sends;
-  attributes.cap.max_recv_wr = options.receives;
+  attributes.cap.max_send_wr = std::max(options.sends, static_cast<uint32_t>(2 * kSignalEvery));
+  attributes.cap.max_recv_wr = options.shared != nullptr ? 0 : options.receives;
+  if (options.shared != nullptr) attributes.srq = options.shared->get();
   attributes.cap.max_send_sge = 1;
   attributes.cap.max_recv_sge = 1;
   attributes.cap.max_inline_data = options.inline_bytes;
@@ -121,6 +157,7 @@ Result<QueuePair> QueuePair::Make(const ProtectionDomain& domain, const Completi
   }
   if (!pair) return Failed("ibv_create_qp", context, errno);
   QueuePair made(context, std::move(pair));
+  made.most_ = std::max(options.sends, static_cast<uint32_t>(2 * kSignalEvery));
   made.inline_bytes_ = std::min(attributes.cap.max_inline_data, options.inline_bytes);
   made.endpoint_ = {
       .queue_pair = made.pair_->qp_num, .first_packet = std::random_device()() & k24Bits, .address = context.address()};
@@ -154,6 +191,7 @@ Status QueuePair::Connect(const Endpoint& peer) {
     receive.ah_attr.is_global = 1;
     receive.ah_attr.grh.hop_limit = 64;
     receive.ah_attr.grh.sgid_index = context_->gid_index();
+    receive.ah_attr.grh.traffic_class = context_->traffic_class();
     std::copy(peer.address.gid.begin(), peer.address.gid.end(), std::begin(receive.ah_attr.grh.dgid.raw));
   }
   Status status = Modify(receive,
@@ -180,53 +218,79 @@ Status QueuePair::Fail() {
   return Modify(error, IBV_QP_STATE, "failed");
 }
 
-Status QueuePair::PostReceive(uint64_t id) noexcept {
-  ibv_recv_wr work{};
-  work.wr_id = id;
-  ibv_recv_wr* refused = nullptr;
-  const int error = ibv_post_recv(pair_.get(), &work, &refused);
-  return error == 0 ? Status::Ok() : Failed("ibv_post_recv", *context_, error);
+Status QueuePair::PostReceives(uint32_t count) noexcept {
+  std::array<ibv_recv_wr, kBatch> works{};
+  while (count > 0) {
+    ibv_recv_wr* refused = nullptr;
+    const uint32_t chained = Chain(works, count);
+    if (const int error = ibv_post_recv(pair_.get(), works.data(), &refused); error != 0) {
+      return Failed("ibv_post_recv", *context_, error);
+    }
+    count -= chained;
+  }
+  return Status::Ok();
 }
 
-Status QueuePair::Post(ibv_send_wr& work, std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory remote,
-                       Signal signal) noexcept {
-  ibv_sge part{.addr = reinterpret_cast<uintptr_t>(bytes.data()),
+void QueuePair::WriteWithImmediate(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target,
+                                   uint32_t immediate, uint64_t id) {
+  Queue(IBV_WR_RDMA_WRITE_WITH_IMM, bytes, local_key, target, immediate, id);
+}
+
+void QueuePair::Write(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint64_t id) {
+  const uint64_t most = context_->max_message_bytes();
+  for (; bytes.size() > most; bytes = bytes.subspan(most), target = target.At(most)) {
+    Queue(IBV_WR_RDMA_WRITE, bytes.first(most), local_key, target, 0, 0);
+  }
+  Queue(IBV_WR_RDMA_WRITE, bytes, local_key, target, 0, id);
+}
+
+void QueuePair::Read(std::span<std::byte> bytes, uint32_t local_key, RemoteMemory source, uint64_t id) {
+  const uint64_t most = context_->max_message_bytes();
+  for (; bytes.size() > most; bytes = bytes.subspan(most), source = source.At(most)) {
+    Queue(IBV_WR_RDMA_READ, bytes.first(most), local_key, source, 0, 0);
+  }
+  Queue(IBV_WR_RDMA_READ, bytes, local_key, source, 0, id);
+}
+
+void QueuePair::Queue(ibv_wr_opcode opcode, std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory remote,
+                      uint32_t immediate, uint64_t id) {
+  Work& work = queued_.emplace_back();
+  work.part = {.addr = reinterpret_cast<uintptr_t>(bytes.data()),
                .length = static_cast<uint32_t>(bytes.size()),
                .lkey = local_key};
-  work.sg_list = &part;
-  work.num_sge = bytes.empty() ? 0 : 1;
-  if (signal == Signal::kAlways) work.send_flags |= IBV_SEND_SIGNALED;
-  work.wr.rdma.remote_addr = remote.address;
-  work.wr.rdma.rkey = remote.key;
-  ibv_send_wr* refused = nullptr;
-  const int error = ibv_post_send(pair_.get(), &work, &refused);
-  return error == 0 ? Status::Ok() : Failed("ibv_post_send", *context_, error);
+  work.request.wr_id = id;
+  work.request.opcode = opcode;
+  work.request.num_sge = bytes.empty() ? 0 : 1;
+  if (id != 0) work.request.send_flags |= IBV_SEND_SIGNALED;
+  if (opcode != IBV_WR_RDMA_READ && bytes.size() <= inline_bytes_) work.request.send_flags |= IBV_SEND_INLINE;
+  work.request.imm_data = htobe32(immediate);
+  work.request.wr.rdma.remote_addr = remote.address;
+  work.request.wr.rdma.rkey = remote.key;
 }
 
-Status QueuePair::WriteWithImmediate(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target,
-                                     uint32_t immediate, uint64_t id, Signal signal) noexcept {
-  ibv_send_wr work{};
-  work.wr_id = id;
-  work.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
-  work.imm_data = htobe32(immediate);
-  if (bytes.size() <= inline_bytes_) work.send_flags = IBV_SEND_INLINE;
-  return Post(work, bytes, local_key, target, signal);
+Status QueuePair::Ring() noexcept {
+  while (!queued_.empty() && posted_ - finished_ < most_) {
+    const size_t count = std::min({queued_.size(), kBatch, static_cast<size_t>(most_ - (posted_ - finished_))});
+    for (size_t i = 0; i < count; ++i) {
+      Work& work = queued_[i];
+      work.request.sg_list = &work.part;
+      work.request.next = i + 1 < count ? &queued_[i + 1].request : nullptr;
+      if (++posted_ % kSignalEvery == 0) work.request.send_flags |= IBV_SEND_SIGNALED;
+      if ((work.request.send_flags & IBV_SEND_SIGNALED) != 0) signalled_.push_back(posted_);
+    }
+    ibv_send_wr* refused = nullptr;
+    const int error = ibv_post_send(pair_.get(), &queued_.front().request, &refused);
+    queued_.erase(queued_.begin(), queued_.begin() + static_cast<std::ptrdiff_t>(count));
+    if (error != 0) return Failed("ibv_post_send", *context_, error);
+  }
+  return Status::Ok();
 }
 
-Status QueuePair::Write(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint64_t id,
-                        Signal signal) noexcept {
-  ibv_send_wr work{};
-  work.wr_id = id;
-  work.opcode = IBV_WR_RDMA_WRITE;
-  if (bytes.size() <= inline_bytes_) work.send_flags = IBV_SEND_INLINE;
-  return Post(work, bytes, local_key, target, signal);
-}
-
-Status QueuePair::Read(std::span<std::byte> bytes, uint32_t local_key, RemoteMemory source, uint64_t id) noexcept {
-  ibv_send_wr work{};
-  work.wr_id = id;
-  work.opcode = IBV_WR_RDMA_READ;
-  return Post(work, bytes, local_key, source, Signal::kAlways);
+void QueuePair::Finished() noexcept {
+  // Of failed work more is told than was asked for; nothing is posted after it.
+  if (signalled_.empty()) return;
+  finished_ = signalled_.front();
+  signalled_.pop_front();
 }
 
 }  // namespace praas::verbs

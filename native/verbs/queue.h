@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 
@@ -31,6 +32,15 @@ class ProtectionDomain {
   Owned<ibv_pd> domain_;
 };
 
+/// Memory as a peer names it.
+struct RemoteMemory {
+  uint64_t address = 0;
+  uint32_t key = 0;
+
+  [[nodiscard]] RemoteMemory At(uint64_t offset) const noexcept { return {address + offset, key}; }
+  bool operator==(const RemoteMemory&) const = default;
+};
+
 /// Memory the device may use, pinned. Whoever unmaps the memory destroys this first.
 class MemoryRegion {
  public:
@@ -42,7 +52,9 @@ class MemoryRegion {
   [[nodiscard]] static Result<MemoryRegion> Register(const ProtectionDomain& domain, std::span<std::byte> memory,
                                                      Access access);
   [[nodiscard]] uint32_t local_key() const noexcept { return region_->lkey; }
-  [[nodiscard]] uint32_t remote_key() const noexcept { return region_->rkey; }
+  [[nodiscard]] RemoteMemory remote() const noexcept {
+    return {reinterpret_cast<uintptr_t>(region_->addr), region_->rkey};
+  }
   [[nodiscard]] std::span<std::byte> memory() const noexcept {
     return {static_cast<std::byte*>(region_->addr), region_->length};
   }
@@ -85,26 +97,39 @@ class CompletionQueue {
 /// kOk, or what went wrong with it: the status of the device and the code of its vendor.
 [[nodiscard]] Status StatusOf(const Context& context, const ibv_wc& completion);
 
+/// Room for messages of several queue pairs, also of other domains of the device. No memory is needed for one: what
+/// arrives are numbers with data that went to its place before.
+class SharedReceiveQueue {
+ public:
+  /// `entries`: messages that wait to be taken.
+  [[nodiscard]] static Result<SharedReceiveQueue> Make(const ProtectionDomain& domain, uint32_t entries);
+  [[nodiscard]] ibv_srq* get() const noexcept { return queue_.get(); }
+  [[nodiscard]] Status Post(uint32_t count) noexcept;
+
+ private:
+  SharedReceiveQueue(const Context& context, Owned<ibv_srq> queue) : context_(&context), queue_(std::move(queue)) {}
+  const Context* context_;
+  Owned<ibv_srq> queue_;
+};
+
 /// How a peer's queue pair is reached. Travels over TCP when two connect.
 struct Endpoint {
   uint32_t queue_pair = 0;    // 24 bits
   uint32_t first_packet = 0;  // 24 bits: where its sequence numbers begin
-  Address address;
+  Address address{};
+
+  bool operator==(const Endpoint&) const = default;
 };
 
-/// Memory of the peer.
-struct RemoteMemory {
-  uint64_t address = 0;
-  uint32_t key = 0;
-};
-
-/// A reliable connection.
+/// A reliable connection. Work is queued here and handed to the device by Ring, as much at a time as there is: it is
+/// done in order, and memory it names stays as it is until it is finished.
 class QueuePair {
  public:
   struct Options {
-    uint32_t sends = 256;         // that are not finished
-    uint32_t receives = 256;      // that wait
-    uint32_t inline_bytes = 256;  // what a send copies at once may have; less where the device does not do as much
+    uint32_t sends = 128;                        // with the device and not known to be finished
+    uint32_t receives = 64;                      // that wait; 0 with `shared`
+    uint32_t inline_bytes = 256;                 // what a write copies at once may have; less where the device says so
+    const SharedReceiveQueue* shared = nullptr;  // outlives this
   };
   /// Work of both directions ends up in `completions`, which outlives this.
   [[nodiscard]] static Result<QueuePair> Make(const ProtectionDomain& domain, const CompletionQueue& completions,
@@ -116,27 +141,40 @@ class QueuePair {
   /// Ends it: all work is finished with an error.
   [[nodiscard]] Status Fail();
 
-  /// Room for one WriteWithImmediate of the peer; no memory is needed for it.
-  [[nodiscard]] Status PostReceive(uint64_t id) noexcept;
-  enum class Signal : bool { kOnError, kAlways };
-  /// Writes to the peer and tells it `immediate` when all is there. Up to inline_bytes() are copied at once; other
-  /// memory stays as it is until its completion.
-  [[nodiscard]] Status WriteWithImmediate(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target,
-                                          uint32_t immediate, uint64_t id, Signal signal) noexcept;
-  [[nodiscard]] Status Write(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint64_t id,
-                             Signal signal) noexcept;
-  [[nodiscard]] Status Read(std::span<std::byte> bytes, uint32_t local_key, RemoteMemory source, uint64_t id) noexcept;
+  /// Room for `count` messages of the peer.
+  [[nodiscard]] Status PostReceives(uint32_t count) noexcept;
+
+  /// Writes to the peer and tells it `immediate` when all is there. An `id` that is not 0 comes back with the
+  /// completion; some of the rest completes with 0, because the device is asked now and then how far it is.
+  void WriteWithImmediate(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint32_t immediate,
+                          uint64_t id = 0);
+  void Write(std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory target, uint64_t id = 0);
+  void Read(std::span<std::byte> bytes, uint32_t local_key, RemoteMemory source, uint64_t id);
+  /// Hands queued work to the device as far as it has room; the rest goes with a later call, after Finished.
+  [[nodiscard]] Status Ring() noexcept;
+  [[nodiscard]] bool queued() const noexcept { return !queued_.empty(); }
+  /// To be told of each completion of its sends.
+  void Finished() noexcept;
 
  private:
+  struct Work {
+    ibv_send_wr request{};
+    ibv_sge part{};
+  };
   QueuePair(const Context& context, Owned<ibv_qp> pair) : context_(&context), pair_(std::move(pair)) {}
-  [[nodiscard]] Status Post(ibv_send_wr& work, std::span<const std::byte> bytes, uint32_t local_key,
-                            RemoteMemory remote, Signal signal) noexcept;
+  void Queue(ibv_wr_opcode opcode, std::span<const std::byte> bytes, uint32_t local_key, RemoteMemory remote,
+             uint32_t immediate, uint64_t id);
   [[nodiscard]] Status Modify(ibv_qp_attr attributes, int mask, const char* to);
 
   const Context* context_;
   Owned<ibv_qp> pair_;
   Endpoint endpoint_;
   uint32_t inline_bytes_ = 0;
+  uint32_t most_ = 0;                // of `posted_ - finished_`
+  std::deque<Work> queued_;
+  uint64_t posted_ = 0;              // ever, with the device
+  uint64_t finished_ = 0;
+  std::deque<uint64_t> signalled_;   // of which posted_ completions are to come
 };
 
 }  // namespace praas::verbs

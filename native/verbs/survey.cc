@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/json_writer.h"
+#include "verbs/context.h"
 #include "verbs/library.h"
 
 namespace praas::verbs {
@@ -130,12 +131,19 @@ Result<std::vector<Device>> Survey() {
   return devices;
 }
 
+Status Usable() {
+  const Result<Selection> selection = Selection::FromEnvironment();
+  return selection.ok() ? Context::Open(*selection).status() : selection.status();
+}
+
 #else
 
 Result<std::vector<Device>> Survey() {
   return Status(Code::kUnsupported,
                 "this build has no RDMA: it was made without the headers of libibverbs (Debian: libibverbs-dev)");
 }
+
+Status Usable() { return Survey().status(); }
 
 #endif
 

@@ -2,7 +2,6 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <bit>
 #include <cassert>
 #include <string>
@@ -15,13 +14,8 @@ namespace praas::window {
 namespace {
 
 constexpr uint64_t kSlotBytes = kSlotInputBytes + kSlotOutputBytes;
-constexpr uint32_t kSlotsPerCommit = static_cast<uint32_t>(ClientWindow::kCommitBytes / kSlotBytes);
+constexpr uint32_t kSlotsPerCommit = static_cast<uint32_t>(PayloadArea::kCommitBytes / kSlotBytes);
 static_assert(kCalls % kSlotsPerCommit == 0);
-
-/// The payload area as the allocator sees it: whole granules.
-constexpr uint64_t PayloadEnd(uint64_t window_bytes) noexcept {
-  return window_bytes / PayloadAllocator::kGranule * PayloadAllocator::kGranule;
-}
 
 /// Whether `a` lies before `b` in a sequence of counters that wrap around.
 constexpr bool Before(uint32_t a, uint32_t b) noexcept { return static_cast<int32_t>(a - b) < 0; }
@@ -62,8 +56,7 @@ Result<std::unique_ptr<ClientWindow>> ClientWindow::Map(Handover handover) {
 ClientWindow::ClientWindow(Handover handover, Mapping mapping)
     : handover_(std::move(handover)),
       mapping_(std::move(mapping)),
-      allocator_(kPayloadOffset, PayloadEnd(mapping_.bytes())),
-      committed_((mapping_.bytes() - kPayloadOffset + kCommitBytes - 1) / kCommitBytes),
+      payload_(handover_.memfd.get(), mapping_.base(), kPayloadOffset, mapping_.bytes()),
       tail_(header().submit_head.load(std::memory_order_relaxed)),
       seen_head_(tail_),
       signalled_tail_(tail_) {
@@ -85,53 +78,11 @@ WindowCall& ClientWindow::call(uint32_t index) const noexcept {
 
 // --- payload memory ---
 
-Result<uint64_t> ClientWindow::Allocate(uint64_t bytes) {
-  if (bytes > allocator_.capacity()) {
-    return Status(Code::kPayloadTooLarge, std::to_string(bytes) + " bytes do not fit the connection's window of " +
-                                              std::to_string(mapping_.bytes()) + " bytes; raise windowBytes");
-  }
-  const std::optional<uint64_t> offset = allocator_.Allocate(bytes);
-  if (!offset.has_value()) {
-    return Status(Code::kBackpressure, "no " + std::to_string(bytes) + " contiguous bytes are free in the window (" +
-                                           std::to_string(allocator_.used_bytes()) + " of " +
-                                           std::to_string(allocator_.capacity()) + " in use)");
-  }
-  if (Status status = Commit(*offset, bytes); !status.ok()) {
-    allocator_.Release(*offset);
-    return status;
-  }
-  return *offset;
-}
-
-Status ClientWindow::Commit(uint64_t offset, uint64_t bytes) {
-  if (bytes == 0) return Status::Ok();
-  const uint64_t first = (offset - kPayloadOffset) / kCommitBytes;
-  const uint64_t last = (offset + bytes - 1 - kPayloadOffset) / kCommitBytes;
-  for (uint64_t chunk = first; chunk <= last;) {
-    if (committed_[chunk]) {
-      ++chunk;
-      continue;
-    }
-    uint64_t end = chunk + 1;
-    while (end <= last && !committed_[end]) ++end;
-    const uint64_t begin_offset = kPayloadOffset + chunk * kCommitBytes;
-    const uint64_t end_offset = std::min(kPayloadOffset + end * kCommitBytes, mapping_.bytes());
-    ++counters_.commits;
-    if (Status status = shm::Commit(handover_.memfd.get(), begin_offset, end_offset - begin_offset, "client window");
-        !status.ok()) {
-      return status;
-    }
-    committed_chunks_ += end - chunk;
-    for (; chunk < end; ++chunk) committed_[chunk] = true;
-  }
-  return Status::Ok();
-}
-
 Status ClientWindow::CommitSlots(uint32_t index) {
   while (committed_slots_ <= index) {
     ++counters_.commits;
-    if (Status status =
-            shm::Commit(handover_.memfd.get(), SlotInputOffset(committed_slots_), kCommitBytes, "client window");
+    if (Status status = shm::Commit(handover_.memfd.get(), SlotInputOffset(committed_slots_), PayloadArea::kCommitBytes,
+                                    "client window");
         !status.ok()) {
       return status;
     }
@@ -140,54 +91,25 @@ Status ClientWindow::CommitSlots(uint32_t index) {
   return Status::Ok();
 }
 
-std::optional<uint64_t> ClientWindow::OffsetOf(std::span<const std::byte> memory) const noexcept {
-  // As integers: comparing pointers into different objects is undefined.
-  const auto begin = reinterpret_cast<uintptr_t>(mapping_.base());
-  const auto address = reinterpret_cast<uintptr_t>(memory.data());
-  if (address < begin || !InRange(address - begin, memory.size(), kPayloadOffset, mapping_.bytes()))
-    return std::nullopt;
-  return address - begin;
-}
-
 std::span<std::byte> ClientWindow::Bytes(uint64_t offset, uint64_t bytes) const noexcept {
   assert(InRange(offset, bytes, 0, mapping_.bytes()));
   return {mapping_.base() + offset, bytes};
 }
 
 void ClientWindow::Trim(uint64_t keep_bytes) {
-  uint64_t kept = 0;
-  auto give_back = [&](uint64_t first, uint64_t end) {  // chunks, all committed and free
-    const uint64_t begin_offset = kPayloadOffset + first * kCommitBytes;
-    const uint64_t end_offset = std::min(kPayloadOffset + end * kCommitBytes, mapping_.bytes());
-    if (!shm::Decommit(handover_.memfd.get(), begin_offset, end_offset - begin_offset).ok()) return;
-    ++counters_.trims;
-    committed_chunks_ -= end - first;
-    for (; first < end; ++first) committed_[first] = false;
-  };
-  allocator_.ForEachFree([&](uint64_t offset, uint64_t bytes) {
-    // Only chunks that lie in the free run as a whole.
-    uint64_t chunk = (offset - kPayloadOffset + kCommitBytes - 1) / kCommitBytes;
-    const uint64_t end = (offset + bytes - kPayloadOffset) / kCommitBytes;
-    while (chunk < end) {
-      if (!committed_[chunk]) {
-        ++chunk;
-        continue;
-      }
-      if (kept < keep_bytes) {
-        kept += kCommitBytes;
-        ++chunk;
-        continue;
-      }
-      const uint64_t first = chunk;
-      while (chunk < end && committed_[chunk]) ++chunk;
-      give_back(first, chunk);
-    }
-  });
+  payload_.Trim(keep_bytes);
   if (keep_bytes == 0 && committed_slots_ > 0 && open_calls() == 0 &&
       shm::Decommit(handover_.memfd.get(), kSlotsOffset, kPayloadOffset - kSlotsOffset).ok()) {
     ++counters_.trims;
     committed_slots_ = 0;
   }
+}
+
+ClientWindow::Counters ClientWindow::counters() const noexcept {
+  Counters counters = counters_;
+  counters.commits += payload_.counters().commits;
+  counters.trims += payload_.counters().trims;
+  return counters;
 }
 
 // --- calls ---

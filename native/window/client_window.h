@@ -14,14 +14,11 @@
 #include "window/handover.h"
 #include "window/layout.h"
 #include "window/mapping.h"
-#include "window/payload_allocator.h"
+#include "window/payload_area.h"
 
 namespace praas::window {
 
 /// The client's side of its window: payload memory, call slots, submission, completions. Single-threaded, never blocks.
-///
-/// Memory is committed (fallocate) before it is handed out, so that a machine out of memory is an error of the call
-/// that needed it and not a SIGBUS in the middle of a copy.
 class ClientWindow {
  public:
   struct Request {
@@ -43,17 +40,12 @@ class ClientWindow {
   [[nodiscard]] static Result<std::unique_ptr<ClientWindow>> Map(Handover handover);
 
   // --- payload memory ---
-  /// A committed block, 64-byte aligned. kPayloadTooLarge: never possible here; kBackpressure: not now; kStateMemory:
-  /// the machine has no memory for it.
-  [[nodiscard]] Result<uint64_t> Allocate(uint64_t bytes);
-  [[nodiscard]] PayloadAllocator& allocator() noexcept { return allocator_; }
-  /// Offset of memory that lies in the payload area as a whole; nullopt for any other memory.
-  [[nodiscard]] std::optional<uint64_t> OffsetOf(std::span<const std::byte> memory) const noexcept;
+  [[nodiscard]] PayloadArea& payload() noexcept { return payload_; }
+  [[nodiscard]] uint64_t bytes() const noexcept { return mapping_.bytes(); }
   /// Precondition: inside the window.
   [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
   /// Gives free payload memory beyond `keep_bytes`, and the slots when no call is open, back to the system.
   void Trim(uint64_t keep_bytes);
-  [[nodiscard]] uint64_t committed_bytes() const noexcept { return committed_chunks_ * kCommitBytes; }
 
   // --- calls ---
   /// A call slot, its input and output room committed. nullopt: all are in use.
@@ -92,13 +84,11 @@ class ClientWindow {
     uint64_t commits = 0;  // fallocate calls
     uint64_t trims = 0;    // ranges given back
   };
-  [[nodiscard]] const Counters& counters() const noexcept { return counters_; }
+  [[nodiscard]] Counters counters() const noexcept;
 
   /// How long a poller looks on before it believes that nobody polls the ring: several times what a running consumer
   /// needs (a hot round trip is below 1 µs), and about what a wake-up by the host costs.
   static constexpr uint64_t kPatienceNs = 20'000;
-  /// Step of commitment. Larger wastes memory on clients with small payloads, smaller costs system calls.
-  static constexpr uint64_t kCommitBytes = 64u << 10;
 
  private:
   struct Call {
@@ -113,7 +103,6 @@ class ClientWindow {
   [[nodiscard]] WindowHeader& header() const noexcept;
   [[nodiscard]] SubmissionRecord* ring() const noexcept;
   [[nodiscard]] WindowCall& call(uint32_t index) const noexcept;
-  [[nodiscard]] Status Commit(uint64_t offset, uint64_t bytes);
   [[nodiscard]] Status CommitSlots(uint32_t call);
   [[nodiscard]] bool HasRoom() noexcept;
   void Push(uint32_t call, const Request& request);
@@ -127,9 +116,7 @@ class ClientWindow {
 
   Handover handover_;
   Mapping mapping_;
-  PayloadAllocator allocator_;
-  std::vector<bool> committed_;  // of each kCommitBytes of the payload area
-  uint64_t committed_chunks_ = 0;
+  PayloadArea payload_;
   uint32_t committed_slots_ = 0;
   std::array<Call, kCalls> calls_{};
   std::vector<uint32_t> free_calls_;

@@ -11,7 +11,7 @@ const maxSpinUs = 1_000_000
 
 /** How a client connects to processes. */
 export interface LinkOptions {
-  readonly transport: 'auto' | 'shm' | 'tcp'
+  readonly transport: 'auto' | 'shm' | 'verbs' | 'tcp'
   readonly windowBytes: number
   readonly checksum: boolean
   readonly hotMs: number

@@ -44,9 +44,12 @@ export interface CreateOptions {
 
 /** How clients connect to processes. */
 export interface DataOptions {
-  /** `auto`: shared memory on the same host, else TCP. `shm` fails where that is impossible. Default: `auto`. */
-  readonly transport?: 'auto' | 'shm' | 'tcp'
-  /** Address space for payloads of a connection over shared memory; memory is taken as it is used. Default: 1 GiB. */
+  /**
+   * `auto`: shared memory on the same host, else RDMA where both sides have a device for it, else TCP. `shm` and `verbs`
+   * (RDMA) fail where they are impossible. Default: `auto`.
+   */
+  readonly transport?: 'auto' | 'shm' | 'verbs' | 'tcp'
+  /** Address space for payloads of a connection over shared memory or RDMA; memory is taken as it is used. Default: 1 GiB. */
   readonly window?: Size
   /** Checksums of all payloads, verified on both sides. Default: false. */
   readonly checksum?: boolean
@@ -87,7 +90,7 @@ export const createShape = {
 }
 
 export const dataShape = {
-  transport: z.enum(['auto', 'shm', 'tcp']).optional(),
+  transport: z.enum(['auto', 'shm', 'verbs', 'tcp']).optional(),
   window: size(4 * 2 ** 20, 1024 * GiB).optional(),
   checksum: z.boolean().optional(),
   hotMs: z.number().min(-1).max(maxTimeoutMs).optional(),

@@ -51,7 +51,7 @@ export interface NativeConnectOptions {
   port: number
   process: string
   token: string
-  transport: 'auto' | 'shm' | 'tcp'
+  transport: 'auto' | 'shm' | 'verbs' | 'tcp'
   timeoutMs: number
   windowBytes: number
   checksum: boolean

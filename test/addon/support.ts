@@ -102,7 +102,7 @@ export class TestHost {
     }
   }
 
-  async connect(transport: 'auto' | 'shm' | 'tcp' = 'auto', options: object = {}): Promise<NativeConnection> {
+  async connect(transport: 'auto' | 'shm' | 'verbs' | 'tcp' = 'auto', options: object = {}): Promise<NativeConnection> {
     const connection = await native().connect({
       host: '127.0.0.1',
       port: this.port,

@@ -37,7 +37,7 @@ describe('the addon', () => {
     expect(version).toMatch(/^\d+\.\d+\.\d+/)
     expect(napi).toBe(8)
     expect(debug).toBe(false)
-    expect(transports).toEqual(['shm', 'tcp'])
+    expect(transports).toEqual(missing.verbs === undefined ? ['shm', 'verbs', 'tcp'] : ['shm', 'tcp'])
     expect(Object.values(missing).every((reason) => reason.length > 0)).toBe(true)
   })
 

@@ -13,6 +13,7 @@
 #include "function/spec.h"
 #include "host/host_fixture.h"
 #include "protocol/agent_line.h"
+#include "window/layout.h"
 
 namespace praas::test {
 namespace {

@@ -19,8 +19,9 @@
 
 #include "client/handshake.h"
 #include "host/host_fixture.h"
+#include "support/rdma.h"
 #include "transport/loopback.h"
-#include "transport/shm_transport.h"
+#include "transport/direct_transport.h"
 #include "transport/stream_transport.h"
 #include "transport/tcp.h"
 
@@ -115,28 +116,28 @@ class StreamBackend : public Backend {
   transport::StreamTransport transport_;
 };
 
-class ShmBackend : public Backend {
+class DirectBackend : public Backend {
  public:
-  explicit ShmBackend(std::unique_ptr<transport::ByteStream> stream) : wire_("tcp", std::move(stream)) {
+  DirectBackend(const char* name, std::unique_ptr<transport::ByteStream> stream) : wire_("tcp", std::move(stream)) {
     client::ConnectOptions options = OptionsFor(0);
-    options.transport = "shm";
+    options.transport = name;
     options.window_bytes = 64u << 20;
     const Result<protocol::Welcome> welcome = client::Handshake(wire_, options, DeadlineIn(kWatchdogNs));
     EXPECT_TRUE(welcome.ok()) << welcome.status().message();
-    Result<std::unique_ptr<transport::ShmTransport>> shm =
-        client::UpgradeToShm(wire_, options, *welcome, DeadlineIn(kWatchdogNs));
-    EXPECT_TRUE(shm.ok()) << shm.status().message();
-    shm_ = std::move(*shm);
+    Result<client::Upgraded> upgraded = client::Upgrade(wire_, options, *welcome, DeadlineIn(kWatchdogNs));
+    EXPECT_TRUE(upgraded.ok()) << upgraded.status().message();
+    direct_ = std::move(upgraded->transport);
+    EXPECT_STREQ(direct_->name(), name);
   }
-  Transport& transport() override { return *shm_; }
+  Transport& transport() override { return *direct_; }
   void Attend() override {
     wire_.Poll([](const Reply&) {});
-    if (!wire_.lost().ok()) shm_->Fail(wire_.lost());
+    if (!wire_.lost().ok()) direct_->Fail(wire_.lost());
   }
 
  private:
   transport::StreamTransport wire_;
-  std::unique_ptr<transport::ShmTransport> shm_;
+  std::unique_ptr<transport::DirectTransport> direct_;
 };
 
 struct BackendFactory {
@@ -163,7 +164,8 @@ BackendFactory Loopback(std::string name, const transport::LoopbackFaults& fault
 std::vector<BackendFactory> AllBackends() {
   return {
       {"tcp", [](uint16_t port) { return std::make_unique<StreamBackend>("tcp", Dial(port)); }},
-      {"shm", [](uint16_t port) { return std::make_unique<ShmBackend>(Dial(port)); }},
+      {"shm", [](uint16_t port) { return std::make_unique<DirectBackend>("shm", Dial(port)); }},
+      {"verbs", [](uint16_t port) { return std::make_unique<DirectBackend>("verbs", Dial(port)); }},
       Loopback("loopback", {}),
       Loopback("loopbackSplits", {.seed = 11, .split = 600'000}),
       Loopback("loopbackDelays", {.seed = 12, .stall = 300'000, .max_delay = 4}),
@@ -173,14 +175,18 @@ std::vector<BackendFactory> AllBackends() {
 
 class Conformance : public ::testing::TestWithParam<BackendFactory> {
  protected:
-  Conformance() : host_(process_) {
-    EXPECT_TRUE(host_.status().ok()) << host_.status().message();
-    host_.AddWorkers(1);
-    backend_ = GetParam().make(host_.port());
-  }
+  Conformance() : host_(process_) {}
   ~Conformance() override {
     backend_.reset();
     host_.Stop();
+  }
+  void SetUp() override {
+    if (GetParam().name == "verbs") {
+      if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
+    }
+    ASSERT_TRUE(host_.status().ok()) << host_.status().message();
+    host_.AddWorkers(1);
+    backend_ = GetParam().make(host_.port());
   }
 
   [[nodiscard]] Transport& transport() { return backend_->transport(); }

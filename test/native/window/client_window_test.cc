@@ -68,27 +68,27 @@ TEST_F(ClientWindowTest, RefusesAnotherLayout) {
 
 TEST_F(ClientWindowTest, CommitsMemoryInStepsAndTrimsWhatIsFree) {
   EXPECT_LE(CommittedBytes(), kSlotsOffset);
-  auto small = client_->Allocate(100);
+  auto small = client_->payload().Allocate(100);
   ASSERT_TRUE(small.ok());
-  EXPECT_EQ(client_->committed_bytes(), ClientWindow::kCommitBytes);
-  auto same_step = client_->Allocate(100);
+  EXPECT_EQ(client_->payload().committed_bytes(), PayloadArea::kCommitBytes);
+  auto same_step = client_->payload().Allocate(100);
   ASSERT_TRUE(same_step.ok());
   EXPECT_EQ(client_->counters().commits, 1u);
-  auto large = client_->Allocate(10u << 20);
+  auto large = client_->payload().Allocate(10u << 20);
   ASSERT_TRUE(large.ok());
   EXPECT_GE(CommittedBytes(), 10u << 20);
   std::memset(client_->Bytes(*large, 10u << 20).data(), 1, 10u << 20);
   std::memset(client_->Bytes(*small, 100).data(), 2, 100);
 
-  client_->allocator().Release(*large);
+  client_->payload().allocator().Release(*large);
   client_->Trim(2u << 20);
-  EXPECT_LE(client_->committed_bytes(), (2u << 20) + 2 * ClientWindow::kCommitBytes);
-  EXPECT_GE(client_->committed_bytes(), 2u << 20);
+  EXPECT_LE(client_->payload().committed_bytes(), (2u << 20) + 2 * PayloadArea::kCommitBytes);
+  EXPECT_GE(client_->payload().committed_bytes(), 2u << 20);
   client_->Trim(0);
-  EXPECT_EQ(client_->committed_bytes(), ClientWindow::kCommitBytes) << "the step with the small blocks";
-  EXPECT_LE(CommittedBytes(), kSlotsOffset + ClientWindow::kCommitBytes);
+  EXPECT_EQ(client_->payload().committed_bytes(), PayloadArea::kCommitBytes) << "the step with the small blocks";
+  EXPECT_LE(CommittedBytes(), kSlotsOffset + PayloadArea::kCommitBytes);
   EXPECT_EQ(client_->Bytes(*small, 100)[99], std::byte{2});
-  EXPECT_TRUE(client_->Allocate(10u << 20).ok());
+  EXPECT_TRUE(client_->payload().Allocate(10u << 20).ok());
 }
 
 TEST_F(ClientWindowTest, TrimKeepsSlotsOfOpenCalls) {
@@ -110,13 +110,13 @@ TEST_F(ClientWindowTest, NoMemoryIsAnErrorOfTheCallThatNeededIt) {
     auto window = window_.Client();
     const rlimit limit{kPayloadOffset + (1u << 20), kPayloadOffset + (1u << 20)};
     if (setrlimit(RLIMIT_FSIZE, &limit) != 0) return 10;
-    const auto fits = window->Allocate(512u << 10);
+    const auto fits = window->payload().Allocate(512u << 10);
     if (!fits.ok()) return 11;
-    const auto refused = window->Allocate(8u << 20);
+    const auto refused = window->payload().Allocate(8u << 20);
     if (refused.ok()) return 12;
     if (refused.status().code() != Code::kStateMemory) return 13;
-    if (window->allocator().blocks() != 1) return 14;  // nothing may be left allocated
-    const auto again = window->Allocate(100);
+    if (window->payload().allocator().blocks() != 1) return 14;  // nothing may be left allocated
+    const auto again = window->payload().Allocate(100);
     return again.ok() ? 0 : 15;
   });
   EXPECT_EQ(child.Wait(), 0);

@@ -420,7 +420,7 @@ TEST_F(ServerWindowTest, ClientsKilledAtAnyMomentDoNotDisturbTheServer) {
       for (uint64_t calls = 0; true;) {
         while (auto call = mine->Open().value()) {
           const uint64_t bytes = calls * 997 % 20'000;
-          const auto block = mine->Allocate(bytes);
+          const auto block = mine->payload().Allocate(bytes);
           if (!block.ok()) return 1;
           blocks[*call] = *block;
           mine->Submit(*call, {.function = calls % 3 == 0 ? kReturnInput : kEcho,
@@ -439,7 +439,7 @@ TEST_F(ServerWindowTest, ClientsKilledAtAnyMomentDoNotDisturbTheServer) {
           if (completion.need_room) {
             mine->GiveUp(completion.call);
           } else {
-            mine->allocator().Release(blocks[completion.call]);
+            mine->payload().allocator().Release(blocks[completion.call]);
             mine->Close(completion.call);
           }
         }

@@ -44,7 +44,7 @@ class WindowClient {
     return call;
   }
   [[nodiscard]] uint64_t Allocate(uint64_t bytes) {
-    auto offset = window_->Allocate(bytes);
+    auto offset = window_->payload().Allocate(bytes);
     MiniHost::Check(offset.status(), offset.ok());
     return *offset;
   }
