@@ -209,9 +209,7 @@ void VerbsSession::OnRoom(uint32_t index, const Message& room) {
     return ReplyError(index, Status(Code::kInvocationCancelled, "cancelled"));
   }
   if (room.output_bytes < slot.result.size()) return Violated("less room than a result needs");
-  if (room.mode == MessageMode::kRemote) return WriteResult(index, {room.output_address, room.output_key});
-  slot.result_sent = 0;
-  PushChunk(index);
+  DeliverResult(index, {room.output_address, room.output_key});
 }
 
 void VerbsSession::OnNext(uint32_t index) {
@@ -307,23 +305,22 @@ void VerbsSession::OnReply(const transport::Reply& reply) {
   slot.result = result;
   slot.result_block = *block;
   if (slot.call.output_bytes >= result.size()) {
-    return WriteResult(index, {slot.call.output_address, slot.call.output_key});
+    return DeliverResult(index, {slot.call.output_address, slot.call.output_key});
   }
   slot.phase = Phase::kAskedRoom;
   link_->Send(MessageKind::kNeedRoom, index, {.sequence = slot.call.sequence, .bytes = result.size()}, 0);
 }
 
-void VerbsSession::WriteResult(uint32_t index, RemoteMemory target) {
+void VerbsSession::DeliverResult(uint32_t index, RemoteMemory target) {
   Slot& slot = slots_[index];
-  Lease lease = cache_->Acquire(slot.result);
+  Lease lease = target.address == 0 ? Lease() : cache_->Acquire(slot.result);
   if (!lease) {
     slot.result_sent = 0;
     return PushChunk(index);
   }
   link_->Write(slot.result, lease.local_key(), target);
   held_.push_back({slot.result_block, std::move(lease)});
-  Reply(index, {.mode = MessageMode::kRemote, .bytes = slot.result.size()}, 0,
-        IdOf(index, Sent::kResult));
+  Reply(index, {.mode = MessageMode::kRemote, .bytes = slot.result.size()}, 0, IdOf(index, Sent::kResult));
 }
 
 void VerbsSession::PushChunk(uint32_t index) {
@@ -332,7 +329,7 @@ void VerbsSession::PushChunk(uint32_t index) {
   if (slot.result_sent == slot.result.size()) {
     const uint64_t bytes = slot.result.size();
     DropResult(slot);
-    return Reply(index, {.mode = MessageMode::kChunks, .bytes = bytes}, 0);
+    return Reply(index, {.mode = MessageMode::kRemote, .bytes = bytes}, 0);
   }
   const auto chunk =
       slot.result.subspan(slot.result_sent, std::min<uint64_t>(kMessagePayloadBytes,

@@ -105,7 +105,7 @@ class VerbsSession {
   void RetryWaiting();
   void OnReply(const transport::Reply& reply);
   void DropInput(Slot& slot);
-  void WriteResult(uint32_t slot, verbs::RemoteMemory target);
+  void DeliverResult(uint32_t slot, verbs::RemoteMemory target);
   void PushChunk(uint32_t slot);
   void DropResult(Slot& slot);
   void Reply(uint32_t slot, transport::Message message, size_t payload_bytes, uint64_t id = 0);

@@ -27,11 +27,11 @@ enum class MessageKind : uint8_t {
   kCancel = 8,    // client → host, no header; the reply still comes
 };
 
-/// How the payload of kCall and kReply, or the result after kRoom, travels.
+/// How the payload of kCall and kReply travels.
 enum class MessageMode : uint8_t {
   kInline = 0,   // behind the header
-  kRemote = 1,   // kCall: the host reads it from `input`. kReply: it was written to `output`. kRoom: write it there
-  kChunks = 2,   // in chunks
+  kRemote = 1,   // kCall: the host reads it from `input`. kReply: it was written to `output`, by address or in chunks
+  kChunks = 2,   // kCall: in chunks, which the host asks for
   kDropped = 3,  // kRoom: nobody wants it any more
 };
 
@@ -53,8 +53,8 @@ struct Message {
   uint64_t deadline_us = 0;  // kCall: remaining; 0 = the host's default
   uint64_t bytes = 0;        // of the input, result or chunk
   uint64_t input_address = 0;
-  uint64_t output_address = 0;
-  uint64_t output_bytes = 0;  // kCall, kRoom: how much fits there; 0 = nothing offered
+  uint64_t output_address = 0;  // kCall, kRoom: 0 = in chunks
+  uint64_t output_bytes = 0;    // kCall, kRoom: how much fits there; 0 = nothing offered
   uint32_t input_key = 0;
   uint32_t output_key = 0;
 

@@ -195,14 +195,18 @@ Status VerbsTransport::PlaceOutput(uint32_t slot, std::span<std::byte> output, M
     call.own_output = call.output_offset = block.value();
     call.output_capacity = hint;
   }
-  if (call.output_capacity <= kMessagePayloadBytes) return Status::Ok();
+  if (call.output_capacity > kMessagePayloadBytes) OfferOutput(call, message);
+  return Status::Ok();
+}
+
+/// Without a registration results come in chunks.
+void VerbsTransport::OfferOutput(Call& call, Message& message) {
+  message.output_bytes = call.output_capacity;
   call.output_lease = cache_->Acquire({payload_->At(call.output_offset), call.output_capacity});
-  if (!call.output_lease) return Status::Ok();
+  if (!call.output_lease) return;
   const verbs::RemoteMemory memory = call.output_lease.remote(payload_->At(call.output_offset));
   message.output_address = memory.address;
   message.output_key = memory.key;
-  message.output_bytes = call.output_capacity;
-  return Status::Ok();
 }
 
 Result<uint64_t> VerbsTransport::PinBlockOf(uint64_t offset, uint64_t bytes) {
@@ -275,8 +279,8 @@ size_t VerbsTransport::Poll(const Sink& sink) {
 size_t VerbsTransport::TakeCompletions(const Sink& sink) {
   size_t replies = 0;
   for (const ibv_wc& completion : std::exchange(early_, {})) {
-    if (link_ == nullptr) return replies;
     replies += OnCompletion(completion, sink);
+    if (link_ == nullptr) return replies;  // broken
   }
   std::array<ibv_wc, 16> batch;
   int got = 0;
@@ -288,7 +292,7 @@ size_t VerbsTransport::TakeCompletions(const Sink& sink) {
     }
     for (const ibv_wc& completion : std::span(batch).first(static_cast<size_t>(got))) {
       replies += OnCompletion(completion, sink);
-      if (link_ == nullptr) return replies;  // broken, or a sink has closed the connection
+      if (link_ == nullptr) return replies;
     }
   } while (got == static_cast<int>(batch.size()));
   if (received_ > 0) {
@@ -376,7 +380,7 @@ Result<std::span<const std::byte>> VerbsTransport::ResultOf(Call& call, uint32_t
     ++counters_.inline_results;
     result = link_->Inbox(slot).first(message.bytes);
   } else {
-    const bool chunks = message.mode == MessageMode::kChunks;
+    const bool chunks = call.output_received > 0;
     if (message.bytes > call.output_capacity || (chunks && message.bytes != call.output_received)) {
       return Status(Code::kProtocolInvalid, "the host answered with a result outside the memory it was offered");
     }
@@ -449,14 +453,8 @@ Status VerbsTransport::GiveRoom(uint32_t slot) {
   if (call.own_output != kNoBlock) payload_->allocator().Release(call.own_output);
   call.own_output = call.output_offset = block.value();
   call.output_capacity = bytes;
-  call.output_lease = cache_->Acquire({payload_->At(call.output_offset), bytes});
-  Message room{.mode = MessageMode::kChunks, .sequence = call.sequence, .output_bytes = bytes};
-  if (call.output_lease) {
-    const verbs::RemoteMemory memory = call.output_lease.remote(payload_->At(call.output_offset));
-    room.mode = MessageMode::kRemote;
-    room.output_address = memory.address;
-    room.output_key = memory.key;
-  }
+  Message room{.sequence = call.sequence};
+  OfferOutput(call, room);
   link_->Send(MessageKind::kRoom, slot, room, 0);
   return Status::Ok();
 }
@@ -517,6 +515,7 @@ void VerbsTransport::OnEvent(const Context::Event& event) {
   const char* const what = event.kind == Context::Event::Kind::kDevice ? "the device has failed"
                            : event.kind == Context::Event::Kind::kPort ? "its port has gone down"
                                                                        : "a queue has failed";
+  if (link_ == nullptr) return;
   Break(Status(Code::kConnectionLost, "RDMA device " + context_->device() + ": " + what + " (event " +
                                           std::to_string(event.type) + ")"));
 }
@@ -542,10 +541,9 @@ void VerbsTransport::EndLink() noexcept {
   cache_.reset();
   link_.reset();
   completions_.reset();
+  context_.reset();
   armed_ = false;
   early_.clear();
-  // What is left of the device makes no descriptor readable that anybody watches.
-  if (wake_ups_) (void)::epoll_ctl(wake_ups_.get(), EPOLL_CTL_DEL, context_->event_fd(), nullptr);
 }
 
 void VerbsTransport::Close() noexcept {

@@ -116,6 +116,7 @@ class VerbsTransport final : public DirectTransport {
   [[nodiscard]] std::optional<uint32_t> Find(uint64_t id) const noexcept;
   [[nodiscard]] Result<bool> PlaceInput(uint32_t slot, std::span<const std::byte> input, Message& message);
   [[nodiscard]] Status PlaceOutput(uint32_t slot, std::span<std::byte> output, Message& message);
+  void OfferOutput(Call& call, Message& message);
   [[nodiscard]] Result<uint64_t> PinBlockOf(uint64_t offset, uint64_t bytes);
 
   size_t TakeCompletions(const Sink& sink);
@@ -137,7 +138,7 @@ class VerbsTransport final : public DirectTransport {
   void EndLink() noexcept;
   void UnmapWhenUnused() noexcept;
 
-  const std::unique_ptr<verbs::Context> context_;
+  std::unique_ptr<verbs::Context> context_;  // null once closed or broken: whoever removes the device need not wait
   std::optional<verbs::CompletionQueue> completions_;
   UniqueFd memfd_;
   shm::Mapping mapping_;

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "verbs/patience.h"
+
 namespace praas::verbs {
 namespace {
 
@@ -62,8 +64,12 @@ Result<Selection> Selection::FromEnvironment() {
 }
 
 Result<std::unique_ptr<Context>> Context::Open(const Selection& selection) {
+  if (const Result<const Library*> loaded = Library::Load(); !loaded.ok()) return loaded.status();
+  return AnswerInTime<Result<std::unique_ptr<Context>>>([selection] { return OpenNow(selection); });
+}
+
+Result<std::unique_ptr<Context>> Context::OpenNow(const Selection& selection) {
   const Result<const Library*> loaded = Library::Load();
-  if (!loaded.ok()) return loaded.status();
   const Library& library = **loaded;
   int count = 0;
   const std::unique_ptr<ibv_device*, void (*)(ibv_device**)> list(library.get_device_list(&count),

@@ -38,7 +38,9 @@ struct Address {
 /// An open device with one port of it. Outlives everything made in it. Its methods may be called from any thread.
 class Context {
  public:
-  /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do.
+  /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do. A kernel
+  /// that is removing a device answers nobody until all have closed it: kUnsupported after a second, and at once while
+  /// an earlier attempt still waits.
   [[nodiscard]] static Result<std::unique_ptr<Context>> Open(const Selection& selection);
   ~Context();
   Context(const Context&) = delete;
@@ -68,6 +70,7 @@ class Context {
  private:
   Context(const Library& library, ibv_context* context, std::string device) noexcept
       : library_(library), context_(context), device_(std::move(device)) {}
+  [[nodiscard]] static Result<std::unique_ptr<Context>> OpenNow(const Selection& selection);
   [[nodiscard]] Status ChoosePort(const Selection& selection);
   [[nodiscard]] Status ChooseGid(const Selection& selection, int gids);
 

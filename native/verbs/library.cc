@@ -66,6 +66,9 @@ Loaded LoadNow() {
   need("ibv_destroy_qp", library.destroy_qp);
   need("ibv_wc_status_str", library.wc_status_str);
   static_cast<void>(Find(handle, "_ibv_query_gid_table", library.query_gid_table));
+  // Kernels before 5.12 otherwise take memory of the device's queues away from this process when it starts another.
+  int (*fork_init)() = nullptr;
+  if (missing == nullptr && Find(handle, "ibv_fork_init", fork_init)) static_cast<void>(fork_init());
   if (missing != nullptr) {
     loaded.status =
         Status(Code::kUnsupported, std::string(kFile) + " has no " + missing + "; install a newer rdma-core");

@@ -15,9 +15,10 @@ namespace praas::verbs {
 namespace {
 
 constexpr uint32_t k24Bits = 0xffffff;
-/// 4.096 µs × 2^14 = 67 ms until a packet is sent again, seven times: a peer that is gone is noticed within a second.
+/// 4.096 µs × 2^14 = 67 ms until a packet is sent again, six times: a peer that is gone is noticed within a second or
+/// two. Seven times would be without end on Soft-RoCE.
 constexpr uint8_t kTimeout = 14;
-constexpr uint8_t kRetries = 7;
+constexpr uint8_t kRetries = 6;
 /// Of "receiver not ready": 0.64 ms between two tries. 7 would be without end.
 constexpr uint8_t kNotReadyTimer = 12;
 constexpr uint8_t kNotReadyRetries = 6;

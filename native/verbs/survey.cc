@@ -10,6 +10,7 @@
 #include "base/json_writer.h"
 #include "verbs/context.h"
 #include "verbs/library.h"
+#include "verbs/patience.h"
 
 namespace praas::verbs {
 
@@ -116,19 +117,23 @@ Device DeviceOf(const Library& library, ibv_device* listed) {
   return device;
 }
 
+Result<std::vector<Device>> SurveyNow(const Library& library) {
+  int count = 0;
+  ibv_device** const list = library.get_device_list(&count);
+  // A kernel without RDMA is a machine without devices.
+  if (list == nullptr) return std::vector<Device>{};
+  std::vector<Device> devices;
+  for (int i = 0; i < count; ++i) devices.push_back(DeviceOf(library, list[i]));
+  library.free_device_list(list);
+  return devices;
+}
+
 }  // namespace
 
 Result<std::vector<Device>> Survey() {
   const Result<const Library*> library = Library::Load();
   if (!library.ok()) return library.status();
-  int count = 0;
-  ibv_device** const list = (*library)->get_device_list(&count);
-  // A kernel without RDMA is a machine without devices.
-  if (list == nullptr) return std::vector<Device>{};
-  std::vector<Device> devices;
-  for (int i = 0; i < count; ++i) devices.push_back(DeviceOf(**library, list[i]));
-  (*library)->free_device_list(list);
-  return devices;
+  return AnswerInTime<Result<std::vector<Device>>>([library = *library] { return SurveyNow(*library); });
 }
 
 Status Usable() {

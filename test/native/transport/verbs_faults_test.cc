@@ -1,0 +1,460 @@
+// RDMA that goes wrong, over a real device with real hosts: every call ends, nobody else is harmed, and what can go on
+// does so over TCP.
+#include <gtest/gtest.h>
+
+#include "support/rdma.h"
+
+#if PRAAS_VERBS_HEADERS
+
+#include <dirent.h>
+
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+
+#include "client/exchange.h"
+#include "client/handshake.h"
+#include "host/host_fixture.h"
+#include "support/child.h"
+#include "support/verbs_hooks.h"
+#include "transport/tcp.h"
+#include "transport/verbs_link.h"
+#include "transport/verbs_transport.h"
+#include "verbs/memory_budget.h"
+
+namespace praas::test {
+namespace {
+
+using transport::Message;
+using transport::MessageKind;
+using transport::MessageMode;
+using transport::VerbsLink;
+
+size_t OpenDescriptors() {
+  DIR* const folder = ::opendir("/proc/self/fd");
+  size_t count = 0;
+  while (::readdir(folder) != nullptr) ++count;
+  ::closedir(folder);
+  return count;
+}
+
+/// Output of a command.
+std::string Shell(const std::string& command) {
+  std::string text;
+  FILE* const pipe = ::popen(command.c_str(), "r");
+  std::array<char, 4096> part;
+  while (std::fgets(part.data(), part.size(), pipe) != nullptr) text += part.data();
+  ::pclose(pipe);
+  return text;
+}
+
+/// Whether the machine is a guest of scripts/rdma-vm, whose device and link a test may take away.
+bool IsGuest() { return std::getenv("RDMA_VM") != nullptr; }
+std::string NetworkInterface() {
+  std::string name = Shell("cat /sys/class/infiniband/rxe0/parent");
+  name.erase(name.find_last_not_of('\n') + 1);
+  return name;
+}
+
+class VerbsFaults : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
+    hooks_.emplace();
+    process_.emplace();
+    host_.emplace(*process_);
+    ASSERT_TRUE(host_->status().ok()) << host_->status().message();
+    host_->AddWorkers(2);
+  }
+  void TearDown() override {
+    host_.reset();
+    process_.reset();
+    hooks_.reset();
+  }
+  [[nodiscard]] Driver Client() {
+    Driver client = host_->Client("verbs");
+    EXPECT_EQ(client->info().transport, "verbs") << client->info().upgrade_reason;
+    return client;
+  }
+  void ExpectWorks(Driver& client, const std::string& transport, const std::string& reason = "") {
+    const Bytes input = Pattern(20'000, 5);
+    const Driver::Outcome outcome = client.Call(fn::kEcho, input);
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+    EXPECT_EQ(outcome.payload, input);
+    EXPECT_EQ(client->info().transport, transport);
+    EXPECT_NE(client->info().upgrade_reason.find(reason), std::string::npos) << client->info().upgrade_reason;
+  }
+
+  std::optional<VerbsHooks> hooks_;
+  std::optional<TestProcess> process_;
+  std::optional<HostRun> host_;
+};
+
+TEST_F(VerbsFaults, CallsInFlightOnABrokenQueuePairFailOrAreMadeAgain) {
+  Driver client = Client();
+  Driver other = Client();
+  ASSERT_EQ(hooks_->pairs().size(), 4u) << "of the first client, its end at the host, and those of the second";
+  const Bytes input = Pattern(10'000, 1);
+  const uint64_t deadline = DeadlineIn(kWatchdogNs);
+  const auto once = client->Invoke(fn::kSleep, AsBytes("300"), {}, 0, deadline);
+  const auto again = client->Invoke(fn::kEcho, input, {}, protocol::kIdempotent, deadline);
+  client.Poll();
+  EXPECT_TRUE(client->ReadsInput(*again)) << "it may have to be sent once more";
+  hooks_->Fail(hooks_->pairs()[0]);
+  const Driver::Outcome lost = client.Wait(once);
+  EXPECT_EQ(lost.status.code(), Code::kConnectionLost) << lost.status.message();
+  EXPECT_NE(lost.status.message().find("status"), std::string::npos) << lost.status.message();
+  const Driver::Outcome made = client.Wait(again);
+  EXPECT_TRUE(made.status.ok()) << made.status.message();
+  EXPECT_EQ(made.payload, input);
+  ExpectWorks(client, "tcp", "RDMA");
+  ExpectWorks(other, "verbs");
+  EXPECT_TRUE(Eventually([&] { return hooks_->pairs().size() == 2; })) << "the host keeps its end of the broken one";
+  EXPECT_EQ(client.repeated(), 0u);
+  ExpectClean(other);
+}
+
+TEST_F(VerbsFaults, TheHostsEndBreaking) {
+  Driver client = Client();
+  hooks_->Fail(hooks_->pairs()[1]);
+  const Bytes input = Pattern(100, 1);
+  // Whoever notices first: the call fails or, made after the host has said so, goes over the socket.
+  const Driver::Outcome outcome = client.Call(fn::kEcho, input);
+  EXPECT_TRUE(outcome.status.ok() || outcome.status.code() == Code::kConnectionLost) << outcome.status.message();
+  ExpectWorks(client, "tcp");
+  Driver next = Client();
+  ExpectWorks(next, "verbs");
+}
+
+TEST_F(VerbsFaults, BuffersOfABrokenConnectionStayUsable) {
+  Driver client = Client();
+  constexpr size_t kSize = 50'000;
+  const auto input = client->Allocate(kSize);
+  const auto output = client->Allocate(kSize);
+  ASSERT_TRUE(input.ok() && output.ok());
+  const Bytes pattern = Pattern(kSize, 3);
+  std::copy(pattern.begin(), pattern.end(), input->data);
+  EXPECT_EQ(client.Call(fn::kEcho, {input->data, kSize}, {output->data, kSize}).payload, pattern);
+  hooks_->Fail(hooks_->pairs()[0]);
+  client.Wait(client->Invoke(fn::kEcho, {}, {}, protocol::kIdempotent, DeadlineIn(kWatchdogNs)));
+  std::fill_n(output->data, kSize, std::byte{0});
+  EXPECT_EQ(client.Call(fn::kEcho, {input->data, kSize}, {output->data, kSize}).payload, pattern);
+  EXPECT_TRUE(std::equal(pattern.begin(), pattern.end(), output->data));
+  EXPECT_EQ(client->info().transport, "tcp");
+  client->Release(*input);
+  client->Release(*output);
+}
+
+TEST_F(VerbsFaults, FatalEventsOfAClientsDevice) {
+  for (const ibv_event_type type : {IBV_EVENT_DEVICE_FATAL, IBV_EVENT_PORT_ERR}) {
+    Driver client = Client();
+    const auto call = client->Invoke(fn::kSleep, AsBytes("60000"), {}, 0, DeadlineIn(kWatchdogNs));
+    client.Poll();
+    hooks_->Report(hooks_->pairs()[0]->context, type);
+    EXPECT_EQ(client.Wait(call).status.code(), Code::kConnectionLost);
+    ExpectWorks(client, "tcp", type == IBV_EVENT_PORT_ERR ? "port has gone down" : "device has failed");
+    client->Close();
+    ASSERT_TRUE(Eventually([&] { return hooks_->pairs().empty(); }));
+  }
+}
+
+TEST_F(VerbsFaults, FatalEventsOfTheHostsDevice) {
+  Driver client = Client();
+  const auto call = client->Invoke(fn::kSleep, AsBytes("60000"), {}, 0, DeadlineIn(kWatchdogNs));
+  client.Poll();
+  hooks_->Report(hooks_->pairs()[1]->context, IBV_EVENT_DEVICE_FATAL);
+  EXPECT_EQ(client.Wait(call).status.code(), Code::kConnectionLost);
+  ExpectWorks(client, "tcp", "reports event");
+  Driver next = Client();  // the host opens the device again
+  ExpectWorks(next, "verbs");
+}
+
+TEST_F(VerbsFaults, AnEventOfOneQueuePairEndsThatOneOnly) {
+  Driver client = Client();
+  Driver other = Client();
+  hooks_->Report(hooks_->pairs()[1]->context, IBV_EVENT_QP_FATAL, hooks_->pairs()[1]);
+  client.PollUntil([&] { return client->info().transport == "tcp"; });
+  ExpectWorks(client, "tcp", "reports event");
+  ExpectWorks(other, "verbs");
+}
+
+TEST_F(VerbsFaults, AClientKilledAmidItsTransfersLeavesNothing) {
+  Driver other = Client();
+  const uint16_t port = host_->port();
+  for (int round = 0; round < 3; ++round) {
+    int ready[2];
+    ASSERT_EQ(::pipe(ready), 0);
+    auto child = Child::Fork([&] {
+      ::setenv("PRAAS_IB_MEMORY", "8000000", 1);
+      client::ConnectOptions options = OptionsFor(port);
+      options.transport = "verbs";
+      auto connection = client::Connection::Connect(options);
+      if (!connection.ok()) return 1;
+      Driver client(std::move(*connection));
+      const Bytes input = Pattern(1'000'000, 1);
+      for (int i = 0; i < 8; ++i) (void)client->Invoke(fn::kEcho, input, {}, 0, DeadlineIn(kWatchdogNs));
+      client.Poll();
+      if (::write(ready[1], "r", 1) != 1) return 2;
+      while (true) client.Poll();
+    });
+    char byte = 0;
+    ASSERT_EQ(::read(ready[0], &byte, 1), 1);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20 * round));
+    EXPECT_EQ(child.Kill(), 128 + SIGKILL);
+    ::close(ready[0]);
+    ::close(ready[1]);
+    ExpectWorks(other, "verbs");
+  }
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).find("\"windows\":1") != std::string::npos; })) << StatsOf(other);
+  ExpectClean(other);
+}
+
+/// A client of the test's own, which keeps to the protocol as far as the test wants.
+class RawClient {
+ public:
+  explicit RawClient(uint16_t port, bool ready = true)
+      : context_(verbs::Context::Open({}).value()),
+        completions_(verbs::CompletionQueue::Make(*context_, 256).value()),
+        wire_("tcp", std::move(*transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs)))),
+        memory_(static_cast<std::byte*>(std::aligned_alloc(4096, (VerbsLink::MemoryBytes(kSlots) + 4095) / 4096 * 4096))),
+        link_(VerbsLink::Make(*context_, completions_, nullptr, {memory_, VerbsLink::MemoryBytes(kSlots)}, kSlots)
+                  .value()) {
+    client::ConnectOptions options = OptionsFor(0);
+    options.transport = "verbs";
+    EXPECT_TRUE(client::Handshake(wire_, options, DeadlineIn(kWatchdogNs)).ok());
+    protocol::Frame frame;
+    frame.type = protocol::FrameType::kUpgrade;
+    wire_.writer().PushCopy(frame, protocol::Encode(protocol::UpgradeRequest{
+                                       .transport = "verbs", .window_bytes = 32u << 20, .verbs = link_->end()}));
+    const auto answer = client::Exchange(wire_, {protocol::FrameType::kUpgradeOffer}, DeadlineIn(kWatchdogNs));
+    const auto offer = protocol::DecodeUpgradeOffer(answer->payload);
+    EXPECT_TRUE(offer.ok() && offer->verbs);
+    host_ = *offer->verbs;
+    if (ready) {
+      EXPECT_TRUE(link_->PostReceives(2 * kSlots).ok());
+    }
+    EXPECT_TRUE(link_->Connect(host_).ok());
+  }
+  ~RawClient() {
+    link_.reset();
+    std::free(memory_);
+  }
+  [[nodiscard]] VerbsLink& link() { return *link_; }
+  /// Of the messages the host receives from this client.
+  [[nodiscard]] verbs::RemoteMemory host_memory() const { return {host_.memory_address, host_.memory_key}; }
+  /// The next completion.
+  ibv_wc Next() {
+    EXPECT_TRUE(link_->Ring().ok());
+    std::array<ibv_wc, 1> got{};
+    const uint64_t deadline_ns = DeadlineIn(kWatchdogNs);
+    while (completions_.Poll(got) == 0 && NowNs() < deadline_ns) {
+    }
+    return got[0];
+  }
+  /// What the host said when it ended the connection.
+  std::string Refusal() {
+    const auto answer = client::Exchange(wire_, {protocol::FrameType::kUpgradeOffer}, DeadlineIn(kWatchdogNs));
+    if (!answer.ok()) return answer.status().message();
+    const auto offer = protocol::DecodeUpgradeOffer(answer->payload);
+    return offer.ok() && offer->refused ? offer->refused->message : "no refusal";
+  }
+
+  static constexpr uint32_t kSlots = 4;
+
+ private:
+  std::unique_ptr<verbs::Context> context_;
+  verbs::CompletionQueue completions_;
+  transport::StreamTransport wire_;
+  std::byte* memory_;
+  std::unique_ptr<VerbsLink> link_;
+  protocol::VerbsEnd host_;
+};
+
+TEST_F(VerbsFaults, WhoSpeaksTheProtocolIsAnswered) {
+  RawClient raw(host_->port());
+  std::fill_n(raw.link().Outbox(2).begin(), 5, std::byte{'x'});
+  raw.link().Send(MessageKind::kCall, 2, {.sequence = 9, .function = fn::kEcho, .bytes = 5}, 5);
+  const ibv_wc reply = raw.Next();
+  ASSERT_EQ(reply.status, IBV_WC_SUCCESS);
+  const auto tag = transport::DecodeTag(be32toh(reply.imm_data), RawClient::kSlots);
+  ASSERT_TRUE(tag.ok());
+  EXPECT_EQ(tag->slot, 2u);
+  const auto message = raw.link().Received(MessageKind::kReply, 2);
+  ASSERT_TRUE(message.ok());
+  EXPECT_EQ(message->sequence, 9u);
+  EXPECT_EQ(message->bytes, 5u);
+  EXPECT_EQ(raw.link().Inbox(2)[4], std::byte{'x'});
+}
+
+TEST_F(VerbsFaults, OthersMemoryCannotBeReached) {
+  Driver other = Client();
+  RawClient victim(host_->port());
+  struct Attack {
+    const char* what;
+    verbs::RemoteMemory target;
+  };
+  const uint64_t window = (VerbsLink::MemoryBytes(RawClient::kSlots) + 4095) / 4096 * 4096;
+  for (int which = 0; which < 3; ++which) {
+    RawClient attacker(host_->port());
+    const Attack attack = which == 0   ? Attack{"another client's memory with its valid key", victim.host_memory()}
+                          : which == 1 ? Attack{"behind its own memory", attacker.host_memory().At(window)}
+                                       : Attack{"in front of its own memory", attacker.host_memory().At(-4096ull)};
+    SCOPED_TRACE(attack.what);
+    attacker.link().Write(attacker.link().Outbox(0).first(1000), attacker.link().local_key(), attack.target);
+    attacker.link().Send(MessageKind::kHello, 0, {}, 0, 1);
+    EXPECT_EQ(attacker.Next().status, IBV_WC_REM_ACCESS_ERR);
+    ExpectWorks(other, "verbs");
+  }
+  victim.link().Send(MessageKind::kCall, 0, {.sequence = 1, .function = fn::kEcho}, 0);
+  EXPECT_EQ(victim.Next().status, IBV_WC_SUCCESS) << "the victim goes on";
+  ExpectClean(other);
+}
+
+TEST_F(VerbsFaults, WhatBreaksTheProtocolBreaksThatConnection) {
+  Driver other = Client();
+  const auto refusal = [&](auto send) {
+    RawClient raw(host_->port());
+    send(raw.link());
+    EXPECT_TRUE(raw.link().Ring().ok());
+    return raw.Refusal();
+  };
+  EXPECT_NE(refusal([](VerbsLink& link) {
+              link.Send(MessageKind::kCall, 0, {.function = fn::kStuck, .deadline_us = 1'000'000}, 0);
+              link.Send(MessageKind::kCall, 0, {.function = fn::kEcho}, 0);
+            }).find("slot that is in use"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kRoom, 1, {}, 0); }).find("nobody has asked for"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kReply, 1, {}, 0); }).find("only hosts say"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VerbsLink& link) { link.Tell(MessageKind::kNext, 3); }).find("not sent in chunks"),
+            std::string::npos);
+  EXPECT_NE(refusal([](VerbsLink& link) {
+              link.Send(MessageKind::kCall, 0, {.bytes = 5000}, 0);
+            }).find("RDMA message"),
+            std::string::npos);
+  ExpectWorks(other, "verbs");
+  ExpectClean(other);
+}
+
+TEST_F(VerbsFaults, AnInputThatCannotBeReadBreaksThatConnection) {
+  Driver other = Client();
+  RawClient raw(host_->port());
+  raw.link().Send(MessageKind::kCall, 0,
+                  {.mode = MessageMode::kRemote, .function = fn::kEcho, .bytes = 100'000, .input_address = 0x1000,
+                   .input_key = 0x7777},
+                  0);
+  EXPECT_TRUE(raw.link().Ring().ok());
+  EXPECT_NE(raw.Refusal().find("status"), std::string::npos);
+  ExpectWorks(other, "verbs");
+  ExpectClean(other);
+}
+
+TEST_F(VerbsFaults, AClientThatDoesNotReceiveIsGivenUp) {
+  Driver other = Client();
+  RawClient raw(host_->port(), false);
+  raw.link().Send(MessageKind::kCall, 0, {.function = fn::kEcho}, 0);
+  EXPECT_TRUE(raw.link().Ring().ok());
+  EXPECT_NE(raw.Refusal().find("RNR"), std::string::npos);
+  ExpectWorks(other, "verbs");
+}
+
+TEST_F(VerbsFaults, WithoutRegisteredMemoryPayloadsComeInPiecesAndThenOverTcp) {
+  verbs::MemoryBudget& budget = verbs::MemoryBudget::OfThisProcess();
+  Driver client = Client();
+  const uint64_t rest = budget.left();
+  ASSERT_TRUE(budget.Take(rest));
+  const Bytes input = Pattern(200'000, 7);
+  Bytes output(250'000);
+  for (int i = 0; i < 2; ++i) {
+    const Driver::Outcome outcome = client.Call(fn::kEcho, input, output);
+    EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+    EXPECT_EQ(outcome.payload, input);
+  }
+  EXPECT_EQ(client->info().transport, "verbs");
+
+  client::ConnectOptions options = OptionsFor(host_->port());
+  options.transport = "auto";
+  EXPECT_EQ(client::Connection::Connect([&] {
+              client::ConnectOptions only = options;
+              only.transport = "verbs";
+              return only;
+            }()).status().code(),
+            Code::kUpgradeFailed);
+  budget.Give(rest);
+  ExpectWorks(client, "verbs");
+}
+
+TEST_F(VerbsFaults, ManyConnectionsLeaveNothing) {
+  constexpr int kConnections = 1000;
+  const auto resources = [] { return IsGuest() ? Shell("rdma resource show") : std::string(); };
+  const auto connect = [&] {
+    Driver client = Client();
+    EXPECT_TRUE(client.Call(fn::kEcho, AsBytes("hello")).status.ok());
+  };
+  Driver other = Client();
+  connect();  // what is made once is made
+  ASSERT_TRUE(Eventually([&] { return hooks_->pairs().size() == 2; }));
+  const size_t descriptors = OpenDescriptors();
+  const std::string before = resources();
+  const uint64_t budget = verbs::MemoryBudget::OfThisProcess().left();
+  for (int i = 0; i < kConnections && !HasFailure(); ++i) connect();
+  EXPECT_TRUE(Eventually([&] { return hooks_->pairs().size() == 2; }));
+  EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; })) << OpenDescriptors();
+  EXPECT_TRUE(Eventually([&] { return resources() == before; })) << before << resources();
+  EXPECT_EQ(verbs::MemoryBudget::OfThisProcess().left(), budget);
+  EXPECT_TRUE(Eventually([&] { return StatsOf(other).find("\"windows\":1") != std::string::npos; })) << StatsOf(other);
+}
+
+TEST_F(VerbsFaults, ALinkThatGoesDownAndComesBack) {
+  if (!IsGuest()) GTEST_SKIP() << "only in a guest of scripts/rdma-vm may a test take the link down";
+  Driver client = Client();
+  const auto call = client->Invoke(fn::kSleep, AsBytes("60000"), {}, 0, DeadlineIn(kWatchdogNs));
+  client.Poll();
+  Shell("ip link set " + NetworkInterface() + " down");
+  EXPECT_EQ(client.Wait(call).status.code(), Code::kConnectionLost);
+  ExpectWorks(client, "tcp");
+  client::ConnectOptions options = OptionsFor(host_->port());
+  options.transport = "verbs";
+  const Status refused = client::Connection::Connect(options).status();
+  EXPECT_EQ(refused.code(), Code::kUpgradeFailed) << refused.message();
+  EXPECT_NE(refused.message().find("not active"), std::string::npos) << refused.message();
+  Shell("ip link set " + NetworkInterface() + " up");
+  ASSERT_TRUE(Eventually([&] { return client::Connection::Connect(options).ok(); }));
+  Driver again = Client();
+  ExpectWorks(again, "verbs");
+}
+
+TEST_F(VerbsFaults, ADeviceThatIsRemovedUnderLoad) {
+  if (!IsGuest()) GTEST_SKIP() << "only in a guest of scripts/rdma-vm may a test remove the device";
+  const std::string interface = NetworkInterface();
+  {
+    Driver client = Client();
+    // Not a forked child, which would keep the device open itself.
+    std::atomic<int> removed{-1};
+    std::thread removal([&] { removed = std::system("rdma link delete rxe0"); });
+    client::ConnectOptions options = OptionsFor(host_->port());
+    options.transport = "verbs";
+    ASSERT_TRUE(Eventually([&] {
+      return client::Connection::Connect(options).status().code() == Code::kUpgradeFailed;
+    })) << "new connections find no device";
+    // Those that were there go on, or over TCP, but go on.
+    for (int i = 0; i < 20; ++i) {
+      const Bytes input = Pattern(static_cast<size_t>(i) * 1000, 1);
+      const auto call = client->Invoke(fn::kEcho, input, {}, protocol::kIdempotent, DeadlineIn(kWatchdogNs));
+      EXPECT_EQ(client.Wait(call).payload, input);
+    }
+    client->Close();
+    host_.reset();
+    removal.join();
+    EXPECT_EQ(removed, 0) << "nobody holds the device any more";
+  }
+  Shell("rdma link add rxe0 type rxe netdev " + interface);
+  ASSERT_TRUE(Eventually([] { return NoRdmaDevice().empty(); }));
+}
+
+}  // namespace
+}  // namespace praas::test
+
+#endif
