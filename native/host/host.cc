@@ -19,6 +19,9 @@ constexpr uint64_t kDefaultDrainMs = 10'000;
 /// may gain: the answer of a small function, and the next request of a client that waits for it, mostly come before.
 constexpr uint64_t kWakeUpNs = 20'000;
 
+/// Looks at what comes by RDMA between two looks at everything else.
+constexpr uint32_t kLooksPerTurn = 64;
+
 /// A host holds a descriptor per client, three per window and five per worker.
 void RaiseOpenFiles() {
   rlimit limit{};
@@ -150,8 +153,13 @@ bool Host::Spin(bool active) {
   }
   if (hot_ms == 0) {
     ::sched_yield();  // a worker on this core has the call
-  } else {
-    static thread_local SpinYield spin;
+    return true;
+  }
+  static thread_local SpinYield spin;
+  spin.Step();
+  // A turn of the loop makes system calls, which calls by RDMA do not need.
+  for (uint32_t look = 0; look < kLooksPerTurn && service_->verbs.active(); ++look) {
+    if (service_->verbs.Poll() > 0) last_active_ns_ = now;
     spin.Step();
   }
   return true;

@@ -39,7 +39,7 @@ struct Address {
 class Context {
  public:
   /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do. A kernel
-  /// that is removing a device answers nobody until all have closed it: kUnsupported after a second, and at once while
+  /// that is removing a device answers nobody until all have closed it: kUnsupported after three seconds, and at once while
   /// an earlier attempt still waits.
   [[nodiscard]] static Result<std::unique_ptr<Context>> Open(const Selection& selection);
   ~Context();

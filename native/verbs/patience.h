@@ -16,12 +16,12 @@ namespace praas::verbs {
 /// Threads that wait for the kernel and whom nobody waits for any more.
 inline std::atomic<int> unanswered{0};
 
-/// What `ask` says, which asks the kernel for devices, if it does so within a second. While the kernel removes a device
+/// What `ask` says, which asks the kernel for devices, if it does so within three seconds. While the kernel removes a device
 /// it lets everybody wait, uninterruptibly, until all have closed that device; then `ask` goes on in a thread of its
 /// own. `Answer` can be made of a Status.
 template <typename Answer, typename Ask>
 [[nodiscard]] Answer AnswerInTime(Ask ask) {
-  constexpr std::chrono::seconds kPatience(1);
+  constexpr std::chrono::seconds kPatience(3);
   const auto late = [] {
     return Answer(Status(Code::kUnsupported,
                          "the kernel does not answer about RDMA devices: one is being removed and still in use"));
