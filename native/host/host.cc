@@ -160,7 +160,12 @@ bool Host::Spin(bool active) {
   // A turn of the loop makes system calls, which calls by RDMA do not need.
   for (uint32_t look = 0; look < kLooksPerTurn && service_->verbs.active(); ++look) {
     if (service_->verbs.Poll() > 0) last_active_ns_ = now;
-    spin.Step();
+    // While nothing is in flight, nobody on this core does anything that leads to a message.
+    if (service_->verbs.in_flight()) {
+      spin.Step();
+    } else {
+      CpuRelax();
+    }
   }
   return true;
 }

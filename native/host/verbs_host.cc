@@ -277,6 +277,8 @@ bool VerbsHost::PrepareToSleep() {
                      [](Connection* connection) { return connection->calls->PrepareToSleep(); });
 }
 
+bool VerbsHost::in_flight() const noexcept { return !busy_.empty(); }
+
 bool VerbsHost::waiting() const noexcept {
   return std::any_of(busy_.begin(), busy_.end(),
                      [](const Connection* connection) { return connection->calls->waiting(); });
@@ -293,6 +295,7 @@ void VerbsHost::Close(uint64_t) {}
 void VerbsHost::ExpectResults(uint64_t, uint32_t, uint64_t) {}
 size_t VerbsHost::Poll() { return 0; }
 bool VerbsHost::PrepareToSleep() { return true; }
+bool VerbsHost::in_flight() const noexcept { return false; }
 bool VerbsHost::waiting() const noexcept { return false; }
 
 #endif

@@ -41,6 +41,8 @@ class VerbsHost {
   [[nodiscard]] bool PrepareToSleep();
   /// A client makes calls: polling may be worth it.
   [[nodiscard]] bool active() const noexcept { return active_; }
+  /// Results of calls are to come.
+  [[nodiscard]] bool in_flight() const noexcept;
   /// Calls wait for room: Poll has to come by now and then.
   [[nodiscard]] bool waiting() const noexcept;
 
