@@ -8,6 +8,8 @@ export default defineConfig({
   },
   test: {
     include: ['test/**/*.test.ts'],
+    // They need a device; scripts/test-rdma runs them where there is one, or in a guest that has one.
+    exclude: ['test/rdma/**'],
     globalSetup: ['test/support/build.ts'],
     // A crash in native code costs one file, not the run.
     pool: 'forks',
