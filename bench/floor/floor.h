@@ -53,7 +53,7 @@ struct floor {
 };
 
 extern const struct floor ring_floor, futex_floor, mq_floor, mq_spin_floor, unix_floor, unix_spin_floor, tcp_floor,
-    tcp_spin_floor, verbs_floor, memcpy_floor;
+    tcp_spin_floor, verbs_floor, verbs_sleep_floor, memcpy_floor;
 
 /* --- for floors --- */
 

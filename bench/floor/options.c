@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const struct floor* const floors[] = {
-    &ring_floor,      &futex_floor, &mq_floor,       &mq_spin_floor, &unix_floor,
-    &unix_spin_floor, &tcp_floor,   &tcp_spin_floor, &verbs_floor,   &memcpy_floor,
+    &ring_floor, &futex_floor,    &mq_floor,    &mq_spin_floor,     &unix_floor,   &unix_spin_floor,
+    &tcp_floor,  &tcp_spin_floor, &verbs_floor, &verbs_sleep_floor, &memcpy_floor,
 };
 
 static const uint64_t kMaxBytes = 1ull << 30;

@@ -1,7 +1,8 @@
 /*
- * RDMA over a reliable connection, polled: write with immediate data into registered memory of the other side, as praas
- * sends calls. The first active port of the first device is used, with its last routed address. Messages are copied
- * into and out of registered memory, but for small ones, which the device takes inline.
+ * RDMA over a reliable connection: write with immediate data into registered memory of the other side, as praas sends
+ * calls. The first active port of the first device is used, with its last routed address, unless PRAAS_IB_DEVICE,
+ * PRAAS_IB_PORT or PRAAS_IB_GID_INDEX say otherwise. Messages are copied into and out of registered memory, but for
+ * small ones, which the device takes inline.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "floor.h"
+#include "options.h"
 
 #if __has_include(<infiniband/verbs.h>)
 
@@ -32,9 +34,11 @@ struct endpoint {
 
 static int meeting[2]; /* a socket for each side, where they tell each other */
 static size_t message_bytes;
+static bool sleeping; /* until there is a completion; else it is polled for */
 static unsigned char *inbox, *outbox;
 static struct ibv_context* context;
 static struct ibv_qp* pair;
+static struct ibv_comp_channel* channel;
 static struct ibv_cq* completions;
 static struct ibv_mr* region;
 static struct endpoint peer_endpoint;
@@ -57,12 +61,37 @@ typedef int query_port(struct ibv_context*, uint8_t, struct ibv_port_attr*);
 typedef int query_gid(struct ibv_context*, uint8_t, int, union ibv_gid*);
 typedef struct ibv_pd* alloc_pd(struct ibv_context*);
 typedef struct ibv_mr* reg_mr(struct ibv_pd*, void*, size_t, int);
+typedef struct ibv_comp_channel* create_comp_channel(struct ibv_context*);
+typedef int get_cq_event(struct ibv_comp_channel*, struct ibv_cq**, void**);
+typedef void ack_cq_events(struct ibv_cq*, unsigned);
 typedef struct ibv_cq* create_cq(struct ibv_context*, int, void*, struct ibv_comp_channel*, int);
 typedef struct ibv_qp* create_qp(struct ibv_pd*, struct ibv_qp_init_attr*);
 typedef int modify_qp(struct ibv_qp*, struct ibv_qp_attr*, int);
 
 static struct ibv_port_attr port;
 static uint8_t port_number, gid_index;
+static get_cq_event* take_event;
+static ack_cq_events* acknowledge_events;
+
+/* A number that the environment chooses, or -1. */
+static int chosen_number(const char* name) {
+  const char* const text = getenv(name);
+  uint64_t number;
+  if (text == NULL || *text == '\0') return -1;
+  errno = 0;
+  if (!read_number(text, 0, 255, &number)) fail("%s is \"%s\"; expected 0 ... 255", name, text);
+  return (int)number;
+}
+
+static struct ibv_device* choose_device(struct ibv_device** devices, int count) {
+  const char* const name = getenv("PRAAS_IB_DEVICE");
+  if (name == NULL || *name == '\0') return devices[0];
+  for (int i = 0; i < count; ++i) {
+    if (strcmp(devices[i]->name, name) == 0) return devices[i];
+  }
+  errno = 0;
+  fail("there is no RDMA device %s, which PRAAS_IB_DEVICE names", name);
+}
 
 static void open_port(void) {
   library = dlopen("libibverbs.so.1", RTLD_NOW);
@@ -72,11 +101,13 @@ static void open_port(void) {
   struct ibv_device** const devices = CALL(get_list*, ibv_get_device_list)(&count);
   errno = 0;
   if (devices == NULL || count == 0) fail("there is no RDMA device");
-  context = CALL(open_device*, ibv_open_device)(devices[0]);
+  context = CALL(open_device*, ibv_open_device)(choose_device(devices, count));
   if (context == NULL) fail("ibv_open_device");
   struct ibv_device_attr attributes;
   if (CALL(query_device*, ibv_query_device)(context, &attributes) != 0) fail("ibv_query_device");
+  const int chosen = chosen_number("PRAAS_IB_PORT");
   for (port_number = 1; port_number <= attributes.phys_port_cnt; ++port_number) {
+    if (chosen > 0 && port_number != chosen) continue;
     memset(&port, 0, sizeof port);
     if (CALL(query_port*, ibv_query_port)(context, port_number, &port) == 0 && port.state == IBV_PORT_ACTIVE) return;
   }
@@ -88,10 +119,11 @@ static union ibv_gid choose_gid(void) {
   static const uint8_t mapped[12] = {[10] = 0xff, [11] = 0xff};
   static const uint8_t none[16];
   union ibv_gid chosen = {0};
+  const int wanted = chosen_number("PRAAS_IB_GID_INDEX");
   for (int index = 0; index < port.gid_tbl_len && index < 255; ++index) {
     union ibv_gid gid;
     if (CALL(query_gid*, ibv_query_gid)(context, port_number, index, &gid) != 0) continue;
-    if (memcmp(gid.raw, none, sizeof none) == 0) continue;
+    if (memcmp(gid.raw, none, sizeof none) == 0 || (wanted >= 0 && index != wanted)) continue;
     const bool routed = memcmp(gid.raw, mapped, sizeof mapped) == 0;
     if (memcmp(chosen.raw, none, sizeof none) != 0 && !routed) continue;
     chosen = gid;
@@ -113,7 +145,13 @@ static void make_pair(struct endpoint* mine) {
   region =
       CALL(reg_mr*, ibv_reg_mr)(domain, inbox, 2 * message_bytes, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
   if (region == NULL) fail("ibv_reg_mr of %zu bytes", 2 * message_bytes);
-  completions = CALL(create_cq*, ibv_create_cq)(context, 2 * kReceives, NULL, NULL, 0);
+  if (sleeping) {
+    channel = CALL(create_comp_channel*, ibv_create_comp_channel)(context);
+    if (channel == NULL) fail("ibv_create_comp_channel");
+    take_event = CALL(get_cq_event*, ibv_get_cq_event);
+    acknowledge_events = CALL(ack_cq_events*, ibv_ack_cq_events);
+  }
+  completions = CALL(create_cq*, ibv_create_cq)(context, 2 * kReceives, NULL, channel, 0);
   if (completions == NULL) fail("ibv_create_cq");
   struct ibv_qp_init_attr wanted = {
       .send_cq = completions,
@@ -173,8 +211,9 @@ static void post_receive(void) {
   if (errno != 0) fail("ibv_post_recv");
 }
 
-static void open_meeting(const struct options* options) {
+static void open_meeting(const struct options* options, bool sleeps) {
   message_bytes = options->bytes;
+  sleeping = sleeps;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, meeting) != 0) fail("socketpair");
 }
 
@@ -194,16 +233,32 @@ static void become(enum side side) {
   if (write(meeting[side], &ready, 1) != 1 || recv(meeting[side], &ready, 1, MSG_WAITALL) != 1) fail("meeting");
 }
 
-/* Until a message has come. Those that say that one was sent pass by. */
+static void await_event(void) {
+  struct ibv_cq* queue;
+  void* user;
+  if (take_event(channel, &queue, &user) != 0) fail("ibv_get_cq_event");
+  acknowledge_events(queue, 1);
+}
+
+/* Until a message has come. Completions that say that one was sent pass by. */
 static void await_message(void) {
   unsigned steps = 0;
+  bool armed = false;
   for (;;) {
     struct ibv_wc completion;
     const int count = ibv_poll_cq(completions, 1, &completion);
     errno = 0;
     if (count < 0) fail("ibv_poll_cq");
-    if (count == 0) {
+    if (count == 0 && !sleeping) {
       spin_memory(&steps);
+      continue;
+    }
+    if (count == 0) {
+      /* Looked at once more when it is armed: what came before that wakes nobody. Only messages do, not what was sent.
+       */
+      if (armed) await_event();
+      if (!armed && (errno = ibv_req_notify_cq(completions, 1)) != 0) fail("ibv_req_notify_cq");
+      armed = !armed;
       continue;
     }
     if (completion.status != IBV_WC_SUCCESS) fail("RDMA failed with status %d", completion.status);
@@ -221,7 +276,7 @@ static void send_message(const void* message) {
       .num_sge = 1,
       .opcode = IBV_WR_RDMA_WRITE_WITH_IMM,
       /* Each is signalled: the queue would fill up with what was sent. */
-      .send_flags = IBV_SEND_SIGNALED | (small ? IBV_SEND_INLINE : 0),
+      .send_flags = IBV_SEND_SIGNALED | IBV_SEND_SOLICITED | (small ? IBV_SEND_INLINE : 0),
       .wr.rdma = {.remote_addr = peer_endpoint.address, .rkey = peer_endpoint.key},
   };
   struct ibv_send_wr* refused;
@@ -237,8 +292,9 @@ static void receive_message(void* message) {
 
 #else
 
-static void open_meeting(const struct options* options) {
+static void open_meeting(const struct options* options, bool sleeps) {
   (void)options;
+  (void)sleeps;
   errno = 0;
   fail("built without the headers of libibverbs (Debian: libibverbs-dev)");
 }
@@ -248,13 +304,16 @@ static void receive_message(void* message) { (void)message; }
 
 #endif
 
-const struct floor verbs_floor = {
-    .name = "verbs",
-    .summary = "RDMA writes with immediate data, polling",
-    .max_bytes = 256u << 20,
-    .max_in_flight = 1,
-    .open = open_meeting,
-    .become = become,
-    .send = send_message,
-    .receive = receive_message,
-};
+static void open_polling(const struct options* options) { open_meeting(options, false); }
+
+static void open_sleeping(const struct options* options) { open_meeting(options, true); }
+
+#define VERBS_FLOOR(floor_name, floor_summary, floor_open)                                                         \
+  {                                                                                                                \
+    .name = floor_name, .summary = floor_summary, .max_bytes = 256u << 20, .max_in_flight = 1, .open = floor_open, \
+    .become = become, .send = send_message, .receive = receive_message                                             \
+  }
+
+const struct floor verbs_floor = VERBS_FLOOR("verbs", "RDMA writes with immediate data, polling", open_polling);
+const struct floor verbs_sleep_floor =
+    VERBS_FLOOR("verbs-sleep", "RDMA writes with immediate data, sleeping", open_sleeping);

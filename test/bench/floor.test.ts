@@ -57,9 +57,9 @@ describe('one at a time', () => {
     expect((await program.end()).code).toBe(0)
   })
 
-  it('verbs, or why there is none', async () => {
+  it.each(['verbs', 'verbs-sleep'])('%s, or why there is none', async (name) => {
     const hasDevice = existsSync('/sys/class/infiniband') && readdirSync('/sys/class/infiniband').length > 0
-    const program = floor('verbs --bytes 64')
+    const program = floor(`${name} --bytes 64`)
     if (hasDevice) {
       expectMeasured(await (await program.ready()).batch(50))
       expect((await program.end()).code).toBe(0)
