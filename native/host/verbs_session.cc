@@ -100,6 +100,7 @@ void VerbsSession::OnCall(uint32_t index, const Message& call) {
   active_ = true;
   ++in_flight_;
   slot.cancelled = false;
+  slot.status = 0;
   slot.call = call;
   slot.deadline_ns = DeadlineIn(call.deadline_us == 0 ? limits_.default_timeout_ns
                                                       : std::min(call.deadline_us, kLongestUs) * 1000);
@@ -304,11 +305,17 @@ void VerbsSession::OnReply(const transport::Reply& reply) {
   if (!block.ok()) return ReplyError(index, block.status());
   slot.result = result;
   slot.result_block = *block;
-  if (slot.call.output_bytes >= result.size()) {
+  Offer(index);
+}
+
+void VerbsSession::Offer(uint32_t index) {
+  Slot& slot = slots_[index];
+  // Memory of the caller is for results only.
+  if (slot.status == 0 && slot.call.output_bytes >= slot.result.size()) {
     return DeliverResult(index, {slot.call.output_address, slot.call.output_key});
   }
   slot.phase = Phase::kAskedRoom;
-  link_->Send(MessageKind::kNeedRoom, index, {.sequence = slot.call.sequence, .bytes = result.size()}, 0);
+  link_->Send(MessageKind::kNeedRoom, index, {.sequence = slot.call.sequence, .bytes = slot.result.size()}, 0);
 }
 
 void VerbsSession::DeliverResult(uint32_t index, RemoteMemory target) {
@@ -343,16 +350,33 @@ void VerbsSession::PushChunk(uint32_t index) {
 void VerbsSession::Reply(uint32_t index, Message message, size_t payload_bytes, uint64_t id) {
   Slot& slot = slots_[index];
   message.sequence = slot.call.sequence;
+  message.status = slot.status;
   slot.phase = Phase::kFree;
   --in_flight_;
   link_->Send(MessageKind::kReply, index, message, payload_bytes, id);
 }
 
 void VerbsSession::ReplyError(uint32_t index, const Status& status) {
-  const std::string& text = status.message();
+  slots_[index].status = static_cast<uint16_t>(status.code());
+  const std::span text = std::as_bytes(std::span(status.message()));
+  if (text.size() > kMessagePayloadBytes && OfferError(index, text)) return;
   const size_t bytes = std::min<size_t>(text.size(), kMessagePayloadBytes);
   std::memcpy(link_->Outbox(index).data(), text.data(), bytes);
-  Reply(index, {.status = static_cast<uint16_t>(status.code()), .bytes = bytes}, bytes);
+  Reply(index, {.bytes = bytes}, bytes);
+}
+
+bool VerbsSession::OfferError(uint32_t index, std::span<const std::byte> text) {
+  const Result<transport::Buffer> block = window_->Allocate(text.size());
+  if (!block.ok()) return false;
+  std::memcpy(block->data, text.data(), text.size());
+  const std::span<const std::byte> copy(block->data, text.size());
+  const Result<uint64_t> pinned = window_->Pin(copy);
+  window_->Release(*block);
+  if (!pinned.ok()) return false;
+  slots_[index].result = copy;
+  slots_[index].result_block = *pinned;
+  Offer(index);
+  return true;
 }
 
 }  // namespace praas::host

@@ -75,6 +75,7 @@ class VerbsSession {
     uint64_t input_received = 0;
     bool has_input = false;
     Lease input_lease;
+    uint16_t status = 0;                // a Code: what the result is the message of
     std::span<const std::byte> result;  // pinned, from kAskedRoom on
     uint64_t result_block = 0;
     uint64_t result_sent = 0;  // of chunks
@@ -105,11 +106,15 @@ class VerbsSession {
   void RetryWaiting();
   void OnReply(const transport::Reply& reply);
   void DropInput(Slot& slot);
+  /// Of slot.result.
+  void Offer(uint32_t slot);
   void DeliverResult(uint32_t slot, verbs::RemoteMemory target);
   void PushChunk(uint32_t slot);
   void DropResult(Slot& slot);
   void Reply(uint32_t slot, transport::Message message, size_t payload_bytes, uint64_t id = 0);
   void ReplyError(uint32_t slot, const Status& status);
+  /// As a result, because it is larger than a message. false: there is no room for it.
+  [[nodiscard]] bool OfferError(uint32_t slot, std::span<const std::byte> text);
   void Violated(const char* what);
 
   const Limits limits_;

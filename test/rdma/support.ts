@@ -5,7 +5,7 @@ import { connect, type ConnectOptions } from '../../src/client/connect.js'
 import { native, type RdmaSurvey } from '../../src/native/binding.js'
 
 /** What is tested. */
-export const transport = 'tcp'
+export const transport = 'verbs'
 
 /** A device that can be used, or an error: `scripts/test-rdma` runs these tests only where there is one. */
 export function usableDevice(): string {

@@ -308,6 +308,23 @@ TEST_P(Conformance, FunctionErrorsAndUnknownFunctions) {
   EXPECT_TRUE(Call(fn::kEcho, {}).status.ok());
 }
 
+TEST_P(Conformance, LongErrorsArriveWholeAndLeaveTheCallersMemoryAlone) {
+  Result<Buffer> output = transport().Allocate(100'000);
+  ASSERT_TRUE(output.ok());
+  const std::span<std::byte> memory(output->data, 100'000);
+  std::fill(memory.begin(), memory.end(), std::byte{9});
+  for (const size_t size : {4095, 4096, 4097, 20'000}) {
+    const std::string text(size, 'x');
+    for (const bool offered : {false, true}) {
+      const Outcome& threw = Call(fn::kFail, AsBytes(text), offered ? memory : std::span<std::byte>());
+      EXPECT_EQ(threw.status.code(), Code::kFunctionThrew);
+      EXPECT_TRUE(threw.status.message() == text) << threw.status.message().size() << " of " << size;
+    }
+  }
+  EXPECT_TRUE(std::all_of(memory.begin(), memory.end(), [](std::byte b) { return b == std::byte{9}; }));
+  transport().Release(*output);
+}
+
 TEST_P(Conformance, ManyInFlightEachGetTheirOwnResult) {
   std::mt19937 random(7);
   std::map<uint64_t, Bytes> expected;
