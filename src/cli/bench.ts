@@ -115,7 +115,7 @@ function repetitionOptions(yargs: Argv, samples: number, rounds: number): Argv {
 
 function callOptions(yargs: Argv): Argv {
   return repetitionOptions(yargs, 10_000, 5)
-    .option('transport', { type: 'string', default: 'shm,tcp', describe: 'some of shm, tcp' })
+    .option('transport', { type: 'string', default: 'shm,tcp', describe: 'some of shm, tcp, verbs' })
     .option('path', { type: 'string', default: 'host', describe: 'how calls get to workers: host' })
     .option('mode', { type: 'string', default: 'hot,warm', describe: 'hot: all poll; warm: all sleep between calls' })
     .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })

@@ -5,30 +5,36 @@ import { defaultRuntimeDirectory, RuntimeDirectory } from '../agent/runtime_dire
 import type { Cluster } from '../client/cluster.js'
 import { connect } from '../client/connect.js'
 import { messageOf } from '../errors.js'
-import { native, type RdmaDevice, type RdmaPort, type RdmaSurvey } from '../native/binding.js'
+import { native } from '../native/binding.js'
 import { formatSize } from '../units.js'
 import { commonOptions, type CommonArguments } from './common.js'
+import { lockedMemory, rdma, surveyedRdma } from './doctor_rdma.js'
 import { exitCodes } from './exit_codes.js'
+import type { Finding } from './finding.js'
 import { printJson, printTable } from './output.js'
 
-interface Finding {
-  readonly what: string
-  readonly state: 'ok' | 'note' | 'bad'
-  readonly found: string
-  readonly remedy?: string
+interface DoctorArguments extends CommonArguments {
+  readonly loopback: boolean
 }
 
-export const doctor: CommandModule<object, CommonArguments> = {
+export const doctor: CommandModule<object, DoctorArguments> = {
   command: 'doctor',
   describe: 'check what this machine offers and what is missing',
-  builder: (yargs) => commonOptions(yargs),
+  builder: (yargs) =>
+    commonOptions(yargs)
+      .option('loopback', {
+        type: 'boolean',
+        default: false,
+        describe: 'also call a process of its own over each RDMA device',
+      })
+      .example('$0 doctor --loopback', 'whether RDMA works, not only whether it is there'),
   handler: async (args) => {
     const local = [
       nodeVersion,
       addon,
       sharedMemory,
       messageQueues,
-      lockedMemory,
+      memlock,
       openFiles,
       rdma,
       runtimeDirectory,
@@ -36,7 +42,7 @@ export const doctor: CommandModule<object, CommonArguments> = {
     ]
       .map((check) => checked(check, args))
       .flat()
-    const findings = [...local, ...(await connections(args))]
+    const findings = [...local, ...(await loopbacks(args)), ...(await connections(args))]
     if (args.json) printJson(findings)
     else
       printTable(
@@ -92,19 +98,8 @@ function messageQueues(): Finding {
   return { what: 'message queues', state: 'ok', found }
 }
 
-/** What RDMA needs at least: a few connections with their windows and buffers. */
-const enoughLockedBytes = 64 * 2 ** 20
-
-function lockedMemory(): Finding {
-  const { memlockBytes } = native().limits()
-  const unlimited = memlockBytes < 0 || memlockBytes >= 2 ** 53
-  const found = unlimited ? 'unlimited' : formatSize(memlockBytes)
-  if (unlimited || memlockBytes >= enoughLockedBytes || rdmaDevices().length === 0) {
-    return { what: 'locked memory', state: 'ok', found }
-  }
-  const remedy =
-    'memlock in /etc/security/limits.conf, --ulimit memlock of the container, or PropagateResourceLimits of Slurm'
-  return { what: 'locked memory', state: 'note', found: `${found}, which RDMA uses up soon`, remedy }
+function memlock(): Finding {
+  return lockedMemory(native().limits().memlockBytes, (surveyedRdma().devices ?? []).length > 0)
 }
 
 function openFiles(): Finding {
@@ -112,45 +107,6 @@ function openFiles(): Finding {
   const found = `${soft}, up to ${hard}`
   if (hard >= 1024) return { what: 'open files', state: 'ok', found }
   return { what: 'open files', state: 'bad', found, remedy: 'ulimit -n 4096' }
-}
-
-function rdmaDevices(): readonly RdmaDevice[] {
-  return (JSON.parse(native().surveyRdma()) as RdmaSurvey).devices ?? []
-}
-
-function rdma(): Finding[] {
-  const { error, devices = [] } = JSON.parse(native().surveyRdma()) as RdmaSurvey
-  if (error !== undefined) return [{ what: 'RDMA library', state: 'note', found: error }]
-  const library: Finding = { what: 'RDMA library', state: 'ok', found: 'libibverbs' }
-  if (devices.length === 0) return [library, { what: 'RDMA devices', state: 'note', found: 'none' }]
-  return [library, ...devices.flatMap(rdmaDevice)]
-}
-
-function rdmaDevice(device: RdmaDevice): Finding[] {
-  const what = `RDMA ${device.name}`
-  if (device.error !== undefined) return [{ what, state: 'bad', found: device.error }]
-  const found = `${device.maxQueuePairs} queue pairs, ${device.maxMemoryRegions} memory regions`
-  return [{ what, state: 'ok', found }, ...device.ports.map((port) => rdmaPort(what, port))]
-}
-
-function rdmaPort(device: string, { number, state, active, ethernet, mtuBytes, lid, gids }: RdmaPort): Finding {
-  const what = `${device} port ${number}`
-  const link = ethernet ? 'RoCE' : `InfiniBand, LID ${lid}`
-  const addresses = gids.map(({ index, address, type }) => `${index} ${address}${ethernet ? ` ${type}` : ''}`)
-  const found = `${link}, ${state}, MTU ${mtuBytes}, GIDs ${addresses.join(', ') || 'none'}`
-  if (!active) {
-    const remedy = ethernet ? 'bring its network interface up' : 'connect the cable; a subnet manager has to run'
-    return { what, state: 'note', found, remedy }
-  }
-  if (ethernet && !gids.some(({ address, type }) => type === 'RoCE v2' && address.startsWith('::ffff:'))) {
-    return {
-      what,
-      state: 'note',
-      found,
-      remedy: 'give its network interface an IPv4 address, for a RoCE v2 GID that is routed',
-    }
-  }
-  return { what, state: 'ok', found }
 }
 
 function runtimeDirectory({ runtimeDir }: CommonArguments): Finding {
@@ -166,6 +122,13 @@ function leftovers({ runtimeDir }: CommonArguments): Finding {
   const { removed } = directory ? cleanRuntimeDirectory(directory, { dryRun: true }) : { removed: [] }
   if (removed.length === 0) return { what: 'leftovers', state: 'ok', found: 'none' }
   return { what: 'leftovers', state: 'note', found: `${removed.length} objects of dead hosts`, remedy: 'praas clean' }
+}
+
+async function loopbacks({ loopback: wanted }: DoctorArguments): Promise<Finding[]> {
+  if (!wanted) return []
+  // Loaded here: it brings all of the cluster along.
+  const { loopback } = await import('./doctor_loopback.js')
+  return loopback(surveyedRdma())
 }
 
 /** How calls from here reach each running process, and why not through shared memory. */
