@@ -52,9 +52,9 @@ Batches::Batches(const ClientOptions& options)
   lanes_.resize(options.in_flight);
   for (Lane& lane : lanes_) {
     lane.input = Memory(options.allocate);
-    // Over TCP a result is received where it is wanted. Over shm it is read where the function has put it, unless that
-    // is to be memory of the connection; `null` needs none, its result is the input.
-    if (options.transport == "tcp" || (options.allocate && options.touch)) lane.output = Memory(options.allocate);
+    // Over TCP and verbs a result is received where it is wanted. Over shm it is read where the function has put it,
+    // unless that is to be memory of the connection; `null` needs none, its result is the input.
+    if (options.transport != "shm" || (options.allocate && options.touch)) lane.output = Memory(options.allocate);
   }
 }
 

@@ -15,7 +15,7 @@ constexpr uint64_t kMaxInFlight = 4096;
 constexpr uint64_t kMaxBytes = 1ull << 30;
 
 constexpr char kHelp[] =
-    R"(usage: praas-bench-client --port P --process ID --transport shm|tcp --function NAME --bytes N [OPTION...]
+    R"(usage: praas-bench-client --port P --process ID --transport shm|tcp|verbs --function NAME --bytes N [OPTION...]
 
 Measures calls of a running process from a native client. The token of the process is read from PRAAS_BENCH_TOKEN.
 Prints `ready`; then each line COUNT on stdin measures a batch after a warm-up and writes, as little-endian 64-bit
@@ -24,7 +24,7 @@ numbers: COUNT, the nanoseconds of all, the nanoseconds of each. Ends with stdin
   --host HOST         of the process. Default: 127.0.0.1
   --port P            of the process
   --process ID        its name
-  --transport T       shm or tcp
+  --transport T       shm, tcp or verbs
   --function NAME     takes N bytes and returns N
   --bytes N           size of input and result, 1 ... 1073741824
   --in-flight K       calls at a time, 1 ... 4096. Default: 1. Samples then are the latencies of calls
@@ -73,8 +73,8 @@ void Check(const ClientOptions& options) {
   if (options.process.empty()) UsageError("--process is missing");
   if (options.function.empty()) UsageError("--function is missing");
   if (options.bytes == 0) UsageError("--bytes is missing");
-  if (options.transport != "shm" && options.transport != "tcp") {
-    UsageError("--transport is \"" + options.transport + "\"; expected shm or tcp");
+  if (options.transport != "shm" && options.transport != "tcp" && options.transport != "verbs") {
+    UsageError("--transport is \"" + options.transport + "\"; expected shm, tcp or verbs");
   }
   if (options.token.empty()) Fail(std::string("the environment has no ") + kTokenVariable + "; see --help", 2);
 }

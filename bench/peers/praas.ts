@@ -29,7 +29,7 @@ async function release(mode: Mode, shared: Shared): Promise<void> {
 }
 
 interface Way {
-  readonly transport: Transport
+  readonly transport: Exclude<Transport, 'verbs'>
   readonly mode: Mode
   readonly kind: Kind
   readonly client: Client

@@ -6,7 +6,8 @@ import type { FunctionName, Mode, Transport } from './result.js'
 import type { FloorPart } from './runner.js'
 
 /** What the program `praas-floor` measures. */
-export type FloorName = 'ring' | 'futex' | 'mq' | 'mq-spin' | 'unix' | 'unix-spin' | 'tcp' | 'tcp-spin' | 'memcpy'
+export type FloorName =
+  'ring' | 'futex' | 'mq' | 'mq-spin' | 'unix' | 'unix-spin' | 'tcp' | 'tcp-spin' | 'verbs' | 'verbs-sleep' | 'memcpy'
 
 export interface FloorSpec {
   readonly name: FloorName
@@ -31,13 +32,19 @@ export interface FloorQuestion {
   readonly bytes: number
 }
 
+/** What carries messages between machines. */
+export const carriers = {
+  tcp: { hot: 'tcp-spin', warm: 'tcp' },
+  verbs: { hot: 'verbs', warm: 'verbs-sleep' },
+} as const satisfies Record<Exclude<Transport, 'shm'>, Record<Mode, FloorName>>
+
 /** The floor of one call at a time. */
 export function floorsOfCall({ transport, mode, function: name, bytes }: FloorQuestion): FloorSpec[] {
   const touch = name === 'touch'
-  if (transport === 'tcp') {
-    if (mode === 'hot') return [{ name: 'tcp-spin', bytes, touch }]
-    // The host passes each call on to a worker through a message queue.
-    return [{ name: 'tcp', bytes, touch }, queueOf(bytes)]
+  if (transport !== 'shm') {
+    const carrier: FloorSpec = { name: carriers[transport][mode], bytes, touch }
+    // Where nobody polls, the host passes each call on to a worker through a message queue.
+    return mode === 'hot' ? [carrier] : [carrier, queueOf(bytes)]
   }
   if (mode === 'warm') return touch && bytes > copiedBytes ? [{ name: 'futex', bytes, touch }] : [queueOf(bytes)]
   return [touch ? { name: 'ring', bytes, touch } : ringOf(bytes)]
@@ -48,8 +55,9 @@ export function floorsOfNested(mode: Mode, bytes: number): FloorSpec[] {
   return [mode === 'warm' ? queueOf(bytes) : ringOf(bytes)]
 }
 
-/** The floor of many calls of `null` in flight. */
+/** The floor of many calls of `null` in flight; none over verbs, whose floor has one. */
 export function floorsOfThroughput(transport: Transport, bytes: number, inFlight: number): FloorSpec[] {
+  if (transport === 'verbs') return []
   return [{ ...(transport === 'tcp' ? { name: 'tcp', bytes } : ringOf(bytes)), inFlight }]
 }
 

@@ -92,7 +92,7 @@ export function chosenSuite(choice: SuiteChoice): ChosenSuite {
   }
 }
 
-const transports: readonly Transport[] = ['shm', 'tcp']
+const transports: readonly Transport[] = ['shm', 'tcp', 'verbs']
 const modes: readonly Mode[] = ['hot', 'warm']
 const kinds: readonly Kind[] = ['ts', 'native']
 const calls: readonly Call[] = ['sync', 'async']

@@ -80,11 +80,11 @@ export function quantityTable(quantities: readonly Quantity[]): TableText {
 }
 
 /** What has to be known to read the figures. */
-export function notesOn({ command, machine, versions }: Omit<Report, 'results' | 'quantities'>): string[] {
+export function notesOn({ command, machine, versions, notes = [] }: Omit<Report, 'results' | 'quantities'>): string[] {
   const where = `${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}`
-  const notes = [command, `${where}, Node ${versions.node}, praas ${versions.praas}, ${machine.date}`]
-  if (!machine.coreEach) notes.push(sharedCores(machine))
-  return notes
+  const lines = [command, `${where}, Node ${versions.node}, praas ${versions.praas}, ${machine.date}`]
+  if (!machine.coreEach) lines.push(sharedCores(machine))
+  return [...lines, ...notes.map((note) => `Not measured: ${note}.`)]
 }
 
 function sharedCores({ cores, pinning }: Machine): string {

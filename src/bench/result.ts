@@ -3,7 +3,7 @@ import type { Machine, Versions } from './machine.js'
 import type { Summary } from './recorder.js'
 
 export type SuiteName = 'invoke' | 'state' | 'cold' | 'throughput'
-export type Transport = 'shm' | 'tcp'
+export type Transport = 'shm' | 'tcp' | 'verbs'
 export type Mode = 'hot' | 'warm'
 export type Kind = 'ts' | 'native'
 export type Call = 'sync' | 'async'
@@ -19,7 +19,10 @@ export interface Labels {
   /** `null`, `touch`, or the operation. */
   readonly function: string
   readonly call: Call | null
-  /** Who called: `native`, `invokeSync`, `await invoke`, `invokeMany`, or how it was called inside a function. */
+  /**
+   * Who called: `native`, `invokeSync`, `await invoke`, `invokeMany`, how it was called inside a function, or a program
+   * that has nothing to do with praas.
+   */
   readonly client: string
   /** Of the input, and as many of the result. */
   readonly bytes: number
@@ -62,10 +65,9 @@ export interface Report {
   readonly versions: Versions
   readonly results: readonly Result[]
   readonly quantities: readonly Quantity[]
+  /** What was left out, and why. */
+  readonly notes?: readonly string[]
 }
 
 /** What a suite measures. */
-export interface Measured {
-  readonly results: readonly Result[]
-  readonly quantities: readonly Quantity[]
-}
+export type Measured = Pick<Report, 'results' | 'quantities' | 'notes'>

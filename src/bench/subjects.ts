@@ -25,17 +25,17 @@ export function callOf(client: Client): Call {
   return client === 'native' || client === 'invokeSync' ? 'sync' : 'async'
 }
 
-/** Up to here, a client copies an input into memory shared with the worker; larger ones are written there at once. */
+/** Up to here, a client copies an input to where it is sent from; larger ones are written there at once. */
 const copiedBytes = 4 * 1024
 
-/** Whether the client's memory for the payload is that of the worker: what `allocate` gives is used then. */
+/** Whether what `allocate` gives is used: memory of the worker, too, or memory that the device sends from. */
 function isInPlace(transport: string, bytes: number): boolean {
-  return transport === 'shm' && bytes > copiedBytes
+  return transport !== 'tcp' && bytes > copiedBytes
 }
 
 /** Bytes that one call moves from place to place. */
 export function movedBytes(transport: Transport, name: FunctionName, bytes: number): number {
-  return name === 'null' && isInPlace(transport, bytes) ? 0 : bytes
+  return transport === 'shm' && name === 'null' && isInPlace(transport, bytes) ? 0 : bytes
 }
 
 /** What one call takes and what is done around it. */
@@ -49,8 +49,9 @@ class Payload {
   constructor(served: Process, { function: name, bytes, inPlace = isInPlace(served.transport, bytes) }: CallSpec) {
     this.#served = served
     this.input = inPlace ? this.#allocate(bytes) : new Uint8Array(bytes)
-    // `null` gives the input back where it lies; what `touch` makes needs a place.
-    this.options = inPlace && name === 'touch' ? { output: this.#allocate(bytes) } : undefined
+    // Over shared memory `null` gives the input back where it lies; anything else needs a place.
+    const needsPlace = name === 'touch' || served.transport !== 'shm'
+    this.options = inPlace && needsPlace ? { output: this.#allocate(bytes) } : undefined
     this.input.fill(1)
   }
 
@@ -79,7 +80,7 @@ export interface CallSpec {
   readonly bytes: number
   /** Calls at a time; more than one with `await invoke` and `invokeMany` only. Default: 1. */
   readonly inFlight?: number
-  /** Whether input and result lie in memory from `allocate()`. Default: over shared memory, above 4 KiB. */
+  /** Whether input and result lie in memory from `allocate()`. Default: above 4 KiB, but for TCP. */
   readonly inPlace?: boolean
   /** See `Sampler`. */
   readonly quietMs: number
@@ -104,7 +105,7 @@ export function callSampler(client: Exclude<Client, 'native'>, served: Process, 
 
 function blockingCall(served: Process, name: FunctionName, payload: Payload): () => void {
   const { input, options } = payload
-  if (name === 'null') return () => void served.invokeSync(name, input)
+  if (name === 'null') return () => void served.invokeSync(name, input, options)
   return () => {
     payload.write()
     payload.read(served.invokeSync(name, input, options))
@@ -113,7 +114,7 @@ function blockingCall(served: Process, name: FunctionName, payload: Payload): ()
 
 function awaitedCall(served: Process, name: FunctionName, payload: Payload): () => Promise<unknown> {
   const { input, options } = payload
-  if (name === 'null') return () => served.invoke(name, input)
+  if (name === 'null') return () => served.invoke(name, input, options)
   return async () => {
     payload.write()
     payload.read(await served.invoke(name, input, options))

@@ -52,6 +52,9 @@ describe('floors', () => {
     ['tcp', 'hot', 'null', 65_536, ['tcp-spin 65536']],
     ['tcp', 'warm', 'null', 4_096, ['tcp 4096', 'mq 4096']],
     ['tcp', 'warm', 'touch', 65_536, ['tcp 65536', 'mq 64']],
+    ['verbs', 'hot', 'null', 64, ['verbs 64']],
+    ['verbs', 'hot', 'touch', 65_536, ['verbs 65536']],
+    ['verbs', 'warm', 'null', 4_096, ['verbs-sleep 4096', 'mq 4096']],
   ] as const)('of %s, %s, %s of %i bytes', (transport, mode, name, bytes, expected) => {
     expect(names(floorsOfCall({ transport, mode, function: name, bytes }))).toEqual(expected)
   })

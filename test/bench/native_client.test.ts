@@ -76,7 +76,7 @@ describe('errors', () => {
     ['--transport tcp --function nothing --bytes 64', 1, /function nothing: /],
     ['--transport tcp --function null --bytes 64 --in-flight 4096', 1, /--in-flight is 4096; this connection takes /],
     ['--transport shm --function null --bytes 64 --in-flight 257', 1, /--in-flight is 257; this connection takes 256/],
-    ['--transport rdma --function null --bytes 64', 2, /--transport is "rdma"; expected shm or tcp/],
+    ['--transport rdma --function null --bytes 64', 2, /--transport is "rdma"; expected shm, tcp or verbs/],
     ['--transport tcp --bytes 64', 2, /--function is missing/],
     ['--transport tcp --function null', 2, /--bytes is missing/],
     ['--transport tcp --function null --bytes x', 2, /--bytes is "x"; expected 1 \.\.\. 1073741824/],

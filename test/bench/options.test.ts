@@ -40,7 +40,7 @@ describe('praas bench invoke', () => {
   })
 
   it.each([
-    [{ transport: 'ib' }, /--transport: expected some of shm, tcp, received "ib"/],
+    [{ transport: 'ib' }, /--transport: expected some of shm, tcp, verbs, received "ib"/],
     [{ mode: '' }, /--mode: expected a list/],
     [{ sizes: '0' }, /--sizes: expected an integer, 1 … 67108864, received 0/],
     [{ sizes: '65MiB' }, /--sizes: expected an integer, 1 … 67108864/],

@@ -61,6 +61,7 @@ it('says where, and that not everybody has a core', () => {
   expect(notesOn(report)[0]).toBe('praas bench invoke')
   expect(notesOn(report)[2]).toMatch(/Client, host and worker have no core each \(2 for three\)/)
   expect(notesOn({ ...report, machine: { ...report.machine, coreEach: true } })).toHaveLength(2)
+  expect(notesOn({ ...report, notes: ['a is not installed'] })[3]).toBe('Not measured: a is not installed.')
   const together = machine({ client: 0, worker: 1, host: 1 })
   expect(together.coreEach).toBe(false)
   expect(notesOn({ ...report, machine: together })[2]).toMatch(/no core each \(pinned to 0, 1 and 1\)/)

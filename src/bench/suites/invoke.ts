@@ -6,6 +6,8 @@ import type { Pinning } from '../pinning.js'
 import { runPlans, stepsOf, type Plan } from '../plan.js'
 import type { Progress } from '../progress.js'
 import { perRound, type Repetitions } from '../repetitions.js'
+import { withoutPerftest } from '../perftest.js'
+import { besideVerbs } from '../references.js'
 import type { FunctionName, Kind, Measured, Mode, Result, Transport } from '../result.js'
 import { Served } from '../served.js'
 import { movedBytes, type Client } from '../subjects.js'
@@ -30,7 +32,8 @@ export async function invokeSuite(options: InvokeOptions, progress: Progress): P
   for (const mode of options.modes) {
     for (const idle of options.loads) results.push(...(await measureLoad(mode, idle, options, progress)))
   }
-  return { results, quantities: [] }
+  const missing = options.transports.includes('verbs') ? withoutPerftest() : undefined
+  return { results, quantities: [], ...(missing === undefined ? {} : { notes: [missing] }) }
 }
 
 async function measureLoad(mode: Mode, idle: IdleLoad, options: InvokeOptions, progress: Progress): Promise<Result[]> {
@@ -57,7 +60,10 @@ function callPlans(served: Served, transport: Transport, mode: Mode, options: In
   const { functions, sizes, clients, pinning, rounds } = options
   return functions.flatMap((name) =>
     sizes.map((bytes) => ({
-      subjects: served.subjects(clients, { suite: 'invoke', function: name, bytes }),
+      subjects: [
+        ...served.subjects(clients, { suite: 'invoke', function: name, bytes }),
+        ...(transport === 'verbs' && name === 'null' ? besideVerbs(mode, bytes, pinning) : []),
+      ],
       floors: floorsOfCall({ transport, mode, function: name, bytes }),
       ...{ bytes, perRound: perRound(options, movedBytes(transport, name, bytes)), rounds, pinning },
     })),
