@@ -26,6 +26,11 @@ it('is another machine', () => {
   expect(far.transport).toBe(transport)
 })
 
+it('is reached by the fastest way there is without being asked for it', async () => {
+  const client = await clientForTest(served.url, { token: served.token, timeoutMs: 30_000 })
+  expect((await client.process('far', { create: false })).transport).toBe('verbs')
+})
+
 it.each(sizes)('carries %d bytes there and back', async (byteLength) => {
   const input = pattern(byteLength)
   expect(Buffer.from(await far.invoke('echo', input)).equals(input)).toBe(true)
