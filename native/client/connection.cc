@@ -99,6 +99,9 @@ size_t Connection::PollOnce(const ReplySink& replies, const StreamSink& streams,
     if (direct_ && !closed_ && !wire_->lost().ok()) {
       direct_->Fail(wire_->lost());
       direct_->Poll(on_reply_);
+    } else if (direct_ && !closed_ && !direct_->broken().ok()) {  // the host has ended it
+      direct_->Poll(on_reply_);
+      FallBack();
     }
   }
   if (closed_) {
@@ -186,6 +189,7 @@ void Connection::LookOut() const noexcept {
 bool Connection::PrepareToSleep() {
   slept_ = true;
   if (!settled_.empty() || !room_news_.empty() || room_made_) return false;
+  if (direct_ && !direct_->broken().ok() && !closed_) return false;  // Poll goes on without it
   if ((closed_ || !wire_->lost().ok()) && calls_.open() > 0) return false;
   if (!wire_->PrepareToSleep()) return false;
   return !direct_ || direct_->PrepareToSleep();
@@ -316,7 +320,9 @@ void Connection::Release(const transport::Buffer& buffer) {
 }
 
 void Connection::Trim() {
-  if (direct_ && calls_.open() == 0) direct_->Trim();
+  if (calls_.open() > 0) return;
+  if (direct_) direct_->Trim();
+  if (retired_) retired_->Trim();
 }
 
 void Connection::Close() noexcept {

@@ -84,7 +84,8 @@ Result<std::unique_ptr<DirectTransport>> UpgradeToVerbs(transport::StreamTranspo
   Result<std::unique_ptr<transport::VerbsTransport>> created =
       transport::VerbsTransport::Create({.selection = *std::move(selection),
                                          .window_bytes = options.window_bytes,
-                                         .default_timeout_ns = welcome.default_timeout_ns});
+                                         .default_timeout_ns = welcome.default_timeout_ns},
+                                        deadline_ns);
   if (!created.ok()) return Failed(created.status().message(), created.status().sys_errno());
   const Result<protocol::UpgradeOffer> offer =
       Ask(wire, {.transport = "verbs", .window_bytes = options.window_bytes, .verbs = (*created)->end()}, deadline_ns);

@@ -269,7 +269,7 @@ size_t Host::ServeCompletions() {
 
 bool Host::Busy() const {
   const Service& service = *service_;
-  return service.functions.waiting() || service.windows.busy() || service.verbs.waiting() || service.reclaim.busy() || service.state.busy();
+  return service.functions.waiting() || service.windows.busy() || service.verbs.in_flight() || service.reclaim.busy() || service.state.busy();
 }
 
 void Host::Settle() {
@@ -307,12 +307,16 @@ void Host::Tick() {
   const uint32_t in_use = service.deadlines.Tick(now);
   service.functions.Tick(now);
   service.windows.Tick(now);
+  service.verbs.Tick(now);
   service.reclaim.Tick();
   service.sessions.Tick(now);
   const bool idle = in_use == 0 && !Busy();
   (void)service.calls.TakeActivity();
   // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
-  if (idle && service.idle_ticks == 1) service.process->pool->Trim();
+  if (idle && service.idle_ticks == 1) {
+    service.process->pool->Trim();
+    service.verbs.Trim();
+  }
   ArmTick(!idle);
 }
 
@@ -338,7 +342,7 @@ void Host::BeginDrain(uint64_t timeout_ms) {
 void Host::ContinueDrain() {
   Service& service = *service_;
   const bool late = NowNs() >= service.drain_deadline_ns;
-  const bool finished = service.process->dispatcher->in_use() == 0;
+  const bool finished = service.process->dispatcher->in_use() == 0 && service.verbs.idle();
   if ((finished || late) && !supervisor_->stopping()) supervisor_->Drain();
   if (late && supervisor_->stopping()) supervisor_->Stop();
   if (supervisor_->stopping() && supervisor_->empty()) {

@@ -10,6 +10,7 @@ namespace {
 /// State requests of one session that the service thread has not answered: beyond these its reads wait.
 constexpr uint32_t kMaxStateRequests = 256;
 constexpr uint64_t kMaxStateBytes = 256u << 20;
+constexpr uint32_t kMaxRefusedVerbs = 2;
 
 }  // namespace
 
@@ -79,7 +80,15 @@ void Session::OnUpgrade(std::span<const std::byte> payload) {
 Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeRequest>& request) {
   if (!request.ok()) return request.status();
   if (request->transport == "shm") return services_.windows.Offer(id_, hello_.client_pid, request->window_bytes);
-  if (request->transport == "verbs") return services_.verbs.Offer(id_, hello_.client_pid, *request);
+  if (request->transport == "verbs") {
+    // An attempt may take the host's time: the kernel looks for the client's address on the network.
+    if (refused_verbs_ >= kMaxRefusedVerbs) {
+      return Status(Code::kUpgradeFailed, "RDMA was refused to this session before; connect again");
+    }
+    Result<protocol::UpgradeOffer> offer = services_.verbs.Offer(id_, hello_.client_pid, *request);
+    refused_verbs_ += offer.ok() ? 0 : 1;
+    return offer;
+  }
   if (request->transport == "tcp") {
     services_.verbs.Close(id_);
     has_window_ = false;

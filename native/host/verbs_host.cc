@@ -56,18 +56,11 @@ VerbsHost::VerbsHost(EventLoop& loop, Process& process, WindowHost& windows)
 
 VerbsHost::~VerbsHost() {
   while (!connections_.empty()) Remove(connections_.begin()->first);
-  for (const std::unique_ptr<Group>& group : groups_) loop_.Unwatch(group->watch);
-  if (device_ != nullptr) loop_.Unwatch(device_->watch);
+  CloseDevice();
 }
 
 Status VerbsHost::Open() {
-  if (device_ != nullptr && device_->unusable.ok()) return Status::Ok();
-  if (device_ != nullptr && !connections_.empty()) return device_->unusable;
-  // The first time, or after a failure, whose cause may be gone.
-  for (const std::unique_ptr<Group>& group : groups_) loop_.Unwatch(group->watch);
-  groups_.clear();
-  if (device_ != nullptr) loop_.Unwatch(device_->watch);
-  device_.reset();
+  if (device_ != nullptr) return device_->unusable;
   const Result<verbs::Selection> selection = verbs::Selection::FromEnvironment();
   if (!selection.ok()) return selection.status();
   Result<std::unique_ptr<verbs::Context>> context = verbs::Context::Open(*selection);
@@ -95,10 +88,26 @@ void VerbsHost::OnEvents() {
       }
       continue;
     }
-    device_->unusable = why;
-    for (const auto& [session, connection] : connections_) connection->calls->Break(why);
+    BreakAll(why);
   }
   Bury();
+}
+
+/// The device is of no use any more; Poll or Bury tells the sessions.
+void VerbsHost::BreakAll(const Status& why) {
+  device_->unusable = why;
+  for (const auto& [session, connection] : connections_) {
+    connection->calls->Break(why);
+    Touch(*connection);
+  }
+}
+
+/// Whoever removes the device need not wait for this host.
+void VerbsHost::CloseDevice() {
+  for (const std::unique_ptr<Group>& group : groups_) loop_.Unwatch(group->watch);
+  groups_.clear();
+  if (device_ != nullptr) loop_.Unwatch(device_->watch);
+  device_.reset();
 }
 
 Result<VerbsHost::Group*> VerbsHost::GroupWithRoom() {
@@ -135,6 +144,15 @@ Result<protocol::UpgradeOffer> VerbsHost::Offer(uint64_t session, int32_t client
   }
   if (connections_.contains(session)) return Status(Code::kUpgradeFailed, "the session has an RDMA connection");
   if (Status status = Open(); !status.ok()) return status;
+  Result<protocol::UpgradeOffer> offer = Connect(session, client_pid, request);
+  if (offer.ok() || offer.status().code() != Code::kBackpressure) return offer;
+  // What others have registered and do not use may be all there is.
+  for (const auto& [other, connection] : connections_) connection->calls->Trim();
+  return Connect(session, client_pid, request);
+}
+
+Result<protocol::UpgradeOffer> VerbsHost::Connect(uint64_t session, int32_t client_pid,
+                                                  const protocol::UpgradeRequest& request) {
   const Result<Group*> group = GroupWithRoom();
   if (!group.ok()) return group.status();
   Result<window::Handover> window = windows_.Open(session, client_pid, request.window_bytes);
@@ -147,8 +165,8 @@ Result<protocol::UpgradeOffer> VerbsHost::Offer(uint64_t session, int32_t client
                            *request.verbs);
   Status status = calls.status();
   if (status.ok()) {
-    // Results wake the loop; what they are is found by Poll.
-    const Result<EventLoop::WatchId> watch = loop_.Watch((*calls)->fd(), EPOLLIN, [](uint32_t) {});
+    // Results wake the loop; what they are is found by Poll, which need not read the descriptor: edge-triggered.
+    const Result<EventLoop::WatchId> watch = loop_.Watch((*calls)->fd(), EPOLLIN | EPOLLET, [](uint32_t) {});
     if (watch) {
       auto connection = std::make_unique<Connection>();
       connection->group = *group;
@@ -199,6 +217,8 @@ void VerbsHost::Bury() {
     Remove(session);
     broke(session, why);
   }
+  // The next client that asks finds out whether the cause is gone.
+  if (device_ != nullptr && !device_->unusable.ok() && connections_.empty()) CloseDevice();
 }
 
 void VerbsHost::ExpectResults(uint64_t session, uint32_t function, uint64_t pages) {
@@ -213,19 +233,18 @@ size_t VerbsHost::Poll(Group& group) {
   while (taken < kMostCompletions) {
     const int got = group.completions.Poll(batch);
     if (got < 0) {
-      device_->unusable = Status(Code::kConnectionLost, "RDMA: a completion queue is lost");
-      for (const auto& [session, connection] : connections_) connection->calls->Break(device_->unusable);
+      BreakAll(Status(Code::kConnectionLost, "RDMA: a completion queue is lost"));
       break;
     }
     for (const ibv_wc& completion : std::span(batch).first(static_cast<size_t>(got))) {
-      const bool message = (completion.opcode & IBV_WC_RECV) != 0;
+      const bool message = completion.wr_id == verbs::kReceived;
+      if (message) ++group.received;
       const auto found = by_queue_pair_.find(completion.qp_num);
       VerbsSession* const calls = found == by_queue_pair_.end() ? nullptr : found->second->calls.get();
       if (calls != nullptr) Touch(*found->second);
       if (completion.status != IBV_WC_SUCCESS) {
         if (calls != nullptr) calls->Break(StatusOf(*device_->context, completion));
       } else if (message) {
-        ++group.received;
         if (calls != nullptr) calls->OnMessage(be32toh(completion.imm_data));
       } else if (calls != nullptr) {
         calls->OnSent(completion.wr_id);
@@ -235,9 +254,7 @@ size_t VerbsHost::Poll(Group& group) {
     if (got < static_cast<int>(batch.size())) break;
   }
   if (group.received > 0) {
-    if (const Status status = group.receives.Post(std::exchange(group.received, 0)); !status.ok()) {
-      device_->unusable = status;
-    }
+    if (const Status status = group.receives.Post(std::exchange(group.received, 0)); !status.ok()) BreakAll(status);
   }
   return taken;
 }
@@ -279,10 +296,19 @@ bool VerbsHost::PrepareToSleep() {
 
 bool VerbsHost::in_flight() const noexcept { return !busy_.empty(); }
 
-bool VerbsHost::waiting() const noexcept {
-  return std::any_of(busy_.begin(), busy_.end(),
-                     [](const Connection* connection) { return connection->calls->waiting(); });
+bool VerbsHost::idle() const noexcept {
+  return std::all_of(connections_.begin(), connections_.end(),
+                     [](const auto& each) { return each.second->calls->idle(); });
 }
+
+void VerbsHost::Tick(uint64_t now_ns) {
+  for (Connection* connection : busy_) connection->calls->Tick(now_ns);
+}
+
+void VerbsHost::Trim() {
+  for (const auto& [session, connection] : connections_) connection->calls->Trim();
+}
+
 
 #else
 
@@ -296,7 +322,9 @@ void VerbsHost::ExpectResults(uint64_t, uint32_t, uint64_t) {}
 size_t VerbsHost::Poll() { return 0; }
 bool VerbsHost::PrepareToSleep() { return true; }
 bool VerbsHost::in_flight() const noexcept { return false; }
-bool VerbsHost::waiting() const noexcept { return false; }
+bool VerbsHost::idle() const noexcept { return true; }
+void VerbsHost::Tick(uint64_t) {}
+void VerbsHost::Trim() {}
 
 #endif
 

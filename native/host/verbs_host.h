@@ -41,10 +41,13 @@ class VerbsHost {
   [[nodiscard]] bool PrepareToSleep();
   /// A client makes calls: polling may be worth it.
   [[nodiscard]] bool active() const noexcept { return active_; }
+  /// Nothing is on its way, in either direction.
+  [[nodiscard]] bool idle() const noexcept;
+  void Tick(uint64_t now_ns);
+  /// Gives back what idle sessions have registered.
+  void Trim();
   /// Results of calls are to come.
   [[nodiscard]] bool in_flight() const noexcept;
-  /// Calls wait for room: Poll has to come by now and then.
-  [[nodiscard]] bool waiting() const noexcept;
 
  private:
 #if PRAAS_VERBS_HEADERS
@@ -53,6 +56,10 @@ class VerbsHost {
   struct Connection;
   [[nodiscard]] Status Open();
   void OnEvents();
+  void BreakAll(const Status& why);
+  void CloseDevice();
+  [[nodiscard]] Result<protocol::UpgradeOffer> Connect(uint64_t session, int32_t client_pid,
+                                                       const protocol::UpgradeRequest& request);
   [[nodiscard]] Result<Group*> GroupWithRoom();
   size_t Poll(Group& group);
   void Touch(Connection& connection);

@@ -10,6 +10,12 @@
 #include "base/clock.h"
 
 namespace praas::host {
+namespace {
+
+/// A client that lives gives a call up at its deadline and says so.
+constexpr uint64_t kPatienceNs = 10'000'000'000;
+
+}  // namespace
 
 using transport::kMessagePayloadBytes;
 using transport::Message;
@@ -39,6 +45,7 @@ Result<std::unique_ptr<VerbsSession>> VerbsSession::Create(const verbs::Context&
   if (Status status = session->link_->Connect(client); !status.ok()) return status;
   session->cache_.emplace(session->link_->domain(), session->window_->memory(), verbs::MemoryRegion::Access::kLocal);
   session->slots_.resize(client.slots);
+  session->window_->SetTrimGuard([raw = session.get()] { return !raw->cache_ || raw->cache_->Trim(); });
   session->on_reply_ = [raw = session.get()](const transport::Reply& reply) { raw->OnReply(reply); };
   return session;
 }
@@ -58,6 +65,16 @@ void VerbsSession::Break(Status why) {
   link_.reset();
 }
 
+void VerbsSession::Send(MessageKind kind, uint32_t index, const Message& message, size_t payload_bytes, uint64_t id) {
+  link_->Send(kind, index, message, payload_bytes, id);
+  slots_[index].told = link_->ticket();
+}
+
+void VerbsSession::Tell(MessageKind kind, uint32_t index) {
+  link_->Tell(kind, index);
+  slots_[index].told = link_->ticket();
+}
+
 void VerbsSession::Violated(const char* what) {
   Break(Status(Code::kProtocolInvalid, std::string("RDMA: the client sent ") + what));
 }
@@ -70,11 +87,18 @@ void VerbsSession::OnMessage(uint32_t immediate) {
   if (!tag.ok()) return Break(tag.status());
   switch (tag->kind) {
     case MessageKind::kHello:
-      return link_->Tell(MessageKind::kHello, tag->slot);
-    case MessageKind::kNext:
-      return OnNext(tag->slot);
+      if (std::exchange(greeted_, true)) return Violated("a second hello");
+      return Tell(MessageKind::kHello, tag->slot);
     case MessageKind::kCancel:
       return OnCancel(tag->slot);
+    default:
+      break;
+  }
+  // Else what waits to be sent to a client that takes little would grow without end.
+  if (!link_->Posted(slots_[tag->slot].told)) return Violated("a message before it can have had the answer to the last");
+  switch (tag->kind) {
+    case MessageKind::kNext:
+      return OnNext(tag->slot);
     default:
       break;
   }
@@ -150,7 +174,7 @@ void VerbsSession::StartInput(uint32_t index) {
   slot.input_received = 0;
   if (slot.call.mode == MessageMode::kChunks) {
     slot.phase = Phase::kReceiving;
-    return link_->Tell(MessageKind::kNext, index);
+    return Tell(MessageKind::kNext, index);
   }
   slot.phase = Phase::kReading;
   slot.input_lease = cache_->Acquire({block->data, block->bytes});
@@ -177,7 +201,7 @@ void VerbsSession::OnChunk(uint32_t index, const Message& chunk) {
   std::memcpy(slot.input.data + slot.input_received, link_->Inbox(index).data(), chunk.bytes);
   slot.input_received += chunk.bytes;
   if (slot.input_received == slot.call.bytes || slot.cancelled) return HasInput(index);
-  link_->Tell(MessageKind::kNext, index);
+  Tell(MessageKind::kNext, index);
 }
 
 void VerbsSession::HasInput(uint32_t index) {
@@ -237,6 +261,20 @@ void VerbsSession::OnSent(uint64_t id) {
     if (slot.input_received < slot.call.bytes && !slot.cancelled) return ReadPiece(index);
   }
   HasInput(index);
+}
+
+void VerbsSession::Trim() {
+  if (broken_.ok() && idle()) window_->Trim();
+}
+
+void VerbsSession::Tick(uint64_t now_ns) {
+  for (const Slot& slot : slots_) {
+    const bool for_client =
+        slot.phase == Phase::kReceiving || slot.phase == Phase::kAskedRoom || slot.phase == Phase::kPushing;
+    if (for_client && slot.deadline_ns + kPatienceNs < now_ns) {
+      return Break(Status(Code::kConnectionTimeout, "RDMA: the client does not go on with a call past its deadline"));
+    }
+  }
 }
 
 // --- room ---
@@ -315,7 +353,7 @@ void VerbsSession::Offer(uint32_t index) {
     return DeliverResult(index, {slot.call.output_address, slot.call.output_key});
   }
   slot.phase = Phase::kAskedRoom;
-  link_->Send(MessageKind::kNeedRoom, index, {.sequence = slot.call.sequence, .bytes = slot.result.size()}, 0);
+  Send(MessageKind::kNeedRoom, index, {.sequence = slot.call.sequence, .bytes = slot.result.size()}, 0);
 }
 
 void VerbsSession::DeliverResult(uint32_t index, RemoteMemory target) {
@@ -343,7 +381,7 @@ void VerbsSession::PushChunk(uint32_t index) {
                                                                slot.result.size() - slot.result_sent));
   std::memcpy(link_->Outbox(index).data(), chunk.data(), chunk.size());
   slot.result_sent += chunk.size();
-  link_->Send(MessageKind::kChunk, index, {.sequence = slot.call.sequence, .bytes = chunk.size()}, chunk.size());
+  Send(MessageKind::kChunk, index, {.sequence = slot.call.sequence, .bytes = chunk.size()}, chunk.size());
 }
 
 /// Ends the call: the slot is the client's again.
@@ -353,7 +391,7 @@ void VerbsSession::Reply(uint32_t index, Message message, size_t payload_bytes, 
   message.status = slot.status;
   slot.phase = Phase::kFree;
   --in_flight_;
-  link_->Send(MessageKind::kReply, index, message, payload_bytes, id);
+  Send(MessageKind::kReply, index, message, payload_bytes, id);
 }
 
 void VerbsSession::ReplyError(uint32_t index, const Status& status) {

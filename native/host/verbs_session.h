@@ -49,8 +49,14 @@ class VerbsSession {
   [[nodiscard]] int fd() const noexcept { return window_->fd(); }
   [[nodiscard]] bool PrepareToSleep() { return broken_.ok() && window_->PrepareToSleep(); }
   [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_; }
-  /// Calls that found no room: to be looked at now and then, for their deadlines.
-  [[nodiscard]] bool waiting() const noexcept { return !waiting_.empty(); }
+  /// Nothing is being done, sent or read by the device.
+  [[nodiscard]] bool idle() const noexcept {
+    return !broken_.ok() || (in_flight_ == 0 && held_.empty() && !link_->queued());
+  }
+  /// Gives registrations and memory back that nothing uses.
+  void Trim();
+  /// Breaks a connection whose client leaves a call alone that it has to go on with, long past its deadline.
+  void Tick(uint64_t now_ns);
   /// It has made a call.
   [[nodiscard]] bool active() const noexcept { return active_; }
   void ExpectResults(uint32_t function, uint64_t pages) { window_->ExpectResults(function, pages); }
@@ -71,6 +77,7 @@ class VerbsSession {
     bool cancelled = false;
     transport::Message call;
     uint64_t deadline_ns = 0;
+    uint64_t told = 0;        // ticket of the last message about it
     transport::Buffer input;  // empty: the input lies in the message
     uint64_t input_received = 0;
     bool has_input = false;
@@ -115,6 +122,9 @@ class VerbsSession {
   void ReplyError(uint32_t slot, const Status& status);
   /// As a result, because it is larger than a message. false: there is no room for it.
   [[nodiscard]] bool OfferError(uint32_t slot, std::span<const std::byte> text);
+  void Send(transport::MessageKind kind, uint32_t slot, const transport::Message& message, size_t payload_bytes,
+            uint64_t id = 0);
+  void Tell(transport::MessageKind kind, uint32_t slot);
   void Violated(const char* what);
 
   const Limits limits_;
@@ -129,6 +139,7 @@ class VerbsSession {
   Status broken_;
   uint32_t in_flight_ = 0;
   bool active_ = false;
+  bool greeted_ = false;
 };
 
 }  // namespace praas::host

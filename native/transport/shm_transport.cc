@@ -328,7 +328,7 @@ bool ShmTransport::PrepareToSleep() {
   if (window_->open_calls() == 0 && window_->payload().committed_bytes() > window_->payload().allocator().used_bytes() + kKeepBytes) {
     if (const uint64_t now = NowNs(); now - trimmed_ns_ >= kTrimIntervalNs) {
       trimmed_ns_ = now;
-      window_->Trim(kKeepBytes);
+      TrimTo(kKeepBytes);
     }
   }
   return window_->PrepareToSleep();
@@ -348,7 +348,11 @@ void ShmTransport::Release(const Buffer& buffer) {
 }
 
 void ShmTransport::Trim() {
-  if (!closed_) window_->Trim(0);
+  if (!closed_) TrimTo(0);
+}
+
+void ShmTransport::TrimTo(uint64_t keep_bytes) {
+  if (!may_trim_ || may_trim_()) window_->Trim(keep_bytes);
 }
 
 const Status& ShmTransport::broken() const noexcept {

@@ -60,6 +60,8 @@ class ShmTransport final : public DirectTransport {
   void Flush() override {}
 
   // For who passes calls of others on (host/verbs_session.h).
+  /// Asked before memory goes back to the system. false: not now.
+  void SetTrimGuard(std::function<bool()> may_trim) { may_trim_ = std::move(may_trim); }
   /// Memory of the window.
   [[nodiscard]] std::span<std::byte> memory() const noexcept { return window_->Bytes(0, window_->bytes()); }
   /// Whether results of `function` may be larger than `bytes`.
@@ -114,12 +116,14 @@ class ShmTransport final : public DirectTransport {
   size_t FailAll(const Status& status, const Sink& sink);
   void Retire(uint32_t index);
   void UnmapWhenUnused();
+  void TrimTo(uint64_t keep_bytes);
 
   std::unique_ptr<window::ClientWindow> window_;  // null once closed and unmapped
   uint64_t default_timeout_ns_;
   std::array<Call, window::kCalls> calls_{};
   std::vector<window::ClientWindow::Completion> completions_;
   ResultSizes result_sizes_;
+  std::function<bool()> may_trim_;
   Status failure_;
   bool closed_ = false;
   uint32_t poll_depth_ = 0;  // sinks may call anything, Poll included

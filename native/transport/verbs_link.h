@@ -63,6 +63,10 @@ class VerbsLink {
   void Write(std::span<const std::byte> bytes, uint32_t local_key, verbs::RemoteMemory target);
   void Read(std::span<std::byte> bytes, uint32_t local_key, verbs::RemoteMemory source, uint64_t id);
   [[nodiscard]] uint32_t local_key() const noexcept { return region_->local_key(); }
+  /// Of what was sent last, and whether that has gone to the device: before, the peer cannot have answered it.
+  [[nodiscard]] uint64_t ticket() const noexcept { return pair_->ticket(); }
+  [[nodiscard]] bool Posted(uint64_t ticket) const noexcept { return pair_->Posted(ticket); }
+  [[nodiscard]] bool queued() const noexcept { return pair_->queued(); }
   /// Hands to the device what was sent.
   [[nodiscard]] Status Ring() noexcept { return pair_->Ring(); }
   /// To be told of each completion of something sent.

@@ -45,8 +45,8 @@ Result<UniqueFd> WatchBoth(int completions, int events) {
 
 }  // namespace
 
-Result<std::unique_ptr<VerbsTransport>> VerbsTransport::Create(const Options& options) {
-  Result<std::unique_ptr<Context>> context = Context::Open(options.selection);
+Result<std::unique_ptr<VerbsTransport>> VerbsTransport::Create(const Options& options, uint64_t deadline_ns) {
+  Result<std::unique_ptr<Context>> context = Context::Open(options.selection, deadline_ns);
   if (!context.ok()) return context.status();
   Result<CompletionQueue> completions =
       CompletionQueue::Make(**context, VerbsLink::kSends + VerbsLink::MessagesIn(VerbsLink::kSlots));
@@ -272,6 +272,11 @@ size_t VerbsTransport::Poll(const Sink& sink) {
     replies += FailAll(failure_, sink);
   }
   --poll_depth_;
+  if (poll_depth_ == 0 && !broken_.ok() && payload_) {
+    for (uint32_t slot = 0; slot < calls_.size(); ++slot) {
+      if (calls_[slot].in_use) Retire(slot);  // nobody touches its memory any more
+    }
+  }
   UnmapWhenUnused();
   return replies;
 }
@@ -306,7 +311,7 @@ size_t VerbsTransport::OnCompletion(const ibv_wc& completion, const Sink& sink) 
     Break(std::move(status));
     return 0;
   }
-  if (completion.opcode != IBV_WC_RECV_RDMA_WITH_IMM) {
+  if (completion.wr_id != verbs::kReceived) {
     link_->Finished();
     return 0;
   }
@@ -598,8 +603,7 @@ void VerbsTransport::Release(const Buffer& buffer) {
 }
 
 void VerbsTransport::Trim() {
-  if (closed_ || unanswered_ > 0) return;
-  if (cache_) cache_->Trim();
+  if (closed_ || unanswered_ > 0 || (cache_ && !cache_->Trim())) return;
   payload_->Trim(0);
 }
 

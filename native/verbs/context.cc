@@ -63,9 +63,10 @@ Result<Selection> Selection::FromEnvironment() {
   return selection;
 }
 
-Result<std::unique_ptr<Context>> Context::Open(const Selection& selection) {
+Result<std::unique_ptr<Context>> Context::Open(const Selection& selection, uint64_t deadline_ns) {
   if (const Result<const Library*> loaded = Library::Load(); !loaded.ok()) return loaded.status();
-  return AnswerInTime<Result<std::unique_ptr<Context>>>([selection] { return OpenNow(selection); });
+  return AnswerInTime<Result<std::unique_ptr<Context>>>(
+      [selection] { return OpenNow(selection); }, std::min(deadline_ns, DeadlineIn(kPatienceNs)));
 }
 
 Result<std::unique_ptr<Context>> Context::OpenNow(const Selection& selection) {
@@ -179,7 +180,7 @@ Context::Event Context::TakeEvent() {
       event.queue_pair = raw.element.qp->qp_num;
       break;
     case IBV_EVENT_PORT_ERR:
-      event.fatal = true;
+      event.fatal = raw.element.port_num == port_;
       [[fallthrough]];
     case IBV_EVENT_PORT_ACTIVE:
     case IBV_EVENT_LID_CHANGE:

@@ -42,7 +42,10 @@ ibv_mtu MtuOf(uint32_t bytes) noexcept {
 /// Links at most `count` of `works`; says how many.
 uint32_t Chain(std::span<ibv_recv_wr> works, uint32_t count) noexcept {
   const auto chained = static_cast<uint32_t>(std::min<size_t>(works.size(), count));
-  for (uint32_t i = 0; i < chained; ++i) works[i].next = i + 1 < chained ? &works[i + 1] : nullptr;
+  for (uint32_t i = 0; i < chained; ++i) {
+    works[i].wr_id = kReceived;
+    works[i].next = i + 1 < chained ? &works[i + 1] : nullptr;
+  }
   return chained;
 }
 

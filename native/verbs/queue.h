@@ -97,6 +97,9 @@ class CompletionQueue {
 /// kOk, or what went wrong with it: the status of the device and the code of its vendor.
 [[nodiscard]] Status StatusOf(const Context& context, const ibv_wc& completion);
 
+/// Id of completions of messages of peers, also of failed ones, of which nothing else says what they are.
+inline constexpr uint64_t kReceived = UINT64_MAX;
+
 /// Room for messages of several queue pairs, also of other domains of the device. No memory is needed for one: what
 /// arrives are numbers with data that went to its place before.
 class SharedReceiveQueue {
@@ -153,6 +156,9 @@ class QueuePair {
   /// Hands queued work to the device as far as it has room; the rest goes with a later call, after Finished.
   [[nodiscard]] Status Ring() noexcept;
   [[nodiscard]] bool queued() const noexcept { return !queued_.empty(); }
+  /// Names what was queued last, and says of a name whether that has gone to the device.
+  [[nodiscard]] uint64_t ticket() const noexcept { return posted_ + queued_.size(); }
+  [[nodiscard]] bool Posted(uint64_t ticket) const noexcept { return ticket <= posted_; }
   /// To be told of each completion of its sends.
   void Finished() noexcept;
 

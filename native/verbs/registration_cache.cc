@@ -98,9 +98,10 @@ void RegistrationCache::Drop(Entries::iterator entry) {
   budget_.Give(bytes);
 }
 
-void RegistrationCache::Trim() {
+bool RegistrationCache::Trim() {
   while (EvictOne()) {
   }
+  return entries_.empty();
 }
 
 }  // namespace praas::verbs

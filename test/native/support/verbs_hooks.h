@@ -46,10 +46,11 @@ class VerbsHooks {
     real_.modify_qp(pair, &error, IBV_QP_STATE);
   }
   /// Makes `context` report an event. Nothing can be made in it afterwards.
-  void Report(ibv_context* context, ibv_event_type type, ibv_qp* pair = nullptr) {
+  void Report(ibv_context* context, ibv_event_type type, ibv_qp* pair = nullptr, int port = 1) {
     const std::lock_guard lock(mutex_);
     ibv_async_event event{};
     event.event_type = type;
+    event.element.port_num = port;
     if (pair != nullptr) event.element.qp = pair;
     events_[context].push_back(event);
     // Something readable in the place of the descriptor, and whoever waits for it waits for that.

@@ -7,6 +7,7 @@
 #if PRAAS_VERBS_HEADERS
 
 #include <dirent.h>
+#include <poll.h>
 
 #include <array>
 #include <cstdio>
@@ -127,6 +128,19 @@ TEST_F(VerbsFaults, TheHostsEndBreaking) {
   ExpectWorks(next, "verbs");
 }
 
+TEST_F(VerbsFaults, AClientThatRestsWhenTheHostEndsRdmaIsAnsweredAtOnce) {
+  Driver client = Client();
+  hooks_->Report(hooks_->pairs()[1]->context, IBV_EVENT_DEVICE_FATAL);
+  // What the host says is taken by a Poll that has nothing else to do, as an event loop makes it.
+  pollfd said{client->socket_fd(), POLLIN, 0};
+  ASSERT_EQ(::poll(&said, 1, 60'000), 1);
+  client.Poll();
+  const Bytes input = Pattern(10, 1);
+  EXPECT_EQ(client.Call(fn::kEcho, input).payload, input) << "a call that sleeps before it looks";
+  EXPECT_EQ(client->info().transport, "tcp");
+  EXPECT_TRUE(Eventually([&] { return hooks_->pairs().empty(); }));
+}
+
 TEST_F(VerbsFaults, BuffersOfABrokenConnectionStayUsable) {
   Driver client = Client();
   constexpr size_t kSize = 50'000;
@@ -157,6 +171,13 @@ TEST_F(VerbsFaults, FatalEventsOfAClientsDevice) {
     client->Close();
     ASSERT_TRUE(Eventually([&] { return hooks_->pairs().empty(); }));
   }
+}
+
+TEST_F(VerbsFaults, AnotherPortOfTheDeviceIsOfNoConcern) {
+  Driver client = Client();
+  hooks_->Report(hooks_->pairs()[0]->context, IBV_EVENT_PORT_ERR, nullptr, 2);
+  hooks_->Report(hooks_->pairs()[1]->context, IBV_EVENT_PORT_ERR, nullptr, 2);
+  for (int i = 0; i < 3; ++i) ExpectWorks(client, "verbs");
 }
 
 TEST_F(VerbsFaults, FatalEventsOfTheHostsDevice) {
@@ -336,6 +357,36 @@ TEST_F(VerbsFaults, WhatBreaksTheProtocolBreaksThatConnection) {
             std::string::npos);
   ExpectWorks(other, "verbs");
   ExpectClean(other);
+}
+
+TEST_F(VerbsFaults, WhoSendsWithoutEndIsEnded) {
+  Driver other = Client();
+  RawClient raw(host_->port(), false);
+  // The host cannot answer, and must not collect answers.
+  for (int i = 0; i < 200; ++i) raw.link().Tell(MessageKind::kHello, 0);
+  EXPECT_TRUE(raw.link().Ring().ok());
+  EXPECT_NE(raw.Refusal().find("second hello"), std::string::npos);
+  ExpectWorks(other, "verbs");
+}
+
+TEST_F(VerbsFaults, FailedWritesUseUpNobodysReceives) {
+  Driver other = Client();
+  for (int i = 0; i < 70; ++i) {  // more than a session's share
+    RawClient raw(host_->port());
+    raw.link().Write(raw.link().Outbox(0).first(100), raw.link().local_key(), {0x1000, 0x7777});
+    raw.link().Tell(MessageKind::kHello, 0);
+    EXPECT_EQ(raw.Next().status, IBV_WC_REM_ACCESS_ERR);
+  }
+  ExpectWorks(other, "verbs");
+}
+
+TEST_F(VerbsFaults, ADrainWaitsForResultsOnTheirWay) {
+  Driver client = Client();
+  const auto call = client->Invoke(fn::kGrow, AsBytes("4000000"), {}, 0, DeadlineIn(kWatchdogNs));
+  client.Poll();
+  ASSERT_TRUE(Eventually([&] { return client.Poll() == 0 && StatsOf(client).find("\"callsInUse\":0,") != std::string::npos; }));
+  (*host_)->Drain(60'000);
+  EXPECT_EQ(client.Wait(call).payload, PatternOf(4'000'000));
 }
 
 TEST_F(VerbsFaults, AnInputThatCannotBeReadBreaksThatConnection) {
