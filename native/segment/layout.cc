@@ -108,6 +108,7 @@ uint64_t LayoutHash() noexcept {
                                                               kPinStride,
                                                               kLockStride,
                                                               kLockHolderStride,
+                                                              kPublicationStride,
                                                               kStateHeadBytes}) {
     fnv.Add(value);
   }
@@ -141,6 +142,7 @@ void PlanLayout(const LayoutSizes& sizes, Header* header) noexcept {
   cursor.Place(&header->pins, kPinStride, 1u << 16);
   cursor.Place(&header->locks, kLockStride, 1u << 16);
   cursor.Place(&header->lock_holders, kLockHolderStride, 1u << 18);
+  cursor.Place(&header->publications, kPublicationStride, kMaxPublications);
   cursor.Place(&header->arena_blocks[0], sizeof(Block), DescriptorsFor(memory_bytes));
   cursor.Place(&header->arena_blocks[1], sizeof(Block), DescriptorsFor(sizes.pool_bytes / 2));
   cursor.Place(&header->arena_blocks[2], sizeof(Block), DescriptorsFor(sizes.pool_bytes / 2));
@@ -185,6 +187,7 @@ std::array<NamedRegion, kRegionCount> Regions(Header& header) noexcept {
            {"pins", &header.pins},
            {"locks", &header.locks},
            {"lock_holders", &header.lock_holders},
+           {"publications", &header.publications},
            {"arena_blocks_data", &header.arena_blocks[0]},
            {"arena_blocks_input", &header.arena_blocks[1]},
            {"arena_blocks_output", &header.arena_blocks[2]}}};

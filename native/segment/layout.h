@@ -11,7 +11,8 @@
 
 /// Byte layout of a segment: the one POSIX shared memory object of a process.
 ///
-///   [ Header | participants | functions | windows | call table | state index | pins, locks | arenas | … data … ]
+///   [ Header | participants | functions | windows | call table | state index | pins, locks, publications | arenas | …
+///   data … ]
 ///
 /// All but `data` is the *meta* part: it is never shown to JavaScript. Everything is addressed by offsets from the
 /// start of the object, because each OS process maps it at its own address. A region is reserved when the segment is
@@ -21,7 +22,7 @@ namespace praas::segment {
 
 inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;          // "PRASSEG1", little-endian
 inline constexpr uint64_t kMagicCreating = 0x3047'4553'5341'5250;  // "PRASSEG0": its creator has not finished
-inline constexpr uint32_t kLayoutVersion = 2;
+inline constexpr uint32_t kLayoutVersion = 3;
 inline constexpr size_t kMaxName = 255;  // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
 inline constexpr uint32_t kMaxWindows = 4096;  // same-host clients connected at one time
@@ -32,7 +33,9 @@ inline constexpr uint32_t kStateKeyStride = 512;
 inline constexpr uint32_t kPinStride = 32;
 inline constexpr uint32_t kLockStride = 384;
 inline constexpr uint32_t kLockHolderStride = 64;
-inline constexpr uint32_t kStateHeadBytes = 4096;
+inline constexpr uint32_t kPublicationStride = 320;
+inline constexpr uint32_t kMaxPublications = 4096;
+inline constexpr uint32_t kStateHeadBytes = 8192;
 inline constexpr uint32_t kArenaHeadBytes = 8192;   // segment::ArenaHead
 inline constexpr uint32_t kFutexQueueBytes = 4096;  // the futex doorbells' queues
 inline constexpr uint32_t kStatsBytes = 4096;
@@ -130,6 +133,7 @@ struct Header {
   Region pins;
   Region locks;
   Region lock_holders;
+  Region publications;
   Region arena_blocks[3];   // segment data, pool inputs, pool outputs
   uint64_t arena_heads[3];  // offsets of the three segment::ArenaHead
   uint64_t state_head;      // offset of state::StateHead
@@ -159,7 +163,7 @@ void PlanLayout(const LayoutSizes& sizes, Header* header) noexcept;
 [[nodiscard]] uint64_t StaticChecksum(const Header& header) noexcept;
 
 /// All regions in the order in which they lie, for loops.
-inline constexpr size_t kRegionCount = 13;
+inline constexpr size_t kRegionCount = 14;
 struct NamedRegion {
   const char* name;
   Region* region;

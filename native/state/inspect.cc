@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "publication/layout.h"
 #include "segment/table_check.h"
 #include "state/records.h"
 #include "state/state_check.h"
@@ -84,6 +85,25 @@ bool WriteLocks(const Records& records, JsonWriter& json) {
   return queues.size() > kMaxInspected;
 }
 
+bool WritePublications(const Records& records, JsonWriter& json) {
+  uint32_t written = 0;
+  json.BeginArray("publications");
+  const uint32_t high = High(records.head().publications, records.header().publications);
+  for (uint32_t number = 1; number <= high; ++number) {
+    const PublicationRecord& record = records.publication(number);
+    const PublicationWord word = PublicationWord::Unpack(record.word.load(std::memory_order_acquire));
+    if (word.pages == 0) continue;
+    if (written++ == kMaxInspected) break;
+    json.BeginObject();
+    json.Text("key", View(record.name));
+    json.Number("capacity", publication::CapacityOf(word.pages));
+    json.Number("offset", word.placed() ? static_cast<int64_t>(word.first * publication::kPageBytes) : -1);
+    json.EndObject();
+  }
+  json.EndArray();
+  return written > kMaxInspected;
+}
+
 }  // namespace
 
 void WriteState(const segment::Segment& segment, JsonWriter& json) {
@@ -95,10 +115,12 @@ void WriteState(const segment::Segment& segment, JsonWriter& json) {
   json.Text("lastVersion", std::to_string(head.last_version.load(std::memory_order_relaxed)));
   json.Number("pinCount", head.pins.used.load(std::memory_order_relaxed));
   json.Number("lockCount", head.locks.used.load(std::memory_order_relaxed));
+  json.Number("publicationCount", head.publications.used.load(std::memory_order_relaxed));
   json.Number("repairs", head.repairs.load(std::memory_order_relaxed));
   const bool more_keys = WriteKeys(records, json);
   const bool more_locks = WriteLocks(records, json);
-  json.Bool("truncated", more_keys || more_locks);
+  const bool more_publications = WritePublications(records, json);
+  json.Bool("truncated", more_keys || more_locks || more_publications);
   json.EndObject();
 }
 

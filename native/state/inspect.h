@@ -10,14 +10,16 @@
 
 namespace praas::state {
 
-/// How many keys, and how many locks, are written out one by one; `truncated` says that there are more.
+/// How many keys, how many locks, and how many publications, are written out one by one; `truncated` says that there
+/// are more.
 inline constexpr uint32_t kMaxInspected = 1000;
 
 /// Member "state" of a segment's description (segment/inspect.h):
 ///
-/// {keyCount, buckets, lastVersion, pinCount, lockCount, repairs, truncated,
+/// {keyCount, buckets, lastVersion, pinCount, lockCount, publicationCount, repairs, truncated,
 ///  keys: [{key, kind, elementType, bytes, version, modifiedMs, pins}],
-///  locks: [{name, holders: [{participant, owner, mode, granted}]}] (holders in order of arrival)}
+///  locks: [{name, holders: [{participant, owner, mode, granted}]}] (holders in order of arrival),
+///  publications: [{key, capacity, offset}] (offset −1: the host had no room for it)}
 ///
 /// Versions and owners are text, because JavaScript's numbers end at 2^53. Takes no lock and writes nothing, so it
 /// works on a read-only mapping and on what a dead host left; of a live process, entries may belong to different

@@ -28,6 +28,9 @@ class Records {
   [[nodiscard]] LockHolder& holder(uint32_t number) const noexcept {
     return At<LockHolder>(header_->lock_holders, number);
   }
+  [[nodiscard]] PublicationRecord& publication(uint32_t number) const noexcept {
+    return At<PublicationRecord>(header_->publications, number);
+  }
   [[nodiscard]] segment::Block& block(uint32_t number) const noexcept {
     return At<segment::Block>(header_->arena_blocks[0], number);
   }

@@ -19,6 +19,8 @@ void StateStore::Impl::Repair() {
   mutex.Heartbeat();
   locks.Rebuild();
   mutex.Heartbeat();
+  publications.Rebuild();
+  mutex.Heartbeat();
   // The one that died may have published a block and not freed the one before, or taken one and not published it.
   const Status swept = Sweep(/*values_only=*/true, NowNs() + kFreeLimitNs);
   head().leaked.store(swept.ok() ? 0 : 1, std::memory_order_relaxed);
@@ -73,15 +75,17 @@ Status StateStore::ReclaimParticipant(uint16_t participant, uint64_t deadline_ns
         return block.owner.kind == BlockOwner::Kind::kParticipant && block.owner.participant == participant;
       },
       deadline_ns);
-  return freed.ok() ? Status::Ok() : freed.status();
+  if (!freed.ok()) return freed.status();
+  // It may have died over a published value.
+  return RenewAll(deadline_ns);
 }
 
 Status StateStore::RepairAfterHost(uint64_t deadline_ns) {
   segment::Header& header = impl_->records.header();
   StateHead& head = impl_->head();
   // A host that died while it made the segment may not have got as far as this.
-  for (segment::Region* region :
-       {&header.state_buckets, &header.state_keys, &header.pins, &header.locks, &header.lock_holders}) {
+  for (segment::Region* region : {&header.state_buckets, &header.state_keys, &header.pins, &header.locks,
+                                  &header.lock_holders, &header.publications}) {
     if (Status status =
             impl_->segment.Commit(*region, std::min(region->capacity, segment::kPageBytes / region->stride));
         !status.ok()) {
@@ -93,6 +97,14 @@ Status StateStore::RepairAfterHost(uint64_t deadline_ns) {
   // Before the first section, whose repair then finds nothing of theirs.
   impl_->pins.Clear();
   impl_->locks.Clear();
+  head.area_committed.store(0, std::memory_order_relaxed);
+  if (impl_->area != nullptr) {
+    const uint64_t needed = impl_->publications.PlaceAnew(impl_->area->bytes());
+    const bool committed = needed == 0 || impl_->area->Commit(needed).ok();
+    // Without memory for them they stay published, and nowhere to be read.
+    if (!committed) (void)impl_->publications.PlaceAnew(0);
+    if (committed) head.area_committed.store(needed, std::memory_order_relaxed);
+  }
   {
     Result<Impl::Section> section = impl_->Enter(deadline_ns);
     if (!section.ok()) return section.status();
@@ -108,6 +120,7 @@ std::vector<std::string> StateStore::Impl::Check() {
   keys.Check(&violations);
   pins.Check(&violations);
   locks.Check(&violations);
+  publications.Check(&violations);
   std::unordered_set<uint32_t> kept;
   for (uint32_t pin = 1; pin <= head().pins.high; ++pin) {
     const uint64_t word = records.pin(pin).word.load(std::memory_order_relaxed);

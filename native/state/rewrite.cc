@@ -59,7 +59,7 @@ class StateStore::Impl::Rewriting {
   [[nodiscard]] Result<Next> Extend(const Found& found);
   [[nodiscard]] Result<bool> FillRoom();   // true: published
   [[nodiscard]] Result<bool> FillDraft();  // true: published
-  uint64_t PublishExtended(segment::Block& block) noexcept;
+  uint64_t PublishExtended(const Found& found) noexcept;
   [[nodiscard]] bool append() const noexcept { return !change_.offset.has_value(); }
 
   Impl& impl_;
@@ -93,6 +93,7 @@ Result<uint64_t> StateStore::Impl::Rewriting::Run() {
     switch (*next) {
       case Next::kDone:
         if (!found_) impl_.AfterInsertion();
+        impl_.RenewLarge(key_, total_, change_.deadline_ns);
         return version_;
       case Next::kGrowPins:
         if (Status status = impl_.pins.Grow(); !status.ok()) return status;
@@ -119,6 +120,7 @@ Result<uint64_t> StateStore::Impl::Rewriting::Run() {
     if (!published.ok()) return published.status();
     if (*published) {
       if (!found_) impl_.AfterInsertion();
+      impl_.RenewLarge(key_, total_, change_.deadline_ns);
       return version_;
     }
     if (NowNs() >= change_.deadline_ns) {
@@ -176,7 +178,7 @@ Result<StateStore::Impl::Rewriting::Next> StateStore::Impl::Rewriting::Extend(co
     if (!change_.bytes.empty()) {
       std::memcpy(impl_.records.bytes(*found.block) + offset_, change_.bytes.data(), change_.bytes.size());
     }
-    version_ = PublishExtended(*found.block);
+    version_ = PublishExtended(found);
     return Next::kDone;
   }
   pin_ = impl_.pins.Pin(found.ref.block);
@@ -188,13 +190,16 @@ Result<StateStore::Impl::Rewriting::Next> StateStore::Impl::Rewriting::Extend(co
   return Next::kFillRoom;
 }
 
-uint64_t StateStore::Impl::Rewriting::PublishExtended(segment::Block& block) noexcept {
+uint64_t StateStore::Impl::Rewriting::PublishExtended(const Found& found) noexcept {
+  segment::Block& block = *found.block;
   // The size last: a death before it leaves the old bytes, under a version that nobody was told.
   const uint64_t version = impl_.NextVersion();
+  impl_.Supersede(key_, version);
   block.value_version = version;
   block.value_wall_ns = WallNs();
   std::atomic_ref<uint64_t>(block.value_bytes)
       .store((block.value_bytes & ~kValueBytesMask) | total_, std::memory_order_release);
+  impl_.RenewHere(key_, found);
   return version;
 }
 
@@ -207,7 +212,7 @@ Result<bool> StateStore::Impl::Rewriting::FillRoom() {
   KeyEntry& entry = impl_.records.key(found_.number);
   if (now.number != found_.number || now.ref.block != found_.ref.block || entry.append_token != token_) return false;
   entry.append_token = 0;
-  version_ = PublishExtended(*now.block);
+  version_ = PublishExtended(now);
   return true;
 }
 

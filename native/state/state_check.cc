@@ -9,6 +9,7 @@
 #include "state/key_index.h"
 #include "state/lock_table.h"
 #include "state/pin_table.h"
+#include "state/publication_table.h"
 #include "state/records.h"
 
 namespace praas::state {
@@ -36,7 +37,8 @@ class LinkChecker {
     if (dirty > 1) Say(Unexpected("state.dirty", "0 or 1", dirty));
     const bool bounded = CheckPool("keys", head_.keys, header_.state_keys) &
                          CheckPool("pins", head_.pins, header_.pins) & CheckPool("locks", head_.locks, header_.locks) &
-                         CheckPool("holders", head_.holders, header_.lock_holders);
+                         CheckPool("holders", head_.holders, header_.lock_holders) &
+                         CheckPool("publications", head_.publications, header_.publications);
     const uint32_t buckets = head_.bucket_count;
     const uint32_t committed = CommittedOf(header_.state_buckets);
     if (buckets < kMinBuckets || buckets > committed) {
@@ -105,6 +107,15 @@ class LinkChecker {
     }
     Walk("state.holders.free", head_.holders.free, holders, seen, next_holder);
 
+    const uint32_t publications = head_.publications.high;
+    const auto next_publication = [this](uint32_t n) { return records_.publication(n).next; };
+    seen.assign(publications + size_t{1}, false);
+    for (uint32_t i = 0; i < kPublicationBuckets; ++i) {
+      Walk("state.publication_buckets[" + std::to_string(i) + ']', head_.publication_buckets[i], publications, seen,
+           next_publication);
+    }
+    Walk("state.publications.free", head_.publications.free, publications, seen, next_publication);
+
     seen.assign(holders + size_t{1}, false);
     for (uint32_t i = 0; i < kOwnerBuckets; ++i) {
       Walk("state.owner_buckets[" + std::to_string(i) + ']', head_.owner_buckets[i], holders, seen,
@@ -151,6 +162,9 @@ class LinkChecker {
       }
       if (!AllZero(holder.reserved, sizeof holder.reserved)) SayWritten("holders", number);
     }
+    for (uint32_t number = 1; number <= head_.publications.high; ++number) {
+      if (records_.publication(number).reserved != 0) SayWritten("publications", number);
+    }
   }
 
   Records records_;
@@ -171,6 +185,7 @@ std::vector<std::string> CheckAll(const segment::Segment& segment) {
   KeyIndex(records).Check(&violations);
   PinTable(records, 0).Check(&violations);
   LockTable(records).Check(&violations);
+  PublicationTable(records).Check(&violations);
   return violations;
 }
 

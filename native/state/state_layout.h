@@ -17,7 +17,8 @@
 ///   PinRecord::word     this participant pins this block
 ///   LockRecord::used    this lock name is known
 ///   LockHolder::word    this owner holds, or waits for, this lock
-/// *Derived*: buckets, chains, free lists, counts, pin counts, lock queues.
+///   PublicationRecord::word   this key is published, in this place of the publication area
+/// *Derived*: buckets, chains, free lists, counts, pin counts, lock queues; and everything in the publication area.
 ///
 /// All of it is read and written under StateHead::mutex, but for the atomic words, which `praas inspect` and
 /// StateStore::LockGranted read without. Links are 1-based record numbers; 0 means none.
@@ -29,6 +30,7 @@ inline constexpr uint32_t kNone = 0;
 inline constexpr uint32_t kMinBuckets = 64;
 inline constexpr uint32_t kLockBuckets = 512;
 inline constexpr uint32_t kOwnerBuckets = 256;
+inline constexpr uint32_t kPublicationBuckets = 512;
 
 /// Sections copy at most this much while they hold the mutex: about as long as the rest of a section takes.
 inline constexpr uint64_t kInlineCopyBytes = 4096;
@@ -130,6 +132,35 @@ struct alignas(64) LockHolder {
 };
 static_assert(sizeof(LockHolder) == segment::kLockHolderStride);
 
+/// PublicationRecord::word.
+struct PublicationWord {
+  static constexpr uint32_t kNowhere = (1u << 24) - 1;  // a first page that no area has
+  uint32_t pages = 0;                                   // of its block, head included; 0 = the record is unused
+  uint32_t first = kNowhere;                            // in the area of the present host
+
+  [[nodiscard]] constexpr uint64_t Pack() const noexcept { return static_cast<uint64_t>(pages) << 32 | first; }
+  [[nodiscard]] static constexpr PublicationWord Unpack(uint64_t word) noexcept {
+    return {static_cast<uint32_t>(word >> 32), static_cast<uint32_t>(word)};
+  }
+  [[nodiscard]] constexpr bool placed() const noexcept { return pages > 0 && first != kNowhere; }
+};
+
+/// A published key, whether it exists or not.
+struct alignas(64) PublicationRecord {
+  std::atomic<uint64_t> word;  // PublicationWord; truth
+  uint64_t hash;
+  uint64_t id;    // see publication::Head; written, with the name, before the word
+  uint32_t next;  // in its bucket's chain, or in the free list
+  // A large value is copied outside the mutex. Meanwhile the block belongs to whoever has `copy_token` (unique, 0 =
+  // nobody), for as long as `copy_pin` pins `copy_block`, which is what is copied.
+  uint32_t copy_pin;
+  uint64_t copy_token;
+  uint32_t copy_block;
+  uint32_t reserved;
+  segment::Name name;
+};
+static_assert(sizeof(PublicationRecord) == segment::kPublicationStride);
+
 /// Free list and high-water mark of one kind of record: records above `high` were never used.
 struct RecordPool {
   uint32_t free;  // first of the free list
@@ -141,7 +172,7 @@ struct StateHead {
   alignas(64) segment::RobustMutex mutex;
   alignas(64) uint64_t hash_seed;
   std::atomic<uint64_t> last_version;  // of any key; never reused
-  uint64_t last_ticket;                // of locks and appends
+  uint64_t last_ticket;                // of locks, appends, publications and their copies
   std::atomic<uint32_t> dirty;         // derived data is not to be trusted: rebuild it before anything else
   std::atomic<uint32_t> leaked;        // a block could not be freed in time: sweep
   uint32_t bucket_count;
@@ -149,9 +180,12 @@ struct StateHead {
   RecordPool pins;
   RecordPool locks;
   RecordPool holders;
+  RecordPool publications;
   std::atomic<uint32_t> repairs;
   uint32_t lock_buckets[kLockBuckets];
   uint32_t owner_buckets[kOwnerBuckets];
+  std::atomic<uint64_t> area_committed;  // bytes of the publication area with memory behind them
+  uint32_t publication_buckets[kPublicationBuckets];
 };
 static_assert(sizeof(StateHead) <= segment::kStateHeadBytes);
 

@@ -23,8 +23,9 @@ uint64_t RandomSeed() noexcept {
 
 }  // namespace
 
-StateStore::StateStore(const segment::Segment& segment, segment::Arena& arena, uint16_t self)
-    : impl_(std::make_unique<Impl>(segment, arena, self)) {}
+StateStore::StateStore(const segment::Segment& segment, segment::Arena& arena, uint16_t self,
+                       const publication::Area* area)
+    : impl_(std::make_unique<Impl>(segment, arena, self, area)) {}
 
 StateStore::~StateStore() = default;
 
@@ -32,8 +33,8 @@ Status StateStore::Format(const segment::Segment& segment) {
   const Records records(segment);
   segment::Header& header = records.header();
   // The first page of each region, so that an empty store never has to grow while it is being rebuilt.
-  for (segment::Region* region :
-       {&header.state_buckets, &header.state_keys, &header.pins, &header.locks, &header.lock_holders}) {
+  for (segment::Region* region : {&header.state_buckets, &header.state_keys, &header.pins, &header.locks,
+                                  &header.lock_holders, &header.publications}) {
     if (Status status = segment.Commit(*region, std::min(region->capacity, segment::kPageBytes / region->stride));
         !status.ok()) {
       return status.WithContext("state of the process");
@@ -47,6 +48,7 @@ Status StateStore::Format(const segment::Segment& segment) {
   head.dirty.store(0, std::memory_order_relaxed);
   head.leaked.store(0, std::memory_order_relaxed);
   head.repairs.store(0, std::memory_order_relaxed);
+  head.area_committed.store(0, std::memory_order_relaxed);
   PinTable(records, 0).Clear();
   LockTable(records).Clear();
   for (uint32_t number = 1; number <= Records::Committed(header.state_keys); ++number) {
@@ -55,6 +57,7 @@ Status StateStore::Format(const segment::Segment& segment) {
   KeyIndex(records).Rebuild();
   PinTable(records, 0).Rebuild();
   LockTable(records).Rebuild();
+  PublicationTable(records).Rebuild();
   return Status::Ok();
 }
 
@@ -154,6 +157,7 @@ Result<uint64_t> StateStore::Set(std::string_view name, std::span<const std::byt
     return impl_->Publish(*key, found, draft, {.kind = KeyKind::kValue}, value.size(), options.deadline_ns);
   }();
   if (!found) impl_->AfterInsertion();
+  if (version.ok()) impl_->RenewLarge(*key, value.size(), options.deadline_ns);
   return version;
 }
 
@@ -172,9 +176,11 @@ Result<bool> StateStore::Delete(std::string_view name, std::optional<uint64_t> i
   const Impl::Found found = impl_->Find(*key);
   if (!found) return false;
   if (Status status = Impl::CheckVersion(if_version, found, *key); !status.ok()) return status;
+  if (impl_->PublicationOf(*key) != kNone) impl_->Supersede(*key, impl_->NextVersion());
   impl_->records.key(found.number).value.store(0, std::memory_order_release);
   impl_->keys.Unlink(found.number);
   impl_->Retire(found.ref.block);
+  impl_->RenewHere(*key, {});
   return true;
 }
 

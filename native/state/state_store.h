@@ -11,6 +11,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "publication/area.h"
+#include "publication/layout.h"
 #include "segment/arena.h"
 #include "segment/segment.h"
 #include "state/state_layout.h"
@@ -71,8 +73,10 @@ struct SetOptions {
 class StateStore {
  public:
   /// `self`: participant on whose behalf pins and blocks are taken. `segment` and `arena` (number 0 of the segment,
-  /// formatted or recovered) outlive the store.
-  StateStore(const segment::Segment& segment, segment::Arena& arena, uint16_t self);
+  /// formatted or recovered) outlive the store; so does `area`, the one of the process, without which nothing can be
+  /// published.
+  StateStore(const segment::Segment& segment, segment::Arena& arena, uint16_t self,
+             const publication::Area* area = nullptr);
   StateStore(const StateStore&) = delete;
   StateStore& operator=(const StateStore&) = delete;
   ~StateStore();
@@ -108,6 +112,21 @@ class StateStore {
                                                   uint64_t deadline_ns);
   [[nodiscard]] uint32_t key_count() const noexcept;
 
+  /// Keeps a copy of the value in the publication area from now on, for readers without this store: whatever changes
+  /// the key changes the copy, or makes readers see that it is old, before it returns. By name: it stays published when
+  /// it is deleted and made anew. `capacity`: values of up to so many bytes are there to be read, of larger ones that
+  /// they are not; default: the present size. Rounded up to whole pages; returns what it is. Publishing again may give
+  /// more, never less. kStateType for an array; kStateMemory when the area has no room, or the machine no memory;
+  /// kStateContended when its block is in the hands of a participant that does not get on.
+  [[nodiscard]] Result<uint64_t> Publish(std::string_view key, std::optional<uint64_t> capacity, uint64_t deadline_ns);
+  /// false when it was not published. kStateContended as above.
+  [[nodiscard]] Result<bool> Unpublish(std::string_view key, uint64_t deadline_ns);
+  /// Where readers find it; nothing when it is not published, or a host with a smaller area had no room for it.
+  [[nodiscard]] Result<std::optional<publication::Location>> Locate(std::string_view key, uint64_t deadline_ns);
+  /// Makes the copy current if it is not: whoever should have done it may have died.
+  [[nodiscard]] Status Renew(std::string_view key, uint64_t deadline_ns);
+  [[nodiscard]] Status RenewAll(uint64_t deadline_ns);
+
   // Reader/writer locks (their own name space). Entries of our own, owned by (participant, owner id): pthread_rwlock
   // has no robust form, and owners are invocations and client connections, not threads. FIFO, so fair to writers.
   enum class LockMode : uint32_t { kRead = 1, kWrite = 2 };
@@ -132,10 +151,11 @@ class StateStore {
   /// a lock; the dispatcher sets its notice and signals it. May be told for nothing. Set it before the store is shared.
   void OnGrant(std::function<void(uint16_t participant)> wake);
 
-  /// Host: releases pins, unpublished blocks and locks of a participant that has ended.
+  /// Host: releases pins, unpublished blocks and locks of a participant that has ended, and renews what it published.
   [[nodiscard]] Status ReclaimParticipant(uint16_t participant, uint64_t deadline_ns);
   /// Host, after attaching to a dead host's segment and Arena::Recover, while nobody else uses it: makes the mutex
-  /// anew, validates what is published, drops everything else: pins, locks, blocks that are no key's value.
+  /// anew, validates what is published, drops everything else: pins, locks, blocks that are no key's value. Places all
+  /// publications in the host's new area; RenewAll then fills them.
   [[nodiscard]] Status RepairAfterHost(uint64_t deadline_ns);
 
   /// Every invariant of index, pins, locks and the blocks they name; one sentence per violation.

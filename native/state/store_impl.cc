@@ -9,14 +9,17 @@ namespace praas::state {
 
 using segment::BlockOwner;
 
-StateStore::Impl::Impl(const segment::Segment& the_segment, segment::Arena& the_arena, uint16_t participant) noexcept
+StateStore::Impl::Impl(const segment::Segment& the_segment, segment::Arena& the_arena, uint16_t participant,
+                       const publication::Area* the_area) noexcept
     : segment(the_segment),
       arena(the_arena),
       self(participant),
+      area(the_area),
       records(the_segment),
       keys(records),
       pins(records, participant),
-      locks(records) {}
+      locks(records),
+      publications(records) {}
 
 Result<StateStore::Impl::Section> StateStore::Impl::Enter(uint64_t deadline_ns) {
   segment::RobustMutex& mutex = head().mutex;
@@ -132,6 +135,7 @@ Result<uint64_t> StateStore::Impl::Publish(const Key& key, const Found& found, D
     std::memcpy(entry.name.bytes, key.name.data(), key.name.size());
   }
   ref.block = draft.block();
+  Supersede(key, version);
   entry.value.store(ref.Pack(), std::memory_order_release);
   draft.Published();
   if (found) {
@@ -139,6 +143,7 @@ Result<uint64_t> StateStore::Impl::Publish(const Key& key, const Found& found, D
   } else {
     keys.Link(number);
   }
+  RenewHere(key, {number, ref, &block});
   return version;
 }
 

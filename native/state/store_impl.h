@@ -5,9 +5,12 @@
 #include <span>
 #include <utility>
 
+#include "publication/area.h"
+#include "publication/writer.h"
 #include "state/key_index.h"
 #include "state/lock_table.h"
 #include "state/pin_table.h"
+#include "state/publication_table.h"
 #include "state/records.h"
 #include "state/state_store.h"
 
@@ -89,7 +92,7 @@ struct StateStore::Impl {
     uint64_t hash;
   };
 
-  Impl(const segment::Segment& segment, segment::Arena& arena, uint16_t self) noexcept;
+  Impl(const segment::Segment& segment, segment::Arena& arena, uint16_t self, const publication::Area* area) noexcept;
 
   [[nodiscard]] StateHead& head() const noexcept { return records.head(); }
 
@@ -135,6 +138,25 @@ struct StateStore::Impl {
   class Rewriting;
   [[nodiscard]] Result<uint64_t> Rewrite(const Key& key, const Change& change);
 
+  // publishing.cc
+  [[nodiscard]] uint32_t PublicationOf(const Key& key) const noexcept;  // in a section; kNone: not published
+  [[nodiscard]] std::optional<publication::Location> LocationOf(uint32_t number) const noexcept;  // in a section
+  [[nodiscard]] std::optional<publication::Writer> BlockOf(uint32_t number) const noexcept;       // in a section
+  /// In a section, before the truth of a key changes to `version`.
+  void Supersede(const Key& key, uint64_t version) noexcept;
+  /// In the same section, after the truth has changed: publishes it, unless it takes a large copy.
+  void RenewHere(const Key& key, const Found& found) noexcept;
+  [[nodiscard]] bool TryRenew(uint32_t number, const Found& found) noexcept;
+  /// After the section, with the size of what was written: the large copy.
+  void RenewLarge(const Key& key, uint64_t bytes, uint64_t deadline_ns);
+  [[nodiscard]] Status Renew(const Key& key, uint64_t deadline_ns);
+  [[nodiscard]] Result<Section> EnterUncopied(const Key& key, uint64_t deadline_ns);
+  struct PinnedBytes {
+    uint32_t pin = kNone;
+    std::span<const std::byte> bytes;
+    uint64_t version = 0;
+  };
+
   // repair.cc
   void Repair();                                                       // in a section
   [[nodiscard]] Status Sweep(bool values_only, uint64_t deadline_ns);  // in a section
@@ -143,10 +165,12 @@ struct StateStore::Impl {
   const segment::Segment& segment;
   segment::Arena& arena;
   const uint16_t self;
+  const publication::Area* const area;  // null: nothing can be published
   Records records;
   KeyIndex keys;
   PinTable pins;
   LockTable locks;
+  PublicationTable publications;
   std::function<void(uint16_t)> wake;
 
   // Blocks are freed inside sections; their allocator's mutex is held for moments only, so this limit is met only when

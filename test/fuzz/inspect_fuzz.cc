@@ -62,7 +62,7 @@ class Target {
          {uint64_t{0}, header.arena_heads[0], header.state_head, header.participants.offset, header.functions.offset,
           header.windows.offset, header.calls.offset, header.streams.offset, header.state_buckets.offset,
           header.state_keys.offset, header.pins.offset, header.locks.offset, header.lock_holders.offset,
-          header.arena_blocks[0].offset}) {
+          header.publications.offset, header.arena_blocks[0].offset}) {
       places_.push_back(place);
     }
   }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <random>
 
+#include "../publication/block.h"
 #include "../support/child.h"
 #include "../support/stepped.h"
 #include "store_fixture.h"
@@ -33,7 +34,7 @@ class InstructionTest : public StoreTest {
   std::optional<uint64_t> RunAndKill(const std::function<void(Participant&)>& prepare,
                                      const std::function<void(Participant&)>& operation, uint64_t limit) {
     std::optional<Participant> worker;
-    Stepped child([&] { prepare(worker.emplace(segment(), kVictim)); }, [&] { operation(*worker); });
+    Stepped child([&] { prepare(worker.emplace(segment(), kVictim, &area())); }, [&] { operation(*worker); });
     if (!child.alive()) return std::nullopt;
     uint64_t steps = 0;
     while (steps < limit) {
@@ -61,6 +62,7 @@ class InstructionTest : public StoreTest {
       SCOPED_TRACE("killed after " + std::to_string(limit) + " of " + std::to_string(*total) + " instructions, seed " +
                    std::to_string(seed));
       ASSERT_TRUE(RunAndKill(prepare, operation, limit).has_value());
+      if (before_reclaim_) before_reclaim_();
       const Status status = store().ReclaimParticipant(kVictim, Soon());
       ASSERT_TRUE(status.ok()) << status.message();
       ExpectSound();
@@ -80,6 +82,44 @@ class InstructionTest : public StoreTest {
     EXPECT_EQ(records().head().pins.used.load(), 0u);
   }
   static void Nothing(Participant&) {}
+
+  /// What a reader without a store gets of "key": nullopt when it has to ask.
+  std::optional<std::optional<std::string>> Published() {
+    const Result<std::optional<publication::Location>> location = store().Locate("key", Soon());
+    if (!location.ok() || !location.value()) return std::nullopt;
+    const publication::Got got = publication::Mapped(area().memory(), *location.value());
+    EXPECT_NE(got.verdict, publication::Verdict::kMoved);
+    if (got.verdict != publication::Verdict::kRead) return std::nullopt;
+    return got.absent ? std::nullopt : std::optional(got.value);
+  }
+  /// A publication says at any time what the state says, or that one should ask; after the host has looked it says it.
+  void KillWhilePublished(const std::function<void()>& reset, const std::function<void(Participant&)>& operation) {
+    before_reclaim_ = [this] {
+      const publication::Got got = publication::Mapped(area().memory(), where_);
+      // Before anybody gets to see the state: what is read must be what the state will be found to be.
+      before_.reset();
+      if (got.verdict != publication::Verdict::kRead) return;
+      before_.emplace(got.absent ? std::nullopt : std::optional(got.value));
+    };
+    KillEverywhere(
+        [&] {
+          reset();
+          where_ = store().Locate("key", Soon()).value().value();
+        },
+        Nothing, operation,
+        [&] {
+          const std::optional<std::string> truth = Get("key");
+          EXPECT_EQ(Published(), std::optional<std::optional<std::string>>(std::in_place, truth));
+          if (before_) {
+            EXPECT_EQ(*before_, truth);
+          }
+          EXPECT_EQ(records().head().pins.used.load(), 0u);
+        });
+  }
+
+  std::function<void()> before_reclaim_;
+  publication::Location where_;
+  std::optional<std::optional<std::string>> before_;
 };
 
 TEST_F(InstructionTest, Insert) {
@@ -196,6 +236,55 @@ TEST_F(InstructionTest, LockAndUnlock) {
         EXPECT_EQ(records().head().holders.used.load(), 1u);
         EXPECT_TRUE(told);
       });
+}
+
+TEST_F(InstructionTest, SetPublished) {
+  ASSERT_TRUE(store().Publish("key", std::nullopt, Soon()).ok());
+  KillWhilePublished(
+      [&] { Set("key", "old"); },
+      [](Participant& worker) { (void)worker.store.Set("key", AsBytes("new"), {.deadline_ns = Soon()}).ok(); });
+}
+
+TEST_F(InstructionTest, SetPublishedLarge) {
+  const std::string old(5'000, 'o');
+  const std::string fresh(6'000, 'n');
+  ASSERT_TRUE(store().Publish("key", 10'000, Soon()).ok());
+  KillWhilePublished(
+      [&] { Set("key", old); },
+      [&](Participant& worker) { (void)worker.store.Set("key", AsBytes(fresh), {.deadline_ns = Soon()}).ok(); });
+}
+
+TEST_F(InstructionTest, AppendToPublished) {
+  ASSERT_TRUE(store().Publish("key", std::nullopt, Soon()).ok());
+  KillWhilePublished([&] { Remove("key"), Append("key", "old"), Append("key", "+"); },
+                     [](Participant& worker) { (void)worker.store.Append("key", AsBytes("new"), Soon()).ok(); });
+}
+
+TEST_F(InstructionTest, DeletePublished) {
+  ASSERT_TRUE(store().Publish("key", std::nullopt, Soon()).ok());
+  KillWhilePublished([&] { Set("key", "old"); },
+                     [](Participant& worker) { (void)worker.store.Delete("key", std::nullopt, Soon()).ok(); });
+}
+
+TEST_F(InstructionTest, PublishAndUnpublish) {
+  Set("bystander", "untouched");
+  Set("key", "value");
+  ASSERT_TRUE(store().Publish("bystander", std::nullopt, Soon()).ok());
+  KillEverywhere([&] { ASSERT_TRUE(store().Unpublish("key", Soon()).ok()); }, Nothing,
+                 [](Participant& worker) {
+                   (void)worker.store.Publish("key", std::nullopt, Soon()).ok();
+                   (void)worker.store.Publish("key", 5'000, Soon()).ok();
+                   (void)worker.store.Unpublish("key", Soon()).ok();
+                 },
+                 [&] {
+                   const auto bystander = store().Locate("bystander", Soon()).value().value();
+                   EXPECT_EQ(publication::Mapped(area().memory(), bystander).value, "untouched");
+                   if (store().Locate("key", Soon()).value()) {
+                     EXPECT_EQ(Published(), std::optional<std::optional<std::string>>("value"));
+                   }
+                   ASSERT_TRUE(store().Publish("key", 9'000, Soon()).ok());
+                   EXPECT_EQ(Published(), std::optional<std::optional<std::string>>("value"));
+                 });
 }
 
 }  // namespace

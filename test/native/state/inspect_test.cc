@@ -30,9 +30,10 @@ class InspectTest : public StoreTest {
 };
 
 TEST_F(InspectTest, AnEmptyStore) {
-  EXPECT_EQ(Written(),
-            R"({"state":{"keyCount":0,"buckets":64,"lastVersion":"0","pinCount":0,"lockCount":0,"repairs":0,)"
-            R"("keys":[],"locks":[],"truncated":false}})");
+  EXPECT_EQ(
+      Written(),
+      R"({"state":{"keyCount":0,"buckets":64,"lastVersion":"0","pinCount":0,"lockCount":0,"publicationCount":0,"repairs":0,)"
+      R"("keys":[],"locks":[],"publications":[],"truncated":false}})");
 }
 
 TEST_F(InspectTest, KeysAndLocks) {
@@ -240,9 +241,9 @@ TEST_F(StateDamageTest, IsLookedForBehindADamagedHeaderToo) {
 TEST_F(StateDamageTest, WildWritesNeverCrashAnInspection) {
   std::mt19937 random(2);
   const segment::Header& header = segment_->header();
-  const uint64_t places[] = {header.state_head,     header.state_buckets.offset,  header.state_keys.offset,
-                             header.pins.offset,    header.locks.offset,          header.lock_holders.offset,
-                             header.arena_heads[0], header.arena_blocks[0].offset};
+  const uint64_t places[] = {header.state_head,     header.state_buckets.offset,   header.state_keys.offset,
+                             header.pins.offset,    header.locks.offset,           header.lock_holders.offset,
+                             header.arena_heads[0], header.arena_blocks[0].offset, header.publications.offset};
   for (int round = 0; round < 300; ++round) {
     const size_t size = 1u << random() % 9;
     std::byte* const at = segment_->base() + places[random() % std::size(places)] + random() % (2048 - size);

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "publication/area.h"
 #include "segment/arena.h"
 #include "segment/segment.h"
 #include "state/records.h"
@@ -28,8 +29,8 @@ inline uint64_t Soon() { return DeadlineIn(60'000'000'000u); }
 
 /// One participant's view of a segment: what an OS process has.
 struct Participant {
-  Participant(const segment::Segment& segment, uint16_t self)
-      : arena(segment::Arena::Data(segment, self)), store(segment, arena, self) {}
+  Participant(const segment::Segment& segment, uint16_t self, const publication::Area* area = nullptr)
+      : arena(segment::Arena::Data(segment, self)), store(segment, arena, self, area) {}
   segment::Arena arena;
   state::StateStore store;
 };
@@ -52,7 +53,8 @@ class StoreTest : public ::testing::Test {
     }
     segment_.emplace(std::move(created).value());
     (void)segment::Segment::Unlink(name_).ok();
-    host_.emplace(*segment_, 0);
+    area_.emplace(publication::Area::Create(kAreaBytes).value());
+    host_.emplace(*segment_, 0, &*area_);
   }
 
   ~StoreTest() override { ExpectSound(); }
@@ -66,6 +68,7 @@ class StoreTest : public ::testing::Test {
 
   [[nodiscard]] state::StateStore& store() { return host_->store; }
   [[nodiscard]] segment::Arena& arena() { return host_->arena; }
+  [[nodiscard]] const publication::Area& area() const { return *area_; }
   [[nodiscard]] const segment::Segment& segment() const { return *segment_; }
   [[nodiscard]] state::Records records() const { return state::Records(*segment_); }
 
@@ -96,6 +99,8 @@ class StoreTest : public ::testing::Test {
 
   std::string name_;
   std::optional<segment::Segment> segment_;
+  static constexpr uint64_t kAreaBytes = 1u << 20;
+  std::optional<publication::Area> area_;
   std::optional<Participant> host_;
 };
 
