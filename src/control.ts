@@ -17,6 +17,8 @@ export interface ProcessOptions {
   readonly memoryBytes?: number
   /** Limit of payloads on their way, bytes. */
   readonly poolBytes?: number
+  /** Limit of published values, bytes. */
+  readonly publicationBytes?: number
   /** How long workers poll before they sleep: −1 always, 0 never. */
   readonly hotMs?: number
   /** Calls waiting or running at a time, 16 … 4096. */

@@ -5,7 +5,13 @@ export type { InvokeOptions } from './client/call.js'
 export type { ManyOptions, ManyResult } from './client/many.js'
 export type { StreamOptions } from './client/stream.js'
 export type { RemoteFunctionOf, RemoteFunctions } from './client/stub.js'
-export { ClientState, type ClientStateSetOptions, type StateOptions, type StateValueOptions } from './client/state.js'
+export {
+  ClientState,
+  type ClientStateSetOptions,
+  type PublishOptions,
+  type StateOptions,
+  type StateValueOptions,
+} from './client/state.js'
 export type { CreateOptions, DataOptions } from './client/process_options.js'
 export type { DeployOptions, NativeFunctionOptions } from './client/deploy_options.js'
 export type { LocalOptions } from './agent/cluster_local.js'
@@ -32,6 +38,7 @@ export type {
   NestedCallOptions,
   StateDeleteOptions,
   StateEntry,
+  StatePublishOptions,
   StateLock,
   StateSetOptions,
   StateWaitOptions,

@@ -14,6 +14,7 @@
 #include "client/call_table.h"
 #include "protocol/frame.h"
 #include "protocol/frame_reader.h"
+#include "publication/published_reads.h"
 #include "transport/byte_stream.h"
 #include "transport/direct_transport.h"
 #include "transport/stream_transport.h"
@@ -93,6 +94,9 @@ class Connection : private protocol::FrameSink {
   /// sent right behind them and must stay valid until the reply; the reply's payload is decoded there too.
   [[nodiscard]] Result<uint64_t> Request(protocol::FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                          std::span<const std::byte> data, uint64_t deadline_ns);
+  /// Reads of published values that need no request; it learns places from who decodes the answers to StateOp::kRead.
+  /// nullptr: this connection has to ask for every read.
+  [[nodiscard]] publication::PublishedReads* published() noexcept { return direct_ ? direct_->published() : nullptr; }
   /// Asks for an early end; the reply still comes, by the call's deadline at the latest. A lock that still waits is
   /// withdrawn.
   void Cancel(uint64_t call);
@@ -113,8 +117,10 @@ class Connection : private protocol::FrameSink {
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
   /// fds to watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.
   [[nodiscard]] int socket_fd() const noexcept { return wire_->fd(); }
-  [[nodiscard]] int transport_fd() const noexcept { return direct_ ? direct_->fd() : -1; }  // −1: same as the socket;
-                                                                                            // may become so any time
+  [[nodiscard]] int transport_fd() const noexcept {
+    return direct_ ? direct_->fd() : -1;
+  }  // −1: same as the socket;
+     // may become so any time
   [[nodiscard]] bool wants_write() const noexcept { return wire_->wants_write(); }
   /// Before waiting on the fds: false when Poll has something to do already. The wait must end by next_deadline_ns().
   [[nodiscard]] bool PrepareToSleep();

@@ -5,6 +5,7 @@
 
 #include "dispatch/call_entry.h"
 #include "dispatch/participant.h"
+#include "publication/layout.h"
 #include "segment/layout.h"
 
 namespace praas::host {
@@ -94,6 +95,10 @@ Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
       {"graceMs", of(defaults.grace_ms), 0, kDayMs, [&](int64_t n) { parsed.grace_ms = n; }},
       {"maxContiguous", of(defaults.max_contiguous), dispatch::kSlotInputBytes, (4ll << 30) - 1,
        [&](int64_t n) { parsed.max_contiguous = n; }},
+      {"publications", of(defaults.publication_bytes), of(publication::kMinAreaBytes), of(publication::kMaxAreaBytes),
+       [&](int64_t n) {
+         parsed.publication_bytes = static_cast<uint64_t>(n) / publication::kPageBytes * publication::kPageBytes;
+       }},
       {"windowBytes", of(defaults.window_bytes), 1 << 22, 16 * kTebi, [&](int64_t n) { parsed.window_bytes = n; }},
   };
   for (const Field& field : fields) {

@@ -36,6 +36,7 @@ struct Assignment {
   uint64_t grace_ms = 100;
   uint64_t max_contiguous = 64ull << 20;
   uint64_t window_bytes = 1ull << 30;
+  uint64_t publication_bytes = 16ull << 20;  // limit of published values; whole pages
 
   [[nodiscard]] uint32_t workers_of(dispatch::Lane lane) const noexcept {
     return lane == dispatch::Lane::kNative ? native_workers : workers;

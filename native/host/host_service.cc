@@ -23,6 +23,7 @@ constexpr uint64_t kSoonNs = 50'000'000;  // between looks at deadlines while an
 constexpr uint64_t kIdleNs =
     2'000'000'000;  // and while nothing is, as far as the host knows: then twice as long each time
 constexpr uint32_t kMaxIdleDoublings = 2;  // none while a worker polls: it takes calls without telling the host
+constexpr uint64_t kRenewNs = 10'000'000'000;
 constexpr uint64_t kDrainPollNs = 5'000'000;
 constexpr uint64_t kMaxLogBytes = 16u << 20;
 /// Bound on completions served before sockets are looked at again.
@@ -74,7 +75,9 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
                .closed = {},
                .admin = {},
                .refuses = {}},
-      sessions(services) {}
+      sessions(services) {
+  services.published.UseArea(process->area->memory());
+}
 
 Supervisor::Hooks Host::SupervisorHooks() {
   return {
@@ -142,6 +145,11 @@ Status Host::Serve(const Assignment& assignment) {
   service.windows.Listen();
   port_.store(*port);
   ArmTick(false);
+  if (service.process->segment->attached()) {
+    // What the former host published; who asks for it meanwhile has it published then.
+    service.state.Chore([state = service.process->state.get()] { (void)state->RenewAll(DeadlineIn(kRenewNs)).ok(); },
+                        [] {});
+  }
   supervisor_->Serve(*service.process);
   if (agent_ != nullptr) {
     const bool queue = service.process->doorbells->kind() == dispatch::DoorbellKind::kMessageQueue;
@@ -269,7 +277,8 @@ size_t Host::ServeCompletions() {
 
 bool Host::Busy() const {
   const Service& service = *service_;
-  return service.functions.waiting() || service.windows.busy() || service.verbs.in_flight() || service.reclaim.busy() || service.state.busy();
+  return service.functions.waiting() || service.windows.busy() || service.verbs.in_flight() || service.reclaim.busy() ||
+         service.state.busy();
 }
 
 void Host::Settle() {

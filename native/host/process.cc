@@ -39,7 +39,10 @@ Status Process::OpenMemory(uint64_t deadline_ns) {
   }
 
   data = std::make_unique<segment::Arena>(segment::Arena::Data(*segment, dispatch::kHostParticipant));
-  state = std::make_unique<state::StateStore>(*segment, *data, dispatch::kHostParticipant);
+  Result<publication::Area> published = publication::Area::Create(assignment.publication_bytes);
+  if (!published) return published.status().WithContext("publication area");
+  area = std::move(*published);
+  state = std::make_unique<state::StateStore>(*segment, *data, dispatch::kHostParticipant, &*area);
   if (attached) {
     if (Status status = data->Recover(); !status.ok()) return status.WithContext("data arena");
     if (Status status = state->RepairAfterHost(DeadlineIn(kRepairNs)); !status.ok()) return status.WithContext("state");

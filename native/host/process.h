@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "host/assignment.h"
 #include "host/objects_file.h"
 #include "host/wakers.h"
+#include "publication/area.h"
 #include "segment/arena.h"
 #include "segment/segment.h"
 #include "state/state_store.h"
@@ -36,6 +38,7 @@ struct Process {
   std::string doorbell_reason;  // why they are not message queues
   std::unique_ptr<dispatch::Dispatcher> dispatcher;
   std::unique_ptr<segment::Arena> data;
+  std::optional<publication::Area> area;
   std::unique_ptr<state::StateStore> state;
 
   [[nodiscard]] segment::Header& header() const noexcept { return segment->header(); }

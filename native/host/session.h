@@ -22,6 +22,7 @@
 #include "protocol/frame_reader.h"
 #include "protocol/frame_writer.h"
 #include "protocol/messages.h"
+#include "publication/published_reads.h"
 #include "transport/byte_stream.h"
 
 namespace praas::host {
@@ -40,7 +41,8 @@ struct SessionServices {
   StreamRings& rings;
   std::string machine_id;
   uint64_t handshake_ns = 5'000'000'000;
-  uint32_t callers = 0;  // open sessions whose calls come over their sockets, not through a window
+  uint32_t callers = 0;                     // open sessions whose calls come over their sockets, not through a window
+  publication::PublishedReads published{};  // for clients that cannot read themselves
   /// A session by its id, nullptr once it has closed.
   std::function<Session*(uint64_t id)> find;
   std::function<void(Session&)> wrote;   // it has frames to flush before the loop sleeps
@@ -130,6 +132,7 @@ class Session final : public protocol::FrameSink {
   // session_requests.cc
   [[nodiscard]] Result<protocol::Placement> OnStateHeader(const protocol::Frame& frame);
   void OnState(const protocol::Frame& frame);
+  [[nodiscard]] bool AnswerRead(const protocol::Frame& frame, const std::string& key);
   void OnResolve(const protocol::Frame& frame, std::span<const std::byte> payload);
   void OnUpgrade(std::span<const std::byte> payload);
   [[nodiscard]] Result<protocol::UpgradeOffer> OfferFor(const Result<protocol::UpgradeRequest>& request);

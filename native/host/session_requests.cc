@@ -1,8 +1,11 @@
 // What a session asks besides invocations: names, state, upgrades, administration.
 
+#include <algorithm>
+
 #include "base/clock.h"
 #include "host/session.h"
 #include "protocol/names.h"
+#include "protocol/state_messages.h"
 
 namespace praas::host {
 namespace {
@@ -11,6 +14,8 @@ namespace {
 constexpr uint32_t kMaxStateRequests = 256;
 constexpr uint64_t kMaxStateBytes = 256u << 20;
 constexpr uint32_t kMaxRefusedVerbs = 2;
+/// What this thread copies for a reader; larger values are the service thread's, so that others do not wait.
+constexpr uint64_t kMaxReadBytes = 64u << 10;
 
 }  // namespace
 
@@ -28,11 +33,40 @@ Result<Placement> Session::OnStateHeader(const Frame& frame) {
   return Placement::Into(receiving_state_);
 }
 
+/// A published value, read as a client on this machine would: without the service thread, and whoever holds the state's
+/// mutex. false: the service thread has to answer.
+bool Session::AnswerRead(const Frame& frame, const std::string& key) {
+  std::vector<std::byte> data;
+  const uint64_t most = std::min(kMaxReadBytes, services_.process.assignment.max_contiguous);
+  const publication::Outcome found = services_.published.Read(key, [&data, most](uint64_t bytes) {
+    data.resize(bytes <= most ? bytes : 0);
+    return std::span(data);
+  });
+  if (found.verdict != publication::Verdict::kRead) return false;
+  const Frame out{.type = FrameType::kStateReply, .call = frame.call};
+  const protocol::StateReply reply{.version = found.absent ? 0 : found.version,
+                                   .existed = !found.absent,
+                                   .place = services_.published.Find(key),
+                                   .data = data};
+  std::vector<std::byte> payload = protocol::EncodeHead(protocol::StateOp::kRead, reply);
+  payload.insert(payload.end(), data.begin(), data.end());
+  writer_.PushCopy(out, payload);
+  Wrote();
+  return true;
+}
+
 void Session::OnState(const Frame& frame) {
+  std::string read;  // the key, if it is read as a whole
+  if (frame.code == static_cast<uint16_t>(protocol::StateOp::kRead)) {
+    Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, receiving_state_);
+    if (request) read = std::move(request->key);
+    if (!read.empty() && AnswerRead(frame, read)) return receiving_state_.clear();
+  }
   const uint64_t bytes = receiving_state_.size();
   ++state_requests_;
   state_bytes_ += bytes;
-  const auto reply = [&services = services_, id = id_, call = frame.call, bytes](StateService::Answer answer) {
+  const auto reply = [&services = services_, id = id_, call = frame.call, bytes, read](StateService::Answer answer) {
+    if (!read.empty()) services.published.Learn(read, answer.place);
     Session* session = services.find(id);
     if (session == nullptr) return;
     --session->state_requests_;
@@ -99,9 +133,9 @@ Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeR
 
 void Session::RefuseUpgrade(const Status& why) {
   const Code code = why.code() == Code::kOk ? Code::kInternal : why.code();
-  writer_.PushCopy({.type = FrameType::kUpgradeOffer},
-                   protocol::Encode(protocol::UpgradeOffer{
-                       .refused = protocol::Reject{.code = code, .message = why.message()}}));
+  writer_.PushCopy(
+      {.type = FrameType::kUpgradeOffer},
+      protocol::Encode(protocol::UpgradeOffer{.refused = protocol::Reject{.code = code, .message = why.message()}}));
   Wrote();
 }
 

@@ -32,10 +32,15 @@ protocol::KeyInfo ToWire(const state::KeyInfo& info) {
 }
 
 StateService::Answer Ok(StateOp op, const StateReply& reply) {
-  return {.status = {}, .head = protocol::EncodeHead(op, reply), .data = {}};
+  return {.status = {}, .head = protocol::EncodeHead(op, reply), .data = {}, .place = {}};
 }
 
-StateService::Answer Error(Status status) { return {.status = std::move(status), .head = {}, .data = {}}; }
+Status TooLarge(const state::KeyInfo& info, uint64_t most) {
+  return Status(Code::kPayloadTooLarge, '"' + info.key + "\" has " + std::to_string(info.bytes) + " bytes; at most " +
+                                            std::to_string(most) + " travel at once, read it in parts");
+}
+
+StateService::Answer Error(Status status) { return {.status = std::move(status), .head = {}, .data = {}, .place = {}}; }
 
 }  // namespace
 
@@ -203,6 +208,20 @@ StateService::Answer StateService::Execute(const StateRequest& request, uint64_t
       for (const state::KeyInfo& info : *infos) reply.infos.push_back(ToWire(info));
       return Ok(request.op, reply);
     }
+    case StateOp::kRead:
+      return Read(request, deadline_ns);
+    case StateOp::kPublish: {
+      Result<uint64_t> capacity = store.Publish(request.key, request.capacity, deadline_ns);
+      if (!capacity) return Error(capacity.status());
+      reply.capacity = *capacity;
+      return Ok(request.op, reply);
+    }
+    case StateOp::kUnpublish: {
+      Result<bool> existed = store.Unpublish(request.key, deadline_ns);
+      if (!existed) return Error(existed.status());
+      reply.existed = *existed;
+      return Ok(request.op, reply);
+    }
     case StateOp::kLock:
     case StateOp::kUnlock:
       break;
@@ -246,6 +265,47 @@ StateService::Answer StateService::Get(const StateRequest& request, uint64_t dea
   reply.infos.push_back(ToWire(*info));
   reply.data = answer.data;
   answer.head = protocol::EncodeHead(StateOp::kGet, reply);
+  return answer;
+}
+
+/// For a reader that could not help itself: so the copy is made current, should whoever had to have died, and the place
+/// of the copy is told.
+StateService::Answer StateService::Read(const StateRequest& request, uint64_t deadline_ns) {
+  StateStore& store = *process_.state;
+  (void)store.Renew(request.key, deadline_ns).ok();  // the answer does not depend on it
+  StateReply reply;
+  Result<std::optional<publication::Location>> location = store.Locate(request.key, deadline_ns);
+  if (!location) return Error(location.status());
+  reply.place = location.value();
+  Answer answer;
+  answer.place = location.value();
+  Result<state::KeyInfo> info = store.Stat(request.key, deadline_ns);
+  if (info && info->bytes > process_.assignment.max_contiguous) {
+    return Error(TooLarge(*info, process_.assignment.max_contiguous));
+  }
+  if (info) {
+    // Looked at anew with its bytes: it may have changed, and gone.
+    Result<std::vector<std::byte>> bytes = store.Get(request.key, deadline_ns, &*info);
+    if (bytes && info->kind == state::KeyKind::kArray) {
+      return Error(Status(
+          Code::kStateType,
+          "state key \"" + request.key + "\" holds an array, which is changed in place; get copies it as it is"));
+    }
+    if (bytes && bytes->size() > process_.assignment.max_contiguous) {
+      return Error(TooLarge(*info, process_.assignment.max_contiguous));
+    }
+    if (bytes) {
+      reply.existed = true;
+      reply.version = info->version;
+      answer.data = std::move(*bytes);
+    } else if (bytes.status().code() != Code::kStateNotFound) {
+      return Error(bytes.status());
+    }
+  } else if (info.status().code() != Code::kStateNotFound) {
+    return Error(info.status());
+  }
+  reply.data = answer.data;
+  answer.head = protocol::EncodeHead(StateOp::kRead, reply);
   return answer;
 }
 

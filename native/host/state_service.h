@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -25,8 +26,9 @@ class StateService {
  public:
   struct Answer {
     Status status;
-    std::vector<std::byte> head;  // of the kStateReply's payload, when ok
-    std::vector<std::byte> data;  // and what follows it
+    std::vector<std::byte> head;                 // of the kStateReply's payload, when ok
+    std::vector<std::byte> data;                 // and what follows it
+    std::optional<publication::Location> place;  // of a published key that was read
   };
   using Reply = std::function<void(Answer)>;  // runs on the I/O thread
 
@@ -63,6 +65,7 @@ class StateService {
              Reply reply);
   [[nodiscard]] Answer Execute(const protocol::StateRequest& request, uint64_t deadline_ns);
   [[nodiscard]] Answer Get(const protocol::StateRequest& request, uint64_t deadline_ns);
+  [[nodiscard]] Answer Read(const protocol::StateRequest& request, uint64_t deadline_ns);
   void Lock(uint64_t session, uint64_t call, const protocol::StateRequest& request, uint64_t deadline_ns, Reply reply);
   [[nodiscard]] Answer Unlock(uint64_t session, uint64_t lock, uint64_t deadline_ns);
   void LookAtLocks();

@@ -161,7 +161,7 @@ Status Supervisor::Attach(WorkerLink& link) {
   if (!own) return own.status();
   Result<int> host = process_->wakers.Fd(dispatch::kHostParticipant);
   if (!host) return host.status();
-  for (const int fd : {process_->segment->fd(), process_->pool->fd(), *own, *host}) {
+  for (const int fd : {process_->segment->fd(), process_->pool->fd(), *own, *host, process_->area->fd()}) {
     Result<UniqueFd> copy = Duplicate(fd);
     if (!copy) return copy.status();
     message.fds.push_back(std::move(*copy));

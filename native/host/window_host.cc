@@ -83,6 +83,8 @@ void WindowHost::Listen() {
       if (watch) {
         listen_watch_ = *watch;
         listener_ = std::move(*socket);
+        // Without it clients ask for what they could have read.
+        if (Result<UniqueFd> published = process_.area->ReadOnlyFd()) published_ = std::move(*published);
         return;
       }
       status = watch.status();
@@ -175,7 +177,8 @@ Result<uint32_t> WindowHost::FreeSlot() {
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
   return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes) {
-    return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes);
+    return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes,
+                        published_.get());
   });
 }
 

@@ -121,6 +121,7 @@ class WindowHost {
   Process& process_;
   Calls& calls_;
   UniqueFd listener_;
+  UniqueFd published_;  // the publication area, as clients get it
   EventLoop::WatchId listen_watch_ = 0;
   EventLoop::TimerId listen_timer_{};
   std::string unavailable_ = "the process has no socket for windows";

@@ -77,6 +77,15 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
       if (data == nullptr) return made(nullptr);
       return made(ValueObject(env, data, state->infos.front().version));
     }
+    case Shape::kReadValue: {
+      if (auto* published = core_->connection->published()) published->Learn(pending.key, state->place);
+      if (!state->existed) return made(env.Undefined());
+      napi_value data = CopyBytes(env_, state->data);
+      if (data == nullptr) return made(nullptr);
+      return made(ValueObject(env, data, state->version));
+    }
+    case Shape::kCapacity:
+      return made(Napi::Number::New(env, static_cast<double>(state->capacity)));
     case Shape::kVersion:
       return made(Napi::BigInt::New(env, state->version));
     case Shape::kExisted:
@@ -151,6 +160,48 @@ Napi::Value ConnectionWrap::StateRead(const Napi::CallbackInfo& info) {
   request.offset = ReadInteger(env_, info[1], "offset", 0, kMaxSafeInteger);
   request.length = ReadInteger(env_, info[2], "length", 0, kMaxSafeInteger);
   return {env_, StateCall(request, Shape::kData, ReadDeadline(env_, info[3], "timeoutMs"))};
+}
+
+/// undefined: the host has to be asked; null: there is no such key.
+Napi::Value ConnectionWrap::StatePeek(const Napi::CallbackInfo& info) {
+  const std::string key = ReadText(env_, info[0], "key");
+  napi_value data = nullptr;
+  publication::PublishedReads* const published = Open().published();
+  if (published == nullptr) return Napi::Env(env_).Undefined();
+  const publication::Outcome found = published->Read(key, [&](uint64_t bytes) {
+    std::span<std::byte> memory;
+    data = NewBytes(env_, bytes, &memory);
+    return memory;
+  });
+  if (found.verdict != publication::Verdict::kRead) return Napi::Env(env_).Undefined();
+  if (found.absent) return Napi::Env(env_).Null();
+  if (data == nullptr) return Napi::Env(env_).Undefined();
+  return ValueObject(env_, data, found.version);
+}
+
+Napi::Value ConnectionWrap::StateFetch(const Napi::CallbackInfo& info) {
+  Open();
+  const StateRequest request = RequestFor(StateOp::kRead, ReadText(env_, info[0], "key"));
+  const uint64_t deadline_ns = ReadDeadline(env_, info[1], "timeoutMs");
+  const uint64_t call = OrThrow(env_, client::SubmitState(Open(), request, deadline_ns));
+  Pending pending;
+  pending.shape = Shape::kReadValue;
+  pending.op = request.op;
+  pending.key = request.key;
+  return {env_, Await(call, std::move(pending))};
+}
+
+Napi::Value ConnectionWrap::StatePublish(const Napi::CallbackInfo& info) {
+  Open();
+  StateRequest request = RequestFor(StateOp::kPublish, ReadText(env_, info[0], "key"));
+  if (!info[1].IsUndefined()) request.capacity = ReadInteger(env_, info[1], "capacity", 0, kMaxSafeInteger);
+  return {env_, StateCall(request, Shape::kCapacity, ReadDeadline(env_, info[2], "timeoutMs"))};
+}
+
+Napi::Value ConnectionWrap::StateUnpublish(const Napi::CallbackInfo& info) {
+  Open();
+  const StateRequest request = RequestFor(StateOp::kUnpublish, ReadText(env_, info[0], "key"));
+  return {env_, StateCall(request, Shape::kExisted, ReadDeadline(env_, info[1], "timeoutMs"))};
 }
 
 Napi::Value ConnectionWrap::StateKeys(const Napi::CallbackInfo& info) {

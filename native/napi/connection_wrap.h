@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <unordered_map>
 #include <vector>
 
@@ -44,11 +45,13 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   enum class Shape : uint8_t {
     kFunctionRef,
     kBytes,
-    kScratch,  // kBytes, or their number when they went into Shared::scratch
-    kSmall,    // kBytes, or where they lie in Shared::small
-    kValue,    // {data, version}
-    kVersion,  // bigint
-    kExisted,  // boolean
+    kScratch,    // kBytes, or their number when they went into Shared::scratch
+    kSmall,      // kBytes, or where they lie in Shared::small
+    kValue,      // {data, version}
+    kReadValue,  // {data, version} or undefined
+    kVersion,    // bigint
+    kExisted,    // boolean
+    kCapacity,   // number
     kInfo,
     kData,
     kInfos,
@@ -61,6 +64,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     napi_deferred deferred = nullptr;  // null: nobody waits any more, the memory is still pinned
     Shape shape = Shape::kNothing;
     protocol::StateOp op{};
+    std::string key;  // kReadValue: what the place in the reply is of
     napi_ref input = nullptr;
     napi_ref output = nullptr;
     napi_ref result = nullptr;  // ArrayBuffer of a large result
@@ -110,6 +114,10 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   Napi::Value StateDelete(const Napi::CallbackInfo& info);
   Napi::Value StateStat(const Napi::CallbackInfo& info);
   Napi::Value StateRead(const Napi::CallbackInfo& info);
+  Napi::Value StatePeek(const Napi::CallbackInfo& info);
+  Napi::Value StateFetch(const Napi::CallbackInfo& info);
+  Napi::Value StatePublish(const Napi::CallbackInfo& info);
+  Napi::Value StateUnpublish(const Napi::CallbackInfo& info);
   Napi::Value StateKeys(const Napi::CallbackInfo& info);
   Napi::Value Lock(const Napi::CallbackInfo& info);
   Napi::Value Unlock(const Napi::CallbackInfo& info);

@@ -144,6 +144,21 @@ Napi::Value WorkerWrap::StateStat(const Napi::CallbackInfo& info) {
   return InfoObject(env_, OrThrow(env_, std::move(found)));
 }
 
+Napi::Value WorkerWrap::StatePublish(const Napi::CallbackInfo& info) {
+  const std::string key = ReadKey(env_, info[0]);
+  std::optional<uint64_t> capacity;
+  if (!info[1].IsUndefined()) capacity = ReadInteger(env_, info[1], "capacity", 0, kMaxSafeInteger);
+  const uint64_t deadline_ns = ReadDeadline(env_, info[2], "timeoutMs");
+  const uint64_t given = OrThrow(env_, runtime().state().Publish(key, capacity, deadline_ns));
+  return Napi::Number::New(env_, static_cast<double>(given));
+}
+
+Napi::Value WorkerWrap::StateUnpublish(const Napi::CallbackInfo& info) {
+  const std::string key = ReadKey(env_, info[0]);
+  const uint64_t deadline_ns = ReadDeadline(env_, info[1], "timeoutMs");
+  return Napi::Boolean::New(env_, OrThrow(env_, runtime().state().Unpublish(key, deadline_ns)));
+}
+
 Napi::Value WorkerWrap::StateKeys(const Napi::CallbackInfo& info) {
   const std::string prefix = ReadText(env_, info[0], "prefix");
   const std::string after = ReadText(env_, info[1], "after");

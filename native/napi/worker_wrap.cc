@@ -123,6 +123,8 @@ Napi::Function WorkerWrap::Define(Napi::Env env) {
                          InstanceMethod<&W::StateRead>("stateRead"),
                          InstanceMethod<&W::StateDelete>("stateDelete"),
                          InstanceMethod<&W::StateStat>("stateStat"),
+                         InstanceMethod<&W::StatePublish>("statePublish"),
+                         InstanceMethod<&W::StateUnpublish>("stateUnpublish"),
                          InstanceMethod<&W::StateKeys>("stateKeys"),
                          InstanceMethod<&W::Lock>("lock"),
                          InstanceMethod<&W::Unlock>("unlock"),

@@ -89,6 +89,8 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   Napi::Value StateRead(const Napi::CallbackInfo& info);
   Napi::Value StateDelete(const Napi::CallbackInfo& info);
   Napi::Value StateStat(const Napi::CallbackInfo& info);
+  Napi::Value StatePublish(const Napi::CallbackInfo& info);
+  Napi::Value StateUnpublish(const Napi::CallbackInfo& info);
   Napi::Value StateKeys(const Napi::CallbackInfo& info);
   Napi::Value Lock(const Napi::CallbackInfo& info);
   void Unlock(const Napi::CallbackInfo& info);

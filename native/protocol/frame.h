@@ -97,7 +97,10 @@ enum class StateOp : uint16_t {
   kStat = 5,
   kKeys = 6,
   kLock = 7,
-  kUnlock = 8
+  kUnlock = 8,
+  kRead = 9,
+  kPublish = 10,
+  kUnpublish = 11,
 };
 
 enum class AdminOp : uint16_t { kStats = 1, kDrain = 2, kInspect = 3 };

@@ -6,6 +6,8 @@
 namespace praas::protocol {
 namespace {
 
+using publication::Location;
+
 namespace request {
 enum : uint16_t {
   kKey = 1,
@@ -18,14 +20,19 @@ enum : uint16_t {
   kMode = 8,
   kLock = 9,
   kData = 10,
+  kCapacity = 11,
 };
 }
 namespace reply {
-enum : uint16_t { kVersion = 1, kExisted = 2, kLock = 3, kInfos = 4, kData = 5 };
+enum : uint16_t { kVersion = 1, kExisted = 2, kLock = 3, kInfos = 4, kData = 5, kCapacity = 6, kPlace = 7 };
 }
 
 // An info on the wire: key length u16, kind u32, element type u32, bytes u64, version u64, modified u64, key.
 constexpr size_t kInfoFixedBytes = 2 + 4 + 4 + 8 + 8 + 8;
+
+// A place on the wire: id u64, offset u64, capacity u64. Longer ones have fields this version does not know.
+constexpr size_t kPlaceBytes = 3 * 8;
+constexpr size_t kMaxPlaceBytes = 256;
 
 bool TakesData(StateOp op) noexcept { return op == StateOp::kSet || op == StateOp::kAppend; }
 bool HasKey(StateOp op) noexcept { return op != StateOp::kKeys && op != StateOp::kUnlock; }
@@ -83,6 +90,25 @@ std::vector<KeyInfo> UnpackInfos(FieldReader& fields, size_t min, size_t max) {
   return infos;
 }
 
+std::vector<std::byte> PackPlace(const Location& place) {
+  std::vector<std::byte> out(kPlaceBytes);
+  StoreLittle<uint64_t>(out.data(), place.id);
+  StoreLittle<uint64_t>(out.data() + 8, place.offset);
+  StoreLittle<uint64_t>(out.data() + 16, place.capacity);
+  return out;
+}
+
+std::optional<Location> UnpackPlace(FieldReader& fields) {
+  if (!fields.Has(reply::kPlace)) return std::nullopt;
+  const std::span<const std::byte> bytes = fields.Bytes(reply::kPlace, "place", kMaxPlaceBytes);
+  if (bytes.size() < kPlaceBytes) return fields.Fail("place", "is truncated"), std::nullopt;
+  const Location place{.id = LoadLittle<uint64_t>(bytes.data()),
+                       .offset = LoadLittle<uint64_t>(bytes.data() + 8),
+                       .capacity = LoadLittle<uint64_t>(bytes.data() + 16)};
+  if (place.id == 0) fields.Fail("place", "names no publication");
+  return place;
+}
+
 }  // namespace
 
 std::vector<std::byte> EncodeHead(const StateRequest& value) {
@@ -98,12 +124,13 @@ std::vector<std::byte> EncodeHead(const StateRequest& value) {
   }
   if (value.op == StateOp::kLock) fields.Integer<uint32_t>(request::kMode, static_cast<uint32_t>(value.mode));
   if (value.op == StateOp::kUnlock) fields.Integer<uint64_t>(request::kLock, value.lock);
+  if (value.op == StateOp::kPublish && value.capacity) fields.Integer<uint64_t>(request::kCapacity, *value.capacity);
   if (TakesData(value.op)) fields.HeaderOnly(request::kData, static_cast<uint32_t>(value.data.size()));
   return fields.Take();
 }
 
 Result<StateRequest> DecodeStateRequest(uint16_t op, std::span<const std::byte> payload) {
-  if (op < static_cast<uint16_t>(StateOp::kGet) || op > static_cast<uint16_t>(StateOp::kUnlock)) {
+  if (op < static_cast<uint16_t>(StateOp::kGet) || op > static_cast<uint16_t>(StateOp::kUnpublish)) {
     return Status(Code::kUnsupported, "state operation " + std::to_string(op) + " is unknown to this host");
   }
   FieldReader fields(payload, "state request");
@@ -125,6 +152,7 @@ Result<StateRequest> DecodeStateRequest(uint16_t op, std::span<const std::byte> 
   if (result.op == StateOp::kLock)
     result.mode = static_cast<LockMode>(fields.Integer<uint32_t>(request::kMode, "mode", 1, 2));
   if (result.op == StateOp::kUnlock) result.lock = fields.Integer<uint64_t>(request::kLock, "lock");
+  if (result.op == StateOp::kPublish) result.capacity = OptionalInteger(fields, request::kCapacity, "capacity");
   if (TakesData(result.op)) result.data = fields.Bytes(request::kData, "data", kMaxPayload);
   if (!fields.status().ok()) return fields.status();
   if (HasKey(result.op)) {
@@ -147,7 +175,16 @@ std::vector<std::byte> EncodeHead(StateOp op, const StateReply& value) {
       fields.Integer<uint64_t>(reply::kVersion, value.version);
       break;
     case StateOp::kDelete:
+    case StateOp::kUnpublish:
       fields.Integer<uint8_t>(reply::kExisted, value.existed ? 1 : 0);
+      break;
+    case StateOp::kRead:
+      fields.Integer<uint8_t>(reply::kExisted, value.existed ? 1 : 0);
+      fields.Integer<uint64_t>(reply::kVersion, value.version);
+      if (value.place) fields.Bytes(reply::kPlace, PackPlace(*value.place));
+      break;
+    case StateOp::kPublish:
+      fields.Integer<uint64_t>(reply::kCapacity, value.capacity);
       break;
     case StateOp::kLock:
       fields.Integer<uint64_t>(reply::kLock, value.lock);
@@ -160,7 +197,8 @@ std::vector<std::byte> EncodeHead(StateOp op, const StateReply& value) {
     case StateOp::kUnlock:
       break;
   }
-  if (op == StateOp::kGet) fields.HeaderOnly(reply::kData, static_cast<uint32_t>(value.data.size()));
+  if (op == StateOp::kGet || op == StateOp::kRead)
+    fields.HeaderOnly(reply::kData, static_cast<uint32_t>(value.data.size()));
   return fields.Take();
 }
 
@@ -173,7 +211,16 @@ Result<StateReply> DecodeStateReply(StateOp op, std::span<const std::byte> paylo
       result.version = fields.Integer<uint64_t>(reply::kVersion, "version");
       break;
     case StateOp::kDelete:
+    case StateOp::kUnpublish:
       result.existed = fields.Integer<uint8_t>(reply::kExisted, "existed", 0, 1) == 1;
+      break;
+    case StateOp::kRead:
+      result.existed = fields.Integer<uint8_t>(reply::kExisted, "existed", 0, 1) == 1;
+      result.version = fields.Integer<uint64_t>(reply::kVersion, "version");
+      result.place = UnpackPlace(fields);
+      break;
+    case StateOp::kPublish:
+      result.capacity = fields.Integer<uint64_t>(reply::kCapacity, "capacity");
       break;
     case StateOp::kLock:
       result.lock = fields.Integer<uint64_t>(reply::kLock, "lock");
@@ -188,7 +235,7 @@ Result<StateReply> DecodeStateReply(StateOp op, std::span<const std::byte> paylo
     case StateOp::kUnlock:
       break;
   }
-  if (op == StateOp::kGet) result.data = fields.Bytes(reply::kData, "data", kMaxPayload);
+  if (op == StateOp::kGet || op == StateOp::kRead) result.data = fields.Bytes(reply::kData, "data", kMaxPayload);
   if (!fields.status().ok()) return fields.status();
   return result;
 }

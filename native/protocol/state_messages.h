@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "protocol/frame.h"
+#include "publication/layout.h"
 
 /// Payloads of kState and kStateReply. The data comes last and is not copied: `EncodeHead` gives everything up to and
 /// including the header of the data field, the caller sends the data right behind it (FrameWriter's prefix).
@@ -27,6 +28,9 @@ enum class LockMode : uint32_t { kRead = 1, kWrite = 2 };
 ///   kKeys   prefix, after, limit          → infos, in byte order
 ///   kLock   key, mode                     → lock             answered when granted or at the deadline
 ///   kUnlock lock                          → nothing
+///   kRead   key                           → existed, version, [place], data     never an array; version 0: no key
+///   kPublish key, [capacity]              → capacity
+///   kUnpublish key                        → existed
 struct StateRequest {
   StateOp op{};
   std::string key{};
@@ -38,6 +42,7 @@ struct StateRequest {
   uint32_t limit = 0;
   LockMode mode = LockMode::kRead;
   uint64_t lock = 0;
+  std::optional<uint64_t> capacity{};
   std::span<const std::byte> data{};  // kSet and kAppend; decoded: a view of the payload
 };
 [[nodiscard]] std::vector<std::byte> EncodeHead(const StateRequest& request);
@@ -59,6 +64,8 @@ struct StateReply {
   uint64_t version = 0;
   bool existed = false;
   uint64_t lock = 0;
+  uint64_t capacity = 0;
+  std::optional<publication::Location> place{};  // of a published key: where the client may read it by itself
   std::vector<KeyInfo> infos{};
   std::span<const std::byte> data{};
 };

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <span>
 
+#include "publication/published_reads.h"
 #include "transport/transport.h"
 
 namespace praas::transport {
@@ -31,6 +32,8 @@ class DirectTransport : public Transport {
   [[nodiscard]] virtual bool Owns(const Buffer& buffer) const noexcept = 0;
   /// Results of `function` are written straight into as many whole pages.
   virtual void ExpectResults(uint32_t function, uint64_t pages) = 0;
+  /// Published values that this transport reads by itself; nullptr: none. Not after Close.
+  [[nodiscard]] virtual publication::PublishedReads* published() noexcept { return nullptr; }
   /// Hands what Submit has prepared to the device now; Poll and PrepareToSleep do, too.
   virtual void Flush() = 0;
 };

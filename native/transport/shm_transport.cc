@@ -33,9 +33,18 @@ uint16_t WindowFlags(uint32_t frame_flags) noexcept {
 }  // namespace
 
 Result<std::unique_ptr<ShmTransport>> ShmTransport::Create(window::Handover handover, uint64_t default_timeout_ns) {
+  UniqueFd publications = std::move(handover.publications);
   Result<std::unique_ptr<ClientWindow>> window = ClientWindow::Map(std::move(handover));
   if (!window.ok()) return window.status();
-  return std::unique_ptr<ShmTransport>(new ShmTransport(*std::move(window), default_timeout_ns));
+  std::unique_ptr<ShmTransport> transport(new ShmTransport(*std::move(window), default_timeout_ns));
+  // Without it, reads of published values ask the host.
+  if (publications) {
+    if (Result<publication::Area> area = publication::Area::MapReadOnly(std::move(publications))) {
+      transport->area_ = *std::move(area);
+      transport->published_.UseArea(transport->area_->memory());
+    }
+  }
+  return transport;
 }
 
 ShmTransport::ShmTransport(std::unique_ptr<ClientWindow> window, uint64_t default_timeout_ns)
@@ -322,10 +331,12 @@ bool ShmTransport::PrepareToSleep() {
   if (closed_ || !failure_.ok()) return unanswered_ == 0;
   for (uint32_t index = 0; index < window::kCalls && rooms_wanted_ > 0; ++index) {
     // Buffers released since the last Poll may be the room that a result waits for. Poll gives it.
-    if (calls_[index].in_use && calls_[index].room_wanted != 0 && window_->payload().allocator().Fits(calls_[index].room_wanted))
+    if (calls_[index].in_use && calls_[index].room_wanted != 0 &&
+        window_->payload().allocator().Fits(calls_[index].room_wanted))
       return false;
   }
-  if (window_->open_calls() == 0 && window_->payload().committed_bytes() > window_->payload().allocator().used_bytes() + kKeepBytes) {
+  if (window_->open_calls() == 0 &&
+      window_->payload().committed_bytes() > window_->payload().allocator().used_bytes() + kKeepBytes) {
     if (const uint64_t now = NowNs(); now - trimmed_ns_ >= kTrimIntervalNs) {
       trimmed_ns_ = now;
       TrimTo(kKeepBytes);

@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "publication/area.h"
+#include "publication/published_reads.h"
 #include "transport/direct_transport.h"
 #include "transport/result_sizes.h"
 #include "window/client_window.h"
@@ -57,6 +59,7 @@ class ShmTransport final : public DirectTransport {
   void ExpectResults(uint32_t function, uint64_t pages) override {
     result_sizes_.Expect(function, pages * window::PayloadAllocator::kPage);
   }
+  [[nodiscard]] publication::PublishedReads* published() noexcept override { return area_ ? &published_ : nullptr; }
   void Flush() override {}
 
   // For who passes calls of others on (host/verbs_session.h).
@@ -118,6 +121,8 @@ class ShmTransport final : public DirectTransport {
   void UnmapWhenUnused();
   void TrimTo(uint64_t keep_bytes);
 
+  std::optional<publication::Area> area_;  // of the process
+  publication::PublishedReads published_;
   std::unique_ptr<window::ClientWindow> window_;  // null once closed and unmapped
   uint64_t default_timeout_ns_;
   std::array<Call, window::kCalls> calls_{};

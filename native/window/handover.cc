@@ -19,9 +19,10 @@
 namespace praas::window {
 namespace {
 
-constexpr size_t kFds = 3;
+constexpr size_t kWindowFds = 3;
+constexpr size_t kFds = 4;  // with the publication area
 
-/// The one message that host sends: this and the three descriptors.
+/// The one message that host sends: this and the descriptors.
 struct Offer {
   uint64_t magic;
   uint64_t window_bytes;
@@ -118,11 +119,11 @@ Result<Handover> ReceiveOffer(int socket, uint64_t deadline_ns) {
     if ((message.msg_flags & MSG_CTRUNC) != 0) fd_count = kFds + 1;
     got += static_cast<size_t>(bytes);
   }
-  if (offer.magic != kMagic || fd_count != kFds) {
+  if (offer.magic != kMagic || fd_count < kWindowFds || fd_count > kFds) {
     return Status(Code::kProtocolInvalid,
                   "the host's window offer is malformed (" + std::to_string(fd_count) + " descriptors)");
   }
-  return Handover{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), offer.window_bytes};
+  return Handover{std::move(fds[0]), std::move(fds[1]), std::move(fds[2]), offer.window_bytes, std::move(fds[3])};
 }
 
 }  // namespace
@@ -188,21 +189,22 @@ Result<std::optional<std::string>> ReadNonce(int socket) {
   return std::optional<std::string>(std::move(nonce));
 }
 
-Status Send(int socket, int memfd, int submit_event, int complete_event, uint64_t window_bytes) {
+Status Send(int socket, int memfd, int submit_event, int complete_event, uint64_t window_bytes, int publications) {
   Offer offer{kMagic, window_bytes};
   iovec part{&offer, sizeof(offer)};
-  const std::array<int, kFds> fds{memfd, submit_event, complete_event};
+  const std::array<int, kFds> fds{memfd, submit_event, complete_event, publications};
+  const size_t fd_bytes = (publications >= 0 ? kFds : kWindowFds) * sizeof(int);
   alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(fds))> control{};
   msghdr message{};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
   message.msg_control = control.data();
-  message.msg_controllen = control.size();
+  message.msg_controllen = CMSG_SPACE(fd_bytes);
   cmsghdr* rights = CMSG_FIRSTHDR(&message);
   rights->cmsg_level = SOL_SOCKET;
   rights->cmsg_type = SCM_RIGHTS;
-  rights->cmsg_len = CMSG_LEN(sizeof(fds));
-  std::memcpy(CMSG_DATA(rights), fds.data(), sizeof(fds));
+  rights->cmsg_len = CMSG_LEN(fd_bytes);
+  std::memcpy(CMSG_DATA(rights), fds.data(), fd_bytes);
   ssize_t sent = 0;
   do {
     sent = sendmsg(socket, &message, MSG_DONTWAIT | MSG_NOSIGNAL);

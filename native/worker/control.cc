@@ -20,7 +20,7 @@ namespace praas::worker {
 namespace {
 
 /// One more than any message has: the memfd of a long one.
-constexpr size_t kMaxFds = 5;
+constexpr size_t kMaxFds = 6;
 
 /// Precedes the encoded message in every packet.
 struct PacketHeader {

@@ -22,7 +22,8 @@ inline constexpr size_t kMaxMessage = 1024 * 1024;
 
 enum class ControlType : uint32_t {
   // host → worker
-  kAttach = 1,  // first packet once the host has a process: who the worker is; fds: segment, pool, own eventfd, host's
+  kAttach = 1,  // first packet once the host has a process: who the worker is; fds: segment, pool, own eventfd, host's,
+                // publication area
   kLoad = 2,    // load this application (JSON text, for the worker's language runtime)
   kWindow = 3,  // fds: memfd, client's completion eventfd of window `index`
   kWindowGone = 4,  // unmap window `index`

@@ -111,7 +111,7 @@ bool ReadFunctions(Reader* in, std::vector<FunctionInfo>* functions) {
 int ControlFds(ControlType type) noexcept {
   switch (type) {
     case ControlType::kAttach:
-      return 4;
+      return 5;
     case ControlType::kWindow:
       return 2;
     case ControlType::kPeer:

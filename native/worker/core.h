@@ -14,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "dispatch/dispatcher.h"
 #include "dispatch/doorbell.h"
+#include "publication/area.h"
 #include "segment/segment.h"
 #include "window/pool.h"
 #include "worker/control.h"
@@ -23,9 +24,11 @@ namespace praas::worker {
 /// What the parts of a worker runtime share: mappings, dispatch and the ways to reach the host. Made once by
 /// WorkerRuntime::Attach, before any thread starts, and outlives all parts.
 struct Core {
-  Core(struct Attach attach_, segment::Segment segment_, UniqueFd event_, UniqueFd host_event_, ControlSocket control_)
+  Core(struct Attach attach_, segment::Segment segment_, publication::Area area_, UniqueFd event_, UniqueFd host_event_,
+       ControlSocket control_)
       : attach(std::move(attach_)),
         segment(std::move(segment_)),
+        area(std::move(area_)),
         event(std::move(event_)),
         host_event(std::move(host_event_)),
         control(std::move(control_)),
@@ -35,6 +38,7 @@ struct Core {
 
   const struct Attach attach;
   const segment::Segment segment;
+  const publication::Area area;
   std::unique_ptr<window::Pool> pool;
   std::unique_ptr<dispatch::Doorbells> doorbells;
   std::unique_ptr<dispatch::Dispatcher> dispatcher;

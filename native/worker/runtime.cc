@@ -42,7 +42,7 @@ struct WorkerRuntime::Parts {
       : core(std::move(core_)),
         running(std::move(running_)),
         arena(segment::Arena::Data(core->segment, core->self)),
-        state(core->segment, arena, core->self),
+        state(core->segment, arena, core->self, &core->area),
         peers(*core),
         windows(*core, inbox,
                 {.unmap = std::move(options.on_unmap),
@@ -135,9 +135,12 @@ Result<std::unique_ptr<WorkerRuntime>> WorkerRuntime::Attach(UniqueFd control, O
   // A child that a function forks is no participant, and must not be able to act as one.
   ::madvise(segment->base(), static_cast<size_t>(segment->data() - segment->base()) + segment->data_bytes(),
             MADV_DONTFORK);
+  auto area = publication::Area::Map(std::move(message.fds[4]));
+  if (!area.ok()) return area.status().WithContext("publication area");
+  ::madvise(area->memory().data(), area->bytes(), MADV_DONTFORK);
   const auto doorbell_kind = static_cast<dispatch::DoorbellKind>(message.attach.doorbell_kind);
-  auto core = std::make_unique<Core>(std::move(message.attach), std::move(*segment), std::move(message.fds[2]),
-                                     std::move(message.fds[3]), std::move(socket));
+  auto core = std::make_unique<Core>(std::move(message.attach), std::move(*segment), *std::move(area),
+                                     std::move(message.fds[2]), std::move(message.fds[3]), std::move(socket));
   auto pool = window::Pool::Map(std::move(message.fds[1]), core->segment, core->self);
   if (!pool.ok()) return pool.status();
   core->pool = std::move(*pool);
@@ -179,6 +182,10 @@ Status WorkerRuntime::Guard(bool without_state) {
   const segment::Segment& segment = core.segment;
   if (without_state && ::mprotect(segment.data(), segment.data_bytes(), PROT_NONE) != 0) {
     return Status::System("mprotect of the state");
+  }
+  const std::span<std::byte> published = core.area.memory();
+  if (without_state && ::mprotect(published.data(), published.size(), PROT_NONE) != 0) {
+    return Status::System("mprotect of the publication area");
   }
   core.guarded.store(true, std::memory_order_release);
   return Status::Ok();

@@ -18,6 +18,7 @@ const processSchema = z.object({
   concurrency: integer(1, 1024).optional(),
   memoryBytes: integer(2 ** 20, 2 ** 40).optional(),
   poolBytes: integer(2 ** 24, 2 ** 40).optional(),
+  publicationBytes: integer(2 ** 16, 2 ** 35).optional(),
   hotMs: integer(-1, 86_400_000).optional(),
   backlog: integer(16, 4096).optional(),
   defaultTimeoutMs: z.number().min(1).max(maxTimeoutMs).optional(),

@@ -191,6 +191,7 @@ export class ManagedProcess {
       queue: paths.queue,
       memory: options.memoryBytes,
       pool: options.poolBytes,
+      publications: options.publicationBytes,
       calls: options.backlog,
       workers: options.workers,
       nativeWorkers: options.nativeWorkers,

@@ -30,6 +30,8 @@ export interface CreateOptions {
   readonly memory?: Size
   /** Limit of payloads on their way. Committed as it is used. Default: 1 GiB. */
   readonly pool?: Size
+  /** Limit of published values (`state.publish`), 64 KiB … 32 GiB. Committed as it is used. Default: 16 MiB. */
+  readonly publications?: Size
   /** How long workers poll for the next call before they sleep, milliseconds: −1 always, 0 never. Default: 1. */
   readonly hotMs?: number
   /** Calls waiting or running at a time, 16 … 4096; beyond, callers wait. Default: 1024. */
@@ -65,6 +67,7 @@ export const processDefaults = {
   concurrency: 1,
   memoryBytes: 2 ** 30,
   poolBytes: 2 ** 30,
+  publicationBytes: 16 * 2 ** 20,
   hotMs: 1,
   backlog: 1024,
   defaultTimeoutMs: 60_000,
@@ -82,6 +85,7 @@ export const createShape = {
   concurrency: integer(1, 1024).optional(),
   memory: size(2 ** 20, 1024 * GiB).optional(),
   pool: size(16 * 2 ** 20, 1024 * GiB).optional(),
+  publications: size(64 * 2 ** 10, 32 * GiB).optional(),
   hotMs: integer(-1, 86_400_000).optional(),
   backlog: integer(16, 4096).optional(),
   defaultTimeoutMs: duration(1, maxTimeoutMs).optional(),
@@ -106,12 +110,13 @@ const processSchema = z.object({
 
 /** Creation options as the control plane takes them. */
 export function toProcessOptions(options: z.output<z.ZodObject<typeof createShape>>): ProcessOptions {
-  const { app, memory, pool, maxContiguous, workerMemory, ...rest } = options
+  const { app, memory, pool, publications, maxContiguous, workerMemory, ...rest } = options
   return withoutUndefined({
     ...rest,
     app: app === undefined ? undefined : appReference(app),
     memoryBytes: memory,
     poolBytes: pool,
+    publicationBytes: publications,
     maxContiguousBytes: maxContiguous,
     workerMemoryBytes: workerMemory,
   })

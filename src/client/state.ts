@@ -1,7 +1,8 @@
 /** State of a process as its clients reach it. */
+import { setImmediate as turn } from 'node:timers/promises'
 import { asBytes, codecByName, describe, type Bytes, type CodecName } from '../codecs.js'
 import { ArgumentError, codeOf, StateError } from '../errors.js'
-import type { KeyInfo, StateLock } from '../function/context.js'
+import type { KeyInfo, StateEntry, StateLock } from '../function/context.js'
 import type { NativeConnection } from '../native/binding.js'
 import { fromNative } from '../native/errors.js'
 import { checkKnown, checkName, checkOffset, checkTimeout } from '../limits.js'
@@ -27,8 +28,15 @@ export interface ClientStateSetOptions extends StateValueOptions {
   readonly offset?: number
 }
 
+export interface PublishOptions extends StateOptions {
+  /** Largest value that can be read without asking, bytes. Default: the present size. Rounded up to whole pages. */
+  readonly capacity?: number
+}
+
 const connectMs = 30_000
-const knownOptions = new Set(['signal', 'timeoutMs', 'codec', 'ifVersion', 'offset', 'prefix'])
+const knownOptions = new Set(['signal', 'timeoutMs', 'codec', 'ifVersion', 'offset', 'prefix', 'capacity'])
+/** Reads in a row that need nobody, until timers and I/O have their turn; 4 KiB of a value count as one more. */
+const readsPerTurn = 128
 
 /**
  * Every operation is atomic and travels to the process's host. Reads are repeated when the connection is lost; writes are
@@ -39,6 +47,7 @@ const knownOptions = new Set(['signal', 'timeoutMs', 'codec', 'ifVersion', 'offs
 export class ClientState {
   readonly #processId: string
   readonly #link: Link
+  #readsInARow = 0
 
   /** @internal */
   constructor(processId: string, link: Link) {
@@ -100,12 +109,70 @@ export class ClientState {
     return this.#write(options, (connection, timeoutMs) => connection.stateAppend(key, bytes, timeoutMs))
   }
 
+  /**
+   * The value with its version, or undefined; where the key is published, *one-sided*: on the same machine it is copied
+   * straight out of the process's memory, without waking or asking anybody. The host answers what cannot be read so: the
+   * first read, one over TCP, of a key that is not published, of a value that is larger than its publication or is being
+   * written all the time. It needs no worker for that.
+   *
+   * Either way the result is whole and was the value at some moment during the read, and versions never go back. (After
+   * the death of its host a connection may read the last value for as long as it has not noticed.)
+   *
+   * @throws {StateError} `ERR_STATE_TYPE` for an array, which others change in place
+   */
+  read(key: string, options?: StateOptions): Promise<StateEntry | undefined>
   /** Up to `length` bytes from `offset` on; fewer at the end of the value. */
-  async read(key: string, offset: number, length: number, options: StateOptions = {}): Promise<Uint8Array> {
+  read(key: string, offset: number, length: number, options?: StateOptions): Promise<Uint8Array>
+  async read(
+    key: string,
+    offset: number | StateOptions = {},
+    length?: number,
+    options: StateOptions = {},
+  ): Promise<StateEntry | undefined | Uint8Array> {
     checkName('a key', key)
-    checkOffset('offset', offset)
-    checkOffset('length', length)
-    return this.#read(options, (connection, timeoutMs) => connection.stateRead(key, offset, length, timeoutMs))
+    if (typeof offset === 'object') return this.#readWhole(key, offset)
+    const from = checkOffset('offset', offset)
+    const bytes = checkOffset('length', length as number)
+    return this.#read(options, (connection, timeoutMs) => connection.stateRead(key, from, bytes, timeoutMs))
+  }
+
+  async #readWhole(key: string, options: StateOptions): Promise<StateEntry | undefined> {
+    checkOptions(options)
+    options.signal?.throwIfAborted()
+    const found = this.#link.current?.connection.statePeek(key)
+    if (found === undefined) {
+      return this.#read(options, (connection, timeoutMs) => connection.stateFetch(key, timeoutMs))
+    }
+    // A program that polls with `await read(key)` would else keep its event loop from everything, the end of the
+    // connection included.
+    this.#readsInARow += 1 + (found?.data.byteLength ?? 0) / 4096
+    if (this.#readsInARow >= readsPerTurn) {
+      this.#readsInARow = 0
+      await turn()
+    }
+    return found ?? undefined
+  }
+
+  /**
+   * Publishes a key, which need not exist yet: from now on `read` gets its value without asking anybody in the process.
+   * Every change, whoever makes it, is published before it is reported done. A value larger than the capacity is not,
+   * until a smaller one is set. Publishing again may give a key more room, never less.
+   *
+   * @returns its capacity, bytes
+   * @throws {StateError} `ERR_STATE_MEMORY` when the memory for published values (option `publications` of the process)
+   *   is used up · `ERR_STATE_TYPE` for an array · `ERR_STATE_CONTENDED`
+   */
+  async publish(key: string, options: PublishOptions = {}): Promise<number> {
+    checkName('a key', key)
+    const { capacity } = options
+    if (capacity !== undefined) checkOffset('capacity', capacity)
+    return this.#write(options, (connection, timeoutMs) => connection.statePublish(key, capacity, timeoutMs))
+  }
+
+  /** Ends that; the value stays. @returns whether the key was published. */
+  async unpublish(key: string, options: StateOptions = {}): Promise<boolean> {
+    checkName('a key', key)
+    return this.#write(options, (connection, timeoutMs) => connection.stateUnpublish(key, timeoutMs))
   }
 
   /** @returns whether there was such a key. */

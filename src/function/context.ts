@@ -70,6 +70,11 @@ export interface StateDeleteOptions extends StateWaitOptions {
   readonly ifVersion?: bigint
 }
 
+export interface StatePublishOptions extends StateWaitOptions {
+  /** Largest value that can be read without asking, bytes. Default: the present size. Rounded up to whole pages. */
+  readonly capacity?: number
+}
+
 export interface StateEntry {
   readonly data: Uint8Array
   readonly version: bigint
@@ -155,6 +160,18 @@ export interface WorkerState {
   /** @returns whether there was such a key. */
   delete(key: string, options?: StateDeleteOptions): boolean
   stat(key: string, options?: StateWaitOptions): KeyInfo | undefined
+  /**
+   * Publishes a key, which need not exist yet: clients then read its value without a message to this process
+   * (`process.state.read`). Every change is published before it returns. A value larger than the capacity is not, until a
+   * smaller one is set. Publishing again may give a key more room, never less.
+   *
+   * @returns its capacity, bytes
+   * @throws {StateError} `ERR_STATE_MEMORY` when the memory for published values (option `publications` of the process)
+   *   is used up · `ERR_STATE_TYPE` for an array
+   */
+  publish(key: string, options?: StatePublishOptions): number
+  /** @returns whether the key was published. The value stays. */
+  unpublish(key: string, options?: StateWaitOptions): boolean
   /** Keys with a prefix, in byte order. Keys that come or go during the iteration may or may not be seen. */
   keys(options?: { readonly prefix?: string } & StateWaitOptions): Iterable<KeyInfo>
   /**

@@ -155,6 +155,15 @@ export interface NativeConnection {
   stateDelete(key: string, ifVersion: bigint | undefined, timeoutMs: number): Promise<boolean>
   stateStat(key: string, timeoutMs: number): Promise<NativeKeyInfo>
   stateRead(key: string, offset: number, length: number, timeoutMs: number): Promise<Uint8Array>
+  /**
+   * The published value, read in place; null: there is no such key; undefined: it cannot be read from here (not published,
+   * being written, on another machine), and `stateFetch` asks the host, by which this connection learns where it lies.
+   */
+  statePeek(key: string): { data: Uint8Array; version: bigint } | null | undefined
+  stateFetch(key: string, timeoutMs: number): Promise<{ data: Uint8Array; version: bigint } | undefined>
+  /** @returns the capacity. */
+  statePublish(key: string, capacity: number | undefined, timeoutMs: number): Promise<number>
+  stateUnpublish(key: string, timeoutMs: number): Promise<boolean>
   stateKeys(prefix: string, after: string, limit: number, timeoutMs: number): Promise<NativeKeyInfo[]>
   lock(
     name: string,
@@ -227,6 +236,8 @@ export interface NativeWorker {
   stateRead(key: string, offset: number, length: number, timeoutMs: number): Uint8Array
   stateDelete(key: string, ifVersion: bigint | undefined, timeoutMs: number): boolean
   stateStat(key: string, timeoutMs: number): NativeKeyInfo | undefined
+  statePublish(key: string, capacity: number | undefined, timeoutMs: number): number
+  stateUnpublish(key: string, timeoutMs: number): boolean
   stateKeys(prefix: string, after: string, limit: number, timeoutMs: number): NativeKeyInfo[]
   lock(
     handle: bigint,

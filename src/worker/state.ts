@@ -7,6 +7,7 @@ import type {
   StateDeleteOptions,
   StateEntry,
   StateLock,
+  StatePublishOptions,
   StateSetOptions,
   StateWaitOptions,
   WorkerState,
@@ -18,7 +19,7 @@ import { keyInfo, pageKeys } from '../state_keys.js'
 import type { InvocationContext } from './context.js'
 import { guardShared } from './views.js'
 
-const knownOptions = new Set(['timeoutMs', 'ifVersion', 'offset', 'prefix', 'signal'])
+const knownOptions = new Set(['timeoutMs', 'ifVersion', 'offset', 'prefix', 'signal', 'capacity'])
 const noOptions: StateWaitOptions = Object.freeze({})
 
 export class InvocationState implements WorkerState {
@@ -109,6 +110,18 @@ export class InvocationState implements WorkerState {
     const timeoutMs = this.#check(key, options)
     const info = translated(() => this.#worker.stateStat(key, timeoutMs))
     return info && keyInfo(info)
+  }
+
+  publish(key: string, options: StatePublishOptions = noOptions): number {
+    const timeoutMs = this.#check(key, options)
+    const { capacity } = options
+    if (capacity !== undefined) checkOffset('capacity', capacity)
+    return translated(() => this.#worker.statePublish(key, capacity, timeoutMs))
+  }
+
+  unpublish(key: string, options: StateWaitOptions = noOptions): boolean {
+    const timeoutMs = this.#check(key, options)
+    return translated(() => this.#worker.stateUnpublish(key, timeoutMs))
   }
 
   *keys(options: { readonly prefix?: string } & StateWaitOptions = noOptions): Generator<KeyInfo, void, void> {

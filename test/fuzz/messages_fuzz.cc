@@ -40,7 +40,7 @@ void RoundTripState(uint16_t op, std::span<const std::byte> bytes) {
     Check(again.ok());
     Check(WithData(EncodeHead(again.value()), again.value().data) == encoded);
   }
-  if (op < 1 || op > 8) return;
+  if (op < 1 || op > 11) return;
   const auto state_op = static_cast<StateOp>(op);
   if (const auto reply = DecodeStateReply(state_op, bytes); reply.ok()) {
     const Bytes encoded = WithData(EncodeHead(state_op, reply.value()), reply.value().data);

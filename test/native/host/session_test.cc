@@ -226,6 +226,82 @@ TEST_F(Sessions, StateOverTheWire) {
   EXPECT_EQ(run({.op = protocol::StateOp::kGet, .key = "k"}, &payload).code(), Code::kStateNotFound);
 }
 
+TEST_F(Sessions, PublishedValuesAreReadTheSameOverEveryTransport) {
+  HostRun host(process_);
+  Driver writer = host.Client();
+  const auto ask = [](Driver& client, protocol::StateRequest request) {
+    Driver::Outcome outcome = client.Wait(client::SubmitState(*client, request, DeadlineIn(kWatchdogNs)));
+    return outcome;
+  };
+  const auto set = [&](std::string_view value) {
+    protocol::StateRequest request{.op = protocol::StateOp::kSet, .key = "k"};
+    request.data = AsBytes(value);
+    ASSERT_TRUE(ask(writer, request).status.ok());
+  };
+  for (const std::string transport : {"tcp", "shm"}) {
+    SCOPED_TRACE(transport);
+    Driver client = host.Client(transport);
+    ASSERT_EQ(client->info().transport, transport);
+    uint32_t asked = 0;
+    const auto read = [&]() -> std::optional<std::string> {
+      std::vector<std::byte> memory;
+      publication::Outcome here;
+      if (client->published() != nullptr) {
+        here = client->published()->Read("k", [&](uint64_t bytes) {
+          memory.resize(bytes);
+          return std::span(memory);
+        });
+      }
+      if (here.verdict == publication::Verdict::kRead) {
+        return here.absent ? std::nullopt : std::optional(std::string(AsText(here.value)));
+      }
+      ++asked;
+      const Driver::Outcome outcome = ask(client, {.op = protocol::StateOp::kRead, .key = "k"});
+      const auto reply = protocol::DecodeStateReply(protocol::StateOp::kRead, outcome.payload);
+      EXPECT_TRUE(outcome.status.ok() && reply.ok());
+      if (client->published() != nullptr) client->published()->Learn("k", reply->place);
+      return reply->existed ? std::optional(std::string(AsText(reply->data))) : std::nullopt;
+    };
+    EXPECT_EQ(read(), std::nullopt);
+    set("not published");
+    EXPECT_EQ(read(), "not published");
+    protocol::StateRequest publish{.op = protocol::StateOp::kPublish, .key = "k"};
+    publish.capacity = 100;
+    ASSERT_TRUE(ask(client, publish).status.ok());
+    for (int i = 0; i < 20; ++i) {
+      set("value " + std::to_string(i));
+      EXPECT_EQ(read(), "value " + std::to_string(i));
+    }
+    ASSERT_TRUE(ask(writer, {.op = protocol::StateOp::kDelete, .key = "k"}).status.ok());
+    EXPECT_EQ(read(), std::nullopt);
+    const uint32_t before = asked;
+    ASSERT_EQ(client->published() != nullptr, transport == "shm");
+    if (client->published() != nullptr) {
+      EXPECT_EQ(client->published()->reads(), 20u);
+    }
+    set(std::string(5'000, 'x'));
+    EXPECT_EQ(read(), std::string(5'000, 'x'));
+    EXPECT_EQ(asked, before + 1) << "it is larger than its publication";
+    ASSERT_TRUE(ask(client, {.op = protocol::StateOp::kUnpublish, .key = "k"}).status.ok());
+    EXPECT_EQ(read(), std::string(5'000, 'x'));
+    ASSERT_TRUE(ask(writer, {.op = protocol::StateOp::kDelete, .key = "k"}).status.ok());
+  }
+}
+
+TEST_F(Sessions, ReadsOfArraysAndReservedNamesAreRefused) {
+  HostRun host(process_);
+  Driver client = host.Client();
+  const auto code = [&](protocol::StateOp op, const std::string& key) {
+    return client.Wait(client::SubmitState(*client, {.op = op, .key = key}, DeadlineIn(kWatchdogNs))).status.code();
+  };
+  EXPECT_EQ(code(protocol::StateOp::kRead, "\x01mailbox/x"), Code::kNameInvalid);
+  EXPECT_EQ(code(protocol::StateOp::kPublish, "\x01mailbox/x"), Code::kNameInvalid);
+  protocol::StateRequest large{.op = protocol::StateOp::kPublish, .key = "k"};
+  large.capacity = UINT64_MAX;
+  EXPECT_EQ(client.Wait(client::SubmitState(*client, large, DeadlineIn(kWatchdogNs))).status.code(),
+            Code::kStateMemory);
+}
+
 TEST_F(Sessions, LocksAreGrantedTimedOutWithdrawnAndReleased) {
   HostRun host(process_);
   Driver first = host.Client();

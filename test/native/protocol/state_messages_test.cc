@@ -65,12 +65,23 @@ TEST(StateRequest, EveryOperationRoundTrips) {
   decoded = RoundTrip({.op = StateOp::kUnlock, .lock = 77}, storage);
   ASSERT_TRUE(decoded.ok());
   EXPECT_EQ(decoded->lock, 77u);
+
+  ASSERT_TRUE(RoundTrip({.op = StateOp::kRead, .key = "k"}, storage).ok());
+  ASSERT_TRUE(RoundTrip({.op = StateOp::kUnpublish, .key = "k"}, storage).ok());
+  decoded = RoundTrip({.op = StateOp::kPublish, .key = "k"}, storage);
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_FALSE(decoded->capacity);
+  decoded = RoundTrip({.op = StateOp::kPublish, .key = "k", .capacity = 1u << 20}, storage);
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(decoded->capacity, 1u << 20);
 }
 
 TEST(StateRequest, RefusesBadValues) {
   std::vector<std::byte> storage;
   EXPECT_EQ(DecodeStateRequest(0, {}).status().code(), Code::kUnsupported);
-  EXPECT_EQ(DecodeStateRequest(9, {}).status().code(), Code::kUnsupported);
+  EXPECT_EQ(DecodeStateRequest(12, {}).status().code(), Code::kUnsupported);
+  EXPECT_EQ(RoundTrip({.op = StateOp::kRead, .key = ""}, storage).status().code(), Code::kNameInvalid);
+  EXPECT_EQ(RoundTrip({.op = StateOp::kPublish, .key = ""}, storage).status().code(), Code::kNameInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kGet, .key = ""}, storage).status().code(), Code::kNameInvalid);
   EXPECT_EQ(RoundTrip({.op = StateOp::kGet, .key = std::string(256, 'k')}, storage).status().code(),
             Code::kNameInvalid);
@@ -161,6 +172,51 @@ TEST(StateReply, RefusesBadLists) {
     fields.Bytes(4, std::span(good).subspan(kFieldHeaderBytes, size - kFieldHeaderBytes));
     EXPECT_EQ(DecodeStateReply(StateOp::kStat, fields.Take()).status().code(), Code::kProtocolInvalid) << size;
   }
+}
+
+TEST(StateReply, OfReadsAndPublications) {
+  StateReply reply{.version = 9,
+                   .existed = true,
+                   .place = publication::Location{.id = 7, .offset = 8192, .capacity = 4032},
+                   .data = AsBytes("value")};
+  Result<StateReply> decoded = DecodeStateReply(StateOp::kRead, Whole(EncodeHead(StateOp::kRead, reply), reply.data));
+  ASSERT_TRUE(decoded.ok()) << decoded.status().message();
+  EXPECT_TRUE(decoded->existed);
+  EXPECT_EQ(decoded->version, 9u);
+  ASSERT_TRUE(decoded->place);
+  EXPECT_EQ(decoded->place->id, 7u);
+  EXPECT_EQ(decoded->place->offset, 8192u);
+  EXPECT_EQ(decoded->place->capacity, 4032u);
+
+  decoded = DecodeStateReply(StateOp::kRead, EncodeHead(StateOp::kRead, {.existed = false}));
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_FALSE(decoded->existed);
+  EXPECT_FALSE(decoded->place);
+  EXPECT_TRUE(decoded->data.empty());
+
+  EXPECT_EQ(DecodeStateReply(StateOp::kPublish, EncodeHead(StateOp::kPublish, {.capacity = 4032}))->capacity, 4032u);
+  EXPECT_TRUE(DecodeStateReply(StateOp::kUnpublish, EncodeHead(StateOp::kUnpublish, {.existed = true}))->existed);
+}
+
+TEST(StateReply, ThePlaceIsCheckedAndMayGrow) {
+  const auto with_place = [](std::span<const std::byte> place) {
+    FieldWriter fields;
+    fields.Integer<uint64_t>(1, 0);  // version
+    fields.Integer<uint8_t>(2, 0);   // existed
+    fields.Bytes(7, place);
+    fields.Bytes(5, {});  // data
+    return DecodeStateReply(StateOp::kRead, fields.Take());
+  };
+  std::vector<std::byte> place(24);
+  EXPECT_EQ(with_place(place).status().code(), Code::kProtocolInvalid) << "no publication has id 0";
+  place[0] = std::byte{1};
+  EXPECT_TRUE(with_place(place).ok());
+  EXPECT_EQ(with_place(std::span(place).first(23)).status().code(), Code::kProtocolInvalid);
+  place.resize(24 + 12);  // of a host that also says where a device finds it
+  ASSERT_TRUE(with_place(place).ok());
+  EXPECT_EQ(with_place(place)->place->id, 1u);
+  place.resize(257);
+  EXPECT_EQ(with_place(place).status().code(), Code::kProtocolInvalid);
 }
 
 }  // namespace

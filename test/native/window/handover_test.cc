@@ -91,6 +91,29 @@ TEST(Handover, PassesAWindowThatWorks) {
   EXPECT_TRUE(client.ok()) << client.status().message();
 }
 
+TEST(Handover, PassesThePublicationAreaWhenThereIsOne) {
+  const Listener listener;
+  TestWindow window;
+  const UniqueFd area(memfd_create("area", MFD_CLOEXEC));
+  for (const bool with : {true, false}) {
+    auto received = Exchange(listener, [&](int socket) {
+      AwaitNonce(socket);
+      EXPECT_TRUE(Send(socket, window.created.memfd.get(), window.created.submit_event.get(),
+                       window.created.complete_event.get(), window.bytes, with ? area.get() : -1)
+                      .ok());
+    });
+    ASSERT_TRUE(received.ok()) << received.status().message();
+    ASSERT_EQ(static_cast<bool>(received->publications), with);
+    if (!with) continue;
+    struct stat sent {
+    }, got{};
+    ASSERT_EQ(fstat(area.get(), &sent), 0);
+    ASSERT_EQ(fstat(received->publications.get(), &got), 0);
+    EXPECT_EQ(sent.st_ino, got.st_ino);
+    EXPECT_NE(fcntl(received->publications.get(), F_GETFD) & FD_CLOEXEC, 0);
+  }
+}
+
 TEST(Handover, AHostThatDoesNotKnowTheNonceClosesTheSocket) {
   const Listener listener;
   auto received = Exchange(listener, [](int socket) { AwaitNonce(socket); });

@@ -56,7 +56,7 @@ ControlMessage AttachMessage() {
                     .max_contiguous = 300,
                     .worker_memory_bytes = 400,
                     .process_id = "prozeß"};
-  for (int i = 0; i < 4; ++i) message.fds.push_back(Event());
+  for (int i = 0; i < 5; ++i) message.fds.push_back(Event());
   return message;
 }
 
@@ -79,7 +79,7 @@ TEST(ControlSocket, CarriesAttachWithItsDescriptors) {
   EXPECT_EQ(got.attach.max_contiguous, 300u);
   EXPECT_EQ(got.attach.worker_memory_bytes, 400u);
   EXPECT_EQ(got.attach.process_id, "prozeß");
-  ASSERT_EQ(got.fds.size(), 4u);
+  ASSERT_EQ(got.fds.size(), 5u);
   for (const UniqueFd& fd : got.fds) EXPECT_EQ(::fcntl(fd.get(), F_GETFD), FD_CLOEXEC);
   uint64_t one = 1;
   ASSERT_EQ(::write(sent.fds[2].get(), &one, sizeof one), 8);

@@ -228,7 +228,7 @@ TEST(Attach, FailsOnWhatIsNoHost) {
   EXPECT_EQ(attach(host, Duplicate(pair->second.get()), DeadlineIn(kWatchdogNs)), Code::kProtocolInvalid);
   ControlMessage message{.type = ControlType::kAttach};
   message.attach = {.participant = 1, .lanes = {true, false}, .process_id = "p"};
-  for (int i = 0; i < 4; ++i) message.fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
+  for (int i = 0; i < 5; ++i) message.fds.emplace_back(::eventfd(0, EFD_CLOEXEC));
   ASSERT_TRUE(host.Send(message).ok());
   EXPECT_NE(attach(host, Duplicate(pair->second.get()), DeadlineIn(kWatchdogNs)), Code::kOk) << "no segment";
   host = ControlSocket(UniqueFd());

@@ -25,6 +25,7 @@
 #include "dispatch/dispatcher.h"
 #include "dispatch/stream_channel.h"
 #include "mqueue/message_queue.h"
+#include "publication/area.h"
 #include "segment/segment.h"
 #include "state/state_store.h"
 #include "support/child.h"
@@ -89,6 +90,7 @@ class MiniHost {
     auto pool = window::Pool::Create(*segment_);
     Check(pool.status(), pool.ok());
     pool_ = std::move(*pool);
+    area_.emplace(publication::Area::Create(publication::kMinAreaBytes).value());
     if (options.futex) ::setenv("PRAAS_DOORBELL", "futex", 1);
     std::string why;
     auto doorbells = dispatch::Doorbells::Create(*segment_, name_, {true, false}, &why);
@@ -138,7 +140,7 @@ class MiniHost {
                      .default_timeout_ns = 30 * kSecondNs,
                      .max_contiguous = options_.max_contiguous,
                      .process_id = "worker-test"};
-    for (const int fd : {segment_->fd(), pool_->fd(), events_[index].get(), events_[0].get()}) {
+    for (const int fd : {segment_->fd(), pool_->fd(), events_[index].get(), events_[0].get(), area_->fd()}) {
       attach.fds.push_back(Duplicate(fd));
     }
     Check(socket->Send(attach));
@@ -452,6 +454,7 @@ class MiniHost {
   std::string name_;
   std::unique_ptr<segment::Segment> segment_;
   std::unique_ptr<window::Pool> pool_;
+  std::optional<publication::Area> area_;
   std::unique_ptr<dispatch::Doorbells> doorbells_;
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;
   std::array<UniqueFd, 8> events_;
