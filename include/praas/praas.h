@@ -173,6 +173,15 @@ int praas_state_stat(praas_context* context, const char* key, praas_key_info* in
 int praas_state_keys(praas_context* context, const char* prefix,
                      int (*visit)(void* argument, const praas_key_info* info), void* argument);
 /**
+ * Publishes a key, which need not exist yet: clients then read its value without a message to this process. Every
+ * change is published before it returns. `capacity`: of the largest value that can be read so; 0: the present size.
+ * Rounded up; `given` says to what, and may be NULL. PRAAS_ERR_STATE_MEMORY when the memory for published values is
+ * used up.
+ */
+int praas_state_publish(praas_context* context, const char* key, size_t capacity, size_t* given);
+/** Ends that; the value stays. PRAAS_ERR_STATE_NOT_FOUND when the key was not published. */
+int praas_state_unpublish(praas_context* context, const char* key);
+/**
  * The shared array `key` of `count` elements, zeroed when new: the same memory in every worker and in every language,
  * to be changed in place (with atomics, or under a lock). Valid until the invocation ends. PRAAS_ERR_STATE_TYPE or
  * PRAAS_ERR_STATE_RANGE when it exists with another type or size.

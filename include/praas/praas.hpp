@@ -367,6 +367,21 @@ class State {
     if (status != PRAAS_ERR_STATE_NOT_FOUND) detail::check(context_, status);
     return status == PRAAS_OK;
   }
+  /**
+   * Publishes a key: clients then read its value without a message to this process. `capacity`: of the largest value
+   * that can be read so; 0: the present size. @returns what it was rounded up to. @throws Error ERR_STATE_MEMORY
+   */
+  std::size_t publish(const std::string& key, std::size_t capacity = 0) const {
+    std::size_t given = 0;
+    detail::check(context_, praas_state_publish(context_, detail::c_string(key), capacity, &given));
+    return given;
+  }
+  /** @returns whether the key was published. The value stays. */
+  bool unpublish(const std::string& key) const {
+    const int status = praas_state_unpublish(context_, detail::c_string(key));
+    if (status != PRAAS_ERR_STATE_NOT_FOUND) detail::check(context_, status);
+    return status == PRAAS_OK;
+  }
   /** @throws Error ERR_STATE_NOT_FOUND */
   [[nodiscard]] KeyInfo stat(const std::string& key) const {
     praas_key_info info{};

@@ -135,6 +135,23 @@ int praas_state_delete(praas_context* context, const char* key) {
   return context->Note(Status(Code::kStateNotFound, "there is no key \"" + std::string(key) + '"'));
 }
 
+int praas_state_publish(praas_context* context, const char* key, size_t capacity, size_t* given) {
+  if (Status status = praas::state::CheckUserKey(key); !status.ok()) return context->Note(status);
+  const std::optional<uint64_t> wanted = capacity == 0 ? std::nullopt : std::optional<uint64_t>(capacity);
+  const Result<uint64_t> published = StoreOf(context).Publish(key, wanted, context->invocation.deadline_ns);
+  if (!published.ok()) return context->Note(published.status());
+  if (given != nullptr) *given = *published;
+  return PRAAS_OK;
+}
+
+int praas_state_unpublish(praas_context* context, const char* key) {
+  if (Status status = praas::state::CheckUserKey(key); !status.ok()) return context->Note(status);
+  const Result<bool> published = StoreOf(context).Unpublish(key, context->invocation.deadline_ns);
+  if (!published.ok()) return context->Note(published.status());
+  if (*published) return PRAAS_OK;
+  return context->Note(Status(Code::kStateNotFound, "key \"" + std::string(key) + "\" is not published"));
+}
+
 int praas_state_stat(praas_context* context, const char* key, praas_key_info* info) {
   if (Status status = praas::state::CheckUserKey(key); !status.ok()) return context->Note(status);
   const Result<KeyInfo> found = StoreOf(context).Stat(key, context->invocation.deadline_ns);

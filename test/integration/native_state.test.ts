@@ -70,6 +70,18 @@ describe('values', () => {
     expect(await say(process, 'state_delete', 'c/deleted')).toMatch(/^ERR_STATE_NOT_FOUND/)
   })
 
+  it('praas_state_publish and praas_state_unpublish', async () => {
+    expect(await say(process, 'state_publish', 'c/published 0')).toBe('4032')
+    expect(await process.state.read('c/published')).toBeUndefined()
+    expect(await say(process, 'state_set', 'c/published one')).toBe('OK')
+    expect(textOf((await process.state.read('c/published'))?.data ?? new Uint8Array())).toBe('one')
+    expect(await say(process, 'state_publish', 'c/published 5000')).toBe('8128')
+    expect(await say(process, 'state_publish', `c/published ${2 ** 40}`)).toMatch(/^ERR_STATE_MEMORY/)
+    expect(await say(process, 'state_unpublish', 'c/published')).toBe('OK')
+    expect(await say(process, 'state_unpublish', 'c/published')).toMatch(/^ERR_STATE_NOT_FOUND/)
+    expect(await say(process, 'state_publish', '')).toMatch(/^ERR_NAME_INVALID/)
+  })
+
   it('praas_state_stat', async () => {
     const before = Date.now()
     const version = await process.state.set('c/stat', bytesOf('12345'))
