@@ -1,9 +1,9 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import type { Argv, CommandModule } from 'yargs'
-import { codecNames, type CodecName } from '../codecs.js'
+import { codecByName, codecNames, type CodecName } from '../codecs.js'
 import type { KeyInfo } from '../function/context.js'
 import { ArgumentError, StateError } from '../errors.js'
-import { formatSize } from '../units.js'
+import { formatSize, parseSize } from '../units.js'
 import { commonOptions, processOption, withProcess, type CommonArguments } from './common.js'
 import { note, printJson, printTable } from './output.js'
 import { printValue, valueFromText } from './values.js'
@@ -20,6 +20,11 @@ interface KeyArguments extends StateArguments {
   readonly out?: string | undefined
 }
 
+interface PublishArguments extends KeyArguments {
+  readonly capacity?: string | undefined
+  readonly end: boolean
+}
+
 interface KeysArguments extends StateArguments {
   readonly prefix?: string | undefined
 }
@@ -32,11 +37,7 @@ const get: CommandModule<object, KeyArguments> = {
     withProcess(args, async ({ state }) => {
       const entry = await state.entry<unknown>(args.key, { codec: args.codec })
       if (!entry) throw new StateError('ERR_STATE_NOT_FOUND', `there is no key ${JSON.stringify(args.key)}`)
-      const { value, version } = entry
-      if (args.out !== undefined) await writeFile(args.out, value instanceof Uint8Array ? value : JSON.stringify(value))
-      else if (args.json)
-        printJson({ value: value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value, version })
-      else printValue(value)
+      await show(args, entry.value, entry.version)
     }),
 }
 
@@ -55,6 +56,41 @@ const set: CommandModule<object, KeyArguments> = {
       else note(`version ${version}`)
     })
   },
+}
+
+const read: CommandModule<object, KeyArguments> = {
+  command: 'read <key>',
+  describe: 'print the value of a key without waking anybody where it is published',
+  builder: (yargs) => keyArgument(yargs).option('out', { alias: 'o', type: 'string', describe: 'write it to a file' }),
+  handler: (args) =>
+    withProcess(args, async ({ state }) => {
+      const entry = await state.read(args.key)
+      if (!entry) throw new StateError('ERR_STATE_NOT_FOUND', `there is no key ${JSON.stringify(args.key)}`)
+      await show(args, codecByName(args.codec).decode(entry.data), entry.version)
+    }),
+}
+
+const publish: CommandModule<object, PublishArguments> = {
+  command: 'publish <key>',
+  describe: 'let clients read a key without asking the process',
+  builder: (yargs) =>
+    keyArgument(yargs)
+      .option('capacity', { type: 'string', describe: 'size of the largest value to be read so, e.g. 64KiB' })
+      .option('end', { type: 'boolean', default: false, describe: 'publish it no more' }),
+  handler: (args) =>
+    withProcess(args, async ({ state }) => {
+      if (args.end) {
+        const published = await state.unpublish(args.key)
+        if (args.json) return printJson({ published: false })
+        return note(published ? 'published no more' : 'it was not published')
+      }
+      const capacity = await state.publish(
+        args.key,
+        args.capacity === undefined ? {} : { capacity: parseSize(args.capacity, '--capacity') },
+      )
+      if (args.json) printJson({ published: true, capacity })
+      else note(`values of up to ${formatSize(capacity)} can be read`)
+    }),
 }
 
 const keys: CommandModule<object, KeysArguments> = {
@@ -90,11 +126,20 @@ export const state: CommandModule = {
     yargs
       .command(get)
       .command(set)
+      .command(read)
+      .command(publish)
       .command(keys)
-      .demandCommand(1, 'state: expected get, set or keys')
+      .demandCommand(1, 'state: expected get, set, read, publish or keys')
       .example(`$0 state set config '{"steps":10}' --codec json`, '')
       .example('$0 state get grid --out grid.bin', 'the bytes of a key to a file'),
   handler: () => undefined,
+}
+
+async function show({ out, json }: KeyArguments, value: unknown, version: bigint): Promise<void> {
+  if (out !== undefined) await writeFile(out, value instanceof Uint8Array ? value : JSON.stringify(value))
+  else if (json)
+    printJson({ value: value instanceof Uint8Array ? Buffer.from(value).toString('base64') : value, version })
+  else printValue(value)
 }
 
 function keyArgument(yargs: Argv): Argv<KeyArguments> {

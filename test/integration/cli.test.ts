@@ -235,7 +235,27 @@ describe('praas state', () => {
     expect(await praas('state', 'set', 'config', '--file', out)).toMatchObject({ status: 0 })
   })
 
+  it('publishes and reads', async () => {
+    expect(await praas('state', 'set', 'shown', 'text')).toMatchObject({ status: 0 })
+    expect(await praas('state', 'read', 'shown')).toMatchObject({ status: 0, stdout: 'text' })
+    expect(JSON.parse((await praas('state', 'publish', 'shown', '--capacity', '10KiB', '--json')).stdout)).toEqual({
+      published: true,
+      capacity: 3 * 4096 - 64,
+    })
+    expect(await praas('state', 'read', 'shown')).toMatchObject({ status: 0, stdout: 'text' })
+    expect((await praas('inspect', 'main')).stdout).toMatch(/"key": "shown",\s+"capacity": 12224/)
+    expect(JSON.parse((await praas('state', 'publish', 'shown', '--end', '--json')).stdout)).toEqual({
+      published: false,
+    })
+    expect((await praas('inspect', 'main')).stdout).toMatch(/"publicationCount": 0/)
+    expect(await praas('state', 'publish', 'shown', '--capacity', 'much')).toMatchObject({ status: 2 })
+    expect(await praas('state', 'publish', 'shown', '--capacity', '1TiB')).toMatchObject({
+      stderr: expect.stringContaining('option publications') as string,
+    })
+  })
+
   it('says what is missing', async () => {
+    expect(await praas('state', 'read', 'none')).toMatchObject({ status: 3 })
     expect(await praas('state', 'get', 'none')).toMatchObject({ status: 3 })
     expect(await praas('state', 'set', 'none')).toMatchObject({ status: 2 })
     expect(await praas('state')).toMatchObject({ status: 2 })
