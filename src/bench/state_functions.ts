@@ -5,7 +5,7 @@ import type { WorkerState } from '../function/context.js'
 import { packBatch } from './packed_batch.js'
 import { batchOf, Stopwatch, warmUpOf } from './sampler.js'
 
-export const stateOperations = ['view', 'get', 'set', 'append'] as const
+export const stateOperations = ['view', 'get', 'set', 'set published', 'append'] as const
 export type StateOperation = (typeof stateOperations)[number]
 
 export interface StateRequest {
@@ -28,11 +28,13 @@ export const measure = defineFunction(
   ({ operation, bytes, count }: StateRequest, { state }): Uint8Array => {
     state.delete(key)
     state.set(key, new Uint8Array(bytes))
+    if (operation === 'set published') state.publish(key)
     const once = operationOf(operation, bytes, state)
     for (let left = warmUpOf(bytes)(count); left > 0; left--) once(undefined)
     const watch = new Stopwatch(count)
     for (let left = count; left > 0; left--) once(watch)
     const { timesNs } = watch.batch()
+    state.unpublish(key)
     state.delete(key)
     return packBatch(batchOf(timesNs))
   },
@@ -53,6 +55,7 @@ function operationOf(operation: StateOperation, bytes: number, state: WorkerStat
         watch?.lap()
       }
     case 'set':
+    case 'set published':
       return (watch) => {
         state.set(key, value)
         watch?.lap()
