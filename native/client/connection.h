@@ -115,12 +115,10 @@ class Connection : private protocol::FrameSink {
   void LookOut() const noexcept;
   /// Polls (spinning up to `spin_ns`, then sleeping) until `call` has been handed to `replies` or the deadline.
   void WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& replies, const StreamSink& streams);
-  /// fds to watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.
+  /// To watch: the socket (read, and write while wants_write()), and the transport's when it is not the socket.
   [[nodiscard]] int socket_fd() const noexcept { return wire_->fd(); }
-  [[nodiscard]] int transport_fd() const noexcept {
-    return direct_ ? direct_->fd() : -1;
-  }  // −1: same as the socket;
-     // may become so any time
+  /// −1: same as the socket, which it may become at any time.
+  [[nodiscard]] int transport_fd() const noexcept { return direct_ ? direct_->fd() : -1; }
   [[nodiscard]] bool wants_write() const noexcept { return wire_->wants_write(); }
   /// Before waiting on the fds: false when Poll has something to do already. The wait must end by next_deadline_ns().
   [[nodiscard]] bool PrepareToSleep();

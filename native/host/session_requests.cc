@@ -44,10 +44,10 @@ bool Session::AnswerRead(const Frame& frame, const std::string& key) {
   });
   if (found.verdict != publication::Verdict::kRead) return false;
   const Frame out{.type = FrameType::kStateReply, .call = frame.call};
-  const protocol::StateReply reply{.version = found.absent ? 0 : found.version,
-                                   .existed = !found.absent,
-                                   .place = services_.published.Find(key),
-                                   .data = data};
+  std::optional<publication::Location> place = services_.published.Find(key);
+  if (place) services_.verbs.Locate(id_, *place);
+  const protocol::StateReply reply{
+      .version = found.absent ? 0 : found.version, .existed = !found.absent, .place = place, .data = data};
   std::vector<std::byte> payload = protocol::EncodeHead(protocol::StateOp::kRead, reply);
   payload.insert(payload.end(), data.begin(), data.end());
   writer_.PushCopy(out, payload);
@@ -73,6 +73,11 @@ void Session::OnState(const Frame& frame) {
     session->state_bytes_ -= bytes;
     Frame out{.type = FrameType::kStateReply, .call = call};
     if (answer.status.ok()) {
+      if (answer.place) services.verbs.Locate(id, *answer.place);
+      if (answer.place && answer.place->address != 0) {
+        const std::vector<std::byte> remote = protocol::EncodeRemote(*answer.place);
+        answer.head.insert(answer.head.begin(), remote.begin(), remote.end());
+      }
       const auto data = std::make_shared<std::vector<std::byte>>(std::move(answer.data));
       session->writer_.Push(
           out, *data, [data](const Status&) {}, answer.head);

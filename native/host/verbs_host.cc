@@ -227,6 +227,11 @@ void VerbsHost::ExpectResults(uint64_t session, uint32_t function, uint64_t page
   }
 }
 
+void VerbsHost::Locate(uint64_t session, publication::Location& place) {
+  const auto found = connections_.find(session);
+  if (found != connections_.end() && process_.area) found->second->calls->Locate(process_.area->memory(), place);
+}
+
 size_t VerbsHost::Poll(Group& group) {
   std::array<ibv_wc, 16> batch;
   size_t taken = 0;
@@ -319,6 +324,7 @@ Result<protocol::UpgradeOffer> VerbsHost::Offer(uint64_t, int32_t, const protoco
 }
 void VerbsHost::Close(uint64_t) {}
 void VerbsHost::ExpectResults(uint64_t, uint32_t, uint64_t) {}
+void VerbsHost::Locate(uint64_t, publication::Location&) {}
 size_t VerbsHost::Poll() { return 0; }
 bool VerbsHost::PrepareToSleep() { return true; }
 bool VerbsHost::in_flight() const noexcept { return false; }

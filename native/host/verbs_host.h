@@ -13,6 +13,7 @@
 #include "host/process.h"
 #include "host/window_host.h"
 #include "protocol/messages.h"
+#include "publication/layout.h"
 #include "verbs/headers.h"
 
 namespace praas::host {
@@ -34,6 +35,8 @@ class VerbsHost {
                                                      const protocol::UpgradeRequest& request);
   void Close(uint64_t session);
   void ExpectResults(uint64_t session, uint32_t function, uint64_t pages);
+  /// Adds to the place of a publication where the device of `session`'s client, if it has one, can read it.
+  void Locate(uint64_t session, publication::Location& place);
 
   /// Moves what can be moved; returns how many messages and results that were.
   size_t Poll();

@@ -61,6 +61,8 @@ void VerbsSession::Break(Status why) {
   broken_ = std::move(why);
   for (Slot& slot : slots_) slot.input_lease = {};
   held_.clear();
+  located_.clear();
+  published_.reset();
   cache_.reset();
   link_.reset();
 }
@@ -261,6 +263,18 @@ void VerbsSession::OnSent(uint64_t id) {
     if (slot.input_received < slot.call.bytes && !slot.cancelled) return ReadPiece(index);
   }
   HasInput(index);
+}
+
+void VerbsSession::Locate(std::span<std::byte> area, publication::Location& place) {
+  if (!broken_.ok() || !publication::InArea(place, area.size())) return;
+  if (!published_) published_.emplace(link_->domain(), area, verbs::MemoryRegion::Access::kRemoteRead);
+  const std::span<std::byte> block = area.subspan(place.offset, publication::kHeadBytes + place.capacity);
+  Lease lease = published_->Acquire(block);
+  if (!lease) return;
+  const RemoteMemory memory = lease.remote(block.data());
+  place.address = memory.address;
+  place.key = memory.key;
+  located_.insert_or_assign(place.offset, std::move(lease));
 }
 
 void VerbsSession::Trim() {

@@ -2,12 +2,14 @@
 
 #include <cstdint>
 #include <deque>
+#include <map>
 #include <memory>
 #include <optional>
 #include <span>
 #include <vector>
 
 #include "base/result.h"
+#include "publication/layout.h"
 #include "transport/shm_transport.h"
 #include "transport/verbs_link.h"
 #include "verbs/registration_cache.h"
@@ -59,6 +61,9 @@ class VerbsSession {
   void Tick(uint64_t now_ns);
   /// It has made a call.
   [[nodiscard]] bool active() const noexcept { return active_; }
+  /// Adds to `place`, a block in `area`, where the client's device finds it, for as long as this lives. Without budget
+  /// for that it stays as it is, and the client goes on asking.
+  void Locate(std::span<std::byte> area, publication::Location& place);
   void ExpectResults(uint32_t function, uint64_t pages) { window_->ExpectResults(function, pages); }
 
  private:
@@ -132,6 +137,8 @@ class VerbsSession {
   transport::Buffer messages_;
   std::unique_ptr<transport::VerbsLink> link_;
   std::optional<verbs::RegistrationCache> cache_;
+  std::optional<verbs::RegistrationCache> published_;
+  std::map<uint64_t, Lease> located_;  // by offset
   std::vector<Slot> slots_;
   std::deque<Held> held_;  // in the order their replies were sent
   std::vector<uint32_t> waiting_;

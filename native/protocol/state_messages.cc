@@ -24,7 +24,7 @@ enum : uint16_t {
 };
 }
 namespace reply {
-enum : uint16_t { kVersion = 1, kExisted = 2, kLock = 3, kInfos = 4, kData = 5, kCapacity = 6, kPlace = 7 };
+enum : uint16_t { kVersion = 1, kExisted = 2, kLock = 3, kInfos = 4, kData = 5, kCapacity = 6, kPlace = 7, kRemote = 8 };
 }
 
 // An info on the wire: key length u16, kind u32, element type u32, bytes u64, version u64, modified u64, key.
@@ -98,13 +98,32 @@ std::vector<std::byte> PackPlace(const Location& place) {
   return out;
 }
 
+// An address and a key: u64, u32.
+constexpr size_t kRemoteBytes = 8 + 4;
+
+std::vector<std::byte> PackRemote(const Location& place) {
+  std::vector<std::byte> out(kRemoteBytes);
+  StoreLittle<uint64_t>(out.data(), place.address);
+  StoreLittle<uint32_t>(out.data() + 8, place.key);
+  return out;
+}
+
+void UnpackRemote(FieldReader& fields, Location& place) {
+  if (!fields.Has(reply::kRemote)) return;
+  const std::span<const std::byte> bytes = fields.Bytes(reply::kRemote, "remote place", kRemoteBytes);
+  if (bytes.size() != kRemoteBytes) return fields.Fail("remote place", "has the wrong size");
+  place.address = LoadLittle<uint64_t>(bytes.data());
+  place.key = LoadLittle<uint32_t>(bytes.data() + 8);
+}
+
 std::optional<Location> UnpackPlace(FieldReader& fields) {
   if (!fields.Has(reply::kPlace)) return std::nullopt;
   const std::span<const std::byte> bytes = fields.Bytes(reply::kPlace, "place", kMaxPlaceBytes);
   if (bytes.size() < kPlaceBytes) return fields.Fail("place", "is truncated"), std::nullopt;
-  const Location place{.id = LoadLittle<uint64_t>(bytes.data()),
-                       .offset = LoadLittle<uint64_t>(bytes.data() + 8),
-                       .capacity = LoadLittle<uint64_t>(bytes.data() + 16)};
+  Location place{.id = LoadLittle<uint64_t>(bytes.data()),
+                 .offset = LoadLittle<uint64_t>(bytes.data() + 8),
+                 .capacity = LoadLittle<uint64_t>(bytes.data() + 16)};
+  UnpackRemote(fields, place);
   if (place.id == 0) fields.Fail("place", "names no publication");
   return place;
 }
@@ -182,6 +201,7 @@ std::vector<std::byte> EncodeHead(StateOp op, const StateReply& value) {
       fields.Integer<uint8_t>(reply::kExisted, value.existed ? 1 : 0);
       fields.Integer<uint64_t>(reply::kVersion, value.version);
       if (value.place) fields.Bytes(reply::kPlace, PackPlace(*value.place));
+      if (value.place && value.place->address != 0) fields.Bytes(reply::kRemote, PackRemote(*value.place));
       break;
     case StateOp::kPublish:
       fields.Integer<uint64_t>(reply::kCapacity, value.capacity);
@@ -199,6 +219,12 @@ std::vector<std::byte> EncodeHead(StateOp op, const StateReply& value) {
   }
   if (op == StateOp::kGet || op == StateOp::kRead)
     fields.HeaderOnly(reply::kData, static_cast<uint32_t>(value.data.size()));
+  return fields.Take();
+}
+
+std::vector<std::byte> EncodeRemote(const Location& place) {
+  FieldWriter fields;
+  fields.Bytes(reply::kRemote, PackRemote(place));
   return fields.Take();
 }
 

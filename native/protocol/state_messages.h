@@ -70,6 +70,8 @@ struct StateReply {
   std::span<const std::byte> data{};
 };
 [[nodiscard]] std::vector<std::byte> EncodeHead(StateOp op, const StateReply& reply);
+/// What goes in front of an encoded head of kRead whose place had no address yet.
+[[nodiscard]] std::vector<std::byte> EncodeRemote(const publication::Location& place);
 [[nodiscard]] Result<StateReply> DecodeStateReply(StateOp op, std::span<const std::byte> payload);
 
 }  // namespace praas::protocol

@@ -46,6 +46,9 @@ struct Location {
   uint64_t id = 0;
   uint64_t offset = 0;    // of the block in the area
   uint64_t capacity = 0;  // bytes of values that fit
+  /// Of the block, for a device on another machine; 0: not there.
+  uint64_t address = 0;
+  uint32_t key = 0;
 
   friend bool operator==(const Location&, const Location&) = default;
 };

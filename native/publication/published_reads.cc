@@ -40,6 +40,7 @@ void PublishedReads::Learn(std::string_view key, const std::optional<Location>& 
   if (area_.empty() && !fetch_) return;
   if (const auto known = known_.find(key); known != known_.end()) known_.erase(known);
   if (!location || !InArea(*location, area_.empty() ? kMaxAreaBytes : area_.size())) return;
+  if (area_.empty() && location->address == 0) return;
   // Of keys that were unpublished long ago.
   if (known_.size() >= kMaxKnown) known_.clear();
   known_.emplace(key, Known{.location = *location, .bytes = 0});

@@ -19,7 +19,7 @@ class PublishedReads {
  public:
   /// A mapped area, which outlives this.
   void UseArea(std::span<const std::byte> area) { area_ = area; }
-  /// On another machine: a device that fetches from the host's memory.
+  /// On another machine: a device that fetches from the host's memory, where a place has an address there.
   void UseDevice(Fetch fetch) { fetch_ = std::move(fetch); }
 
   /// kRead, or kAsk. `memory`: where the value shall go.

@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/spin.h"
 #include "protocol/frame.h"
 #include "shm/memfd.h"
 #include "shm/shared_memory.h"
@@ -28,6 +29,10 @@ constexpr uint64_t kPage = 4096;
 constexpr uint32_t kPollsPerEventLook = 4096;
 /// A host that does not answer the hello within it cannot be reached this way.
 constexpr uint64_t kGreetingNs = 3'000'000'000;
+
+/// Of completions of Fetch, the only ones with an id. Devices give up earlier on a host that does not answer.
+constexpr uint64_t kFetchId = 1;
+constexpr uint64_t kFetchNs = 5'000'000'000;
 
 constexpr uint64_t UpToPage(uint64_t bytes) noexcept { return (bytes + kPage - 1) / kPage * kPage; }
 
@@ -71,6 +76,9 @@ Result<std::unique_ptr<VerbsTransport>> VerbsTransport::Create(const Options& op
   if (!link.ok()) return link.status();
   made->link_ = *std::move(link);
   made->cache_.emplace(made->link_->domain(), made->mapping_.bytes(), verbs::MemoryRegion::Access::kRemote);
+  made->published_.UseDevice([raw = made.get()](const publication::Location& location, uint64_t bytes) {
+    return raw->Fetch(location, bytes);
+  });
   return made;
 }
 
@@ -247,6 +255,47 @@ std::optional<uint32_t> VerbsTransport::Find(uint64_t id) const noexcept {
 void VerbsTransport::Flush() {
   if (link_ == nullptr) return;
   if (Status status = link_->Ring(); !status.ok()) Break(std::move(status));
+}
+
+// --- published values ---
+
+std::span<const std::byte> VerbsTransport::Fetch(const publication::Location& location, uint64_t bytes) {
+  if (closed_ || link_ == nullptr) return {};
+  if (bytes > fetched_capacity_) {
+    const Result<uint64_t> block = payload_->Allocate(bytes);
+    if (!block.ok()) return {};
+    if (fetched_block_ != kNoBlock) payload_->allocator().Release(fetched_block_);
+    fetched_block_ = block.value();
+    fetched_capacity_ = bytes;
+  }
+  const std::span<std::byte> target(payload_->At(fetched_block_), bytes);
+  const Lease lease = cache_->Acquire(target);
+  if (!lease) return {};
+  link_->Read(target, lease.local_key(), {location.address, location.key}, kFetchId);
+  Flush();
+  if (!AwaitFetch()) return {};
+  return target;
+}
+
+/// What completes before it is left to the next Poll.
+bool VerbsTransport::AwaitFetch() {
+  const uint64_t give_up_ns = DeadlineIn(kFetchNs);
+  std::array<ibv_wc, 1> one;
+  for (SpinYield spin; link_ != nullptr; spin.Step()) {
+    const int got = completions_->Poll(one);
+    if (got > 0 && one[0].status == IBV_WC_SUCCESS && one[0].wr_id == kFetchId) {
+      link_->Finished();
+      return true;
+    }
+    if (got > 0 && one[0].status != IBV_WC_SUCCESS) {
+      Break(StatusOf(*context_, one[0]));
+    } else if (got > 0) {
+      early_.push_back(one[0]);
+    } else if (got < 0 || (spin.steps() % 1024 == 0 && NowNs() > give_up_ns)) {
+      Break(Status(Code::kConnectionLost, "RDMA: a read does not end"));
+    }
+  }
+  return false;
 }
 
 // --- completion ---

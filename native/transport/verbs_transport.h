@@ -9,6 +9,7 @@
 
 #include "base/unique_fd.h"
 #include "protocol/frame.h"
+#include "publication/published_reads.h"
 #include "shm/mapping.h"
 #include "transport/direct_transport.h"
 #include "transport/result_sizes.h"
@@ -72,6 +73,9 @@ class VerbsTransport final : public DirectTransport {
     result_sizes_.Expect(function, pages * window::PayloadAllocator::kPage);
   }
   void Flush() override;
+  [[nodiscard]] publication::PublishedReads* published() noexcept override {
+    return link_ != nullptr ? &published_ : nullptr;
+  }
 
   /// What the device reports by itself, taken from its queue by Poll; a fatal one breaks the transport.
   void OnEvent(const verbs::Context::Event& event);
@@ -120,6 +124,10 @@ class VerbsTransport final : public DirectTransport {
   void OfferOutput(Call& call, Message& message);
   [[nodiscard]] Result<uint64_t> PinBlockOf(uint64_t offset, uint64_t bytes);
 
+  /// Reads the first `bytes` of a published block, and waits for that: a round trip of the devices. Empty: it failed,
+  /// and with it the transport. Valid until the next.
+  [[nodiscard]] std::span<const std::byte> Fetch(const publication::Location& location, uint64_t bytes);
+  [[nodiscard]] bool AwaitFetch();
   size_t TakeCompletions(const Sink& sink);
   size_t OnCompletion(const ibv_wc& completion, const Sink& sink);
   size_t OnMessage(MessageTag tag, const Sink& sink);
@@ -151,7 +159,9 @@ class VerbsTransport final : public DirectTransport {
 
   std::vector<Call> calls_;           // by slot
   std::vector<uint32_t> free_slots_;  // used last first
-  std::vector<ibv_wc> early_;         // found by PrepareToSleep
+  std::vector<ibv_wc> early_;         // found by PrepareToSleep or Fetch
+  publication::PublishedReads published_;
+  uint64_t fetched_block_ = kNoBlock, fetched_capacity_ = 0;
   bool armed_ = false;
   bool greeted_ = false;
   uint32_t received_ = 0;  // messages to post receives for

@@ -62,6 +62,7 @@ Result<MemoryRegion> MemoryRegion::Register(const ProtectionDomain& domain, std:
   const Library& ibv = domain.context().ibv();
   int flags = IBV_ACCESS_LOCAL_WRITE;
   if (access == Access::kRemote) flags |= IBV_ACCESS_REMOTE_READ | IBV_ACCESS_REMOTE_WRITE;
+  if (access == Access::kRemoteRead) flags = IBV_ACCESS_REMOTE_READ;
   Owned<ibv_mr> region(ibv.reg_mr(domain.get(), memory.data(), memory.size(), flags), ibv.dereg_mr);
   if (region) return MemoryRegion(std::move(region));
   const int error = errno;

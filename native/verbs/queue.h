@@ -47,6 +47,7 @@ class MemoryRegion {
   enum class Access : uint8_t {
     kLocal,   // this side's queue pairs only
     kRemote,  // peers read and write it who know its key
+    kRemoteRead,  // they only read it
   };
   /// kBackpressure: more memory than this user may lock (RLIMIT_MEMLOCK); says how much that is.
   [[nodiscard]] static Result<MemoryRegion> Register(const ProtectionDomain& domain, std::span<std::byte> memory,
