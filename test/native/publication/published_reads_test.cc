@@ -19,6 +19,7 @@ class PublishedReadsTest : public ::testing::TestWithParam<bool> {
       reads_.UseArea(block_.area.memory());
     } else {
       reads_.UseDevice(std::ref(device_));
+      block_.location.address = 4096;
     }
   }
   Got Read(std::string_view key) {
@@ -82,6 +83,14 @@ TEST_P(PublishedReadsTest, BelievesNoPlaceOutsideTheArea) {
     reads_.Learn("key", wrong);
     EXPECT_EQ(Read("key"), kAsk);
   }
+}
+
+TEST_P(PublishedReadsTest, ADeviceReadsOnlyWhatHasAnAddress) {
+  block_.Write(5, "value");
+  Location place = block_.location;
+  place.address = 0;
+  reads_.Learn("key", place);
+  EXPECT_EQ(Read("key").verdict, GetParam() ? Verdict::kRead : Verdict::kAsk);
 }
 
 TEST_P(PublishedReadsTest, IsBounded) {
