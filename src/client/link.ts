@@ -66,7 +66,7 @@ export class Link {
 
   /** Of the present connection, or of the last. */
   get transport(): string {
-    return this.#session?.info.transport ?? 'none'
+    return this.#session?.way.transport ?? 'none'
   }
 
   /** The open session, connecting first when there is none. All that wait at a time share one attempt. */

@@ -13,9 +13,9 @@ import { remoteFunctions, type RemoteFunctions } from './stub.js'
 
 /** How a connection came about. */
 export interface ConnectionInfo {
-  /** `shm` or `tcp`. */
+  /** `shm`, `verbs` or `tcp`. */
   readonly transport: string
-  /** Why it is not `shm`, when that was possible or asked for. */
+  /** Why it is nothing faster: what could not be taken, or what broke since. */
   readonly reason?: string
   /** Largest payload in one piece, bytes. */
   readonly maxContiguousBytes: number
@@ -78,7 +78,7 @@ export class Process implements AsyncDisposable {
     return connectionInfo(session)
   }
 
-  /** What calls take: `shm` or `tcp`. While there is no connection, what the last one took. */
+  /** What calls take: `shm`, `verbs` or `tcp`. While there is no connection, what the last one took. */
   get transport(): string {
     return this.#link.transport
   }
@@ -252,8 +252,8 @@ export class Process implements AsyncDisposable {
   }
 
   /**
-   * Memory for inputs and results that calls use without a copy when the connection is `shm`. Valid until `release`,
-   * `close` or the loss of the connection; afterwards its length is 0.
+   * Memory for inputs and results that calls use without a copy when the connection is `shm` or `verbs`. Valid until
+   * `release`, `close` or the loss of the connection; afterwards its length is 0.
    */
   allocate(byteLength: number): Uint8Array {
     if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
@@ -336,10 +336,10 @@ export function streamMismatch(functionName: string, streaming: boolean): Argume
   )
 }
 
-function connectionInfo({ info }: Session): ConnectionInfo {
+function connectionInfo({ info, way }: Session): ConnectionInfo {
   return {
-    transport: info.transport,
-    ...(info.upgradeReason === '' ? {} : { reason: info.upgradeReason }),
+    transport: way.transport,
+    ...(way.upgradeReason === '' ? {} : { reason: way.upgradeReason }),
     maxContiguousBytes: info.maxContiguous,
     maxInFlight: info.maxInFlight,
     hostPid: info.hostPid,

@@ -40,6 +40,11 @@ export class Session {
     return this.#ended[0] !== 0
   }
 
+  /** What calls take now, and why nothing better: a connection whose faster way breaks goes on over TCP. */
+  get way(): Pick<NativeServerInfo, 'transport' | 'upgradeReason'> {
+    return this.closed ? this.info : this.connection.info
+  }
+
   /** The function if its name was resolved on this connection before. */
   known(name: string): RemoteFunction | undefined {
     return this.#functions.get(name)
