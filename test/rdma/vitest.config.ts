@@ -13,7 +13,7 @@ export default defineConfig({
     // One OS process that loads everything once: loading takes longer there than most tests.
     fileParallelism: false,
     isolate: false,
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    testTimeout: 300_000,
+    hookTimeout: 300_000,
   },
 })
