@@ -164,7 +164,7 @@ class Session final : public protocol::FrameSink {
   std::optional<uint64_t> waiting_deadline_;  // of the call there was no room for yet
   std::optional<uint32_t> receiving_;         // entry its payload goes to
   uint64_t receiving_call_ = 0;
-  bool calls_ = false;       // counted in SessionServices::callers
+  bool calls_ = false;  // counted in SessionServices::callers
   uint32_t refused_verbs_ = 0;
   bool has_window_ = false;  // was offered one: then only streams come over the socket, and calls if it took none
   std::vector<std::byte> receiving_state_;

@@ -80,8 +80,8 @@ void VerbsHost::OnEvents() {
     const verbs::Context::Event event = device_->context->TakeEvent();
     if (event.kind == verbs::Context::Event::Kind::kNone) break;
     if (!event.fatal) continue;
-    const Status why(Code::kConnectionLost, "RDMA device " + device_->context->device() + " reports event " +
-                                                std::to_string(event.type));
+    const Status why(Code::kConnectionLost,
+                     "RDMA device " + device_->context->device() + " reports event " + std::to_string(event.type));
     if (event.kind == verbs::Context::Event::Kind::kQueuePair) {
       if (const auto found = by_queue_pair_.find(event.queue_pair); found != by_queue_pair_.end()) {
         found->second->calls->Break(why);
@@ -115,21 +115,18 @@ Result<VerbsHost::Group*> VerbsHost::GroupWithRoom() {
     if (group->connections < kGroupConnections) return group.get();
   }
   const verbs::Context& context = *device_->context;
-  Result<verbs::CompletionQueue> completions =
-      verbs::CompletionQueue::Make(context, kGroupCompletions);
+  Result<verbs::CompletionQueue> completions = verbs::CompletionQueue::Make(context, kGroupCompletions);
   if (!completions.ok()) return completions.status();
   Result<verbs::ProtectionDomain> domain = verbs::ProtectionDomain::Make(context);
   if (!domain.ok()) return domain.status();
   Result<verbs::SharedReceiveQueue> receives = verbs::SharedReceiveQueue::Make(*domain, kGroupReceives);
   if (!receives.ok()) return receives.status();
   if (Status status = receives->Post(kGroupReceives); !status.ok()) return status;
-  auto group =
-      std::make_unique<Group>(Group{*std::move(completions), *std::move(domain), *std::move(receives)});
-  const Result<EventLoop::WatchId> watch =
-      loop_.Watch(group->completions.fd(), EPOLLIN, [raw = group.get()](uint32_t) {
-        raw->completions.Disarm();
-        raw->armed = false;
-      });
+  auto group = std::make_unique<Group>(Group{*std::move(completions), *std::move(domain), *std::move(receives)});
+  const Result<EventLoop::WatchId> watch = loop_.Watch(group->completions.fd(), EPOLLIN, [raw = group.get()](uint32_t) {
+    raw->completions.Disarm();
+    raw->armed = false;
+  });
   if (!watch) return watch.status();
   group->watch = *watch;
   groups_.push_back(std::move(group));
@@ -158,11 +155,10 @@ Result<protocol::UpgradeOffer> VerbsHost::Connect(uint64_t session, int32_t clie
   Result<window::Handover> window = windows_.Open(session, client_pid, request.window_bytes);
   if (!window.ok()) return window.status();
   const Assignment& assignment = process_.assignment;
-  Result<std::unique_ptr<VerbsSession>> calls =
-      VerbsSession::Create(*device_->context, (*group)->completions, (*group)->receives, *std::move(window),
-                           {.max_contiguous = assignment.max_contiguous,
-                            .default_timeout_ns = assignment.timeout_ms * 1'000'000},
-                           *request.verbs);
+  Result<std::unique_ptr<VerbsSession>> calls = VerbsSession::Create(
+      *device_->context, (*group)->completions, (*group)->receives, *std::move(window),
+      {.max_contiguous = assignment.max_contiguous, .default_timeout_ns = assignment.timeout_ms * 1'000'000},
+      *request.verbs);
   Status status = calls.status();
   if (status.ok()) {
     // Results wake the loop; what they are is found by Poll, which need not read the descriptor: edge-triggered.
@@ -313,7 +309,6 @@ void VerbsHost::Tick(uint64_t now_ns) {
 void VerbsHost::Trim() {
   for (const auto& [session, connection] : connections_) connection->calls->Trim();
 }
-
 
 #else
 

@@ -74,7 +74,7 @@ class VerbsHost {
   WindowHost& windows_;
   std::unique_ptr<Device> device_;
   std::vector<std::unique_ptr<Group>> groups_;
-  std::map<uint64_t, std::unique_ptr<Connection>> connections_;    // by session
+  std::map<uint64_t, std::unique_ptr<Connection>> connections_;  // by session
   std::unordered_map<uint32_t, Connection*> by_queue_pair_;
   std::vector<Connection*> busy_;  // with calls in flight, or something to send
 #endif

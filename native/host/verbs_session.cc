@@ -31,8 +31,7 @@ Result<std::unique_ptr<VerbsSession>> VerbsSession::Create(const verbs::Context&
                                                            window::Handover handover, const Limits& limits,
                                                            const protocol::VerbsEnd& client) {
   std::unique_ptr<VerbsSession> session(new VerbsSession(limits));
-  Result<std::unique_ptr<ShmTransport>> window =
-      ShmTransport::Create(std::move(handover), limits.default_timeout_ns);
+  Result<std::unique_ptr<ShmTransport>> window = ShmTransport::Create(std::move(handover), limits.default_timeout_ns);
   if (!window.ok()) return window.status();
   session->window_ = *std::move(window);
   Result<transport::Buffer> messages = session->window_->Allocate(VerbsLink::MemoryBytes(client.slots));
@@ -97,7 +96,8 @@ void VerbsSession::OnMessage(uint32_t immediate) {
       break;
   }
   // Else what waits to be sent to a client that takes little would grow without end.
-  if (!link_->Posted(slots_[tag->slot].told)) return Violated("a message before it can have had the answer to the last");
+  if (!link_->Posted(slots_[tag->slot].told))
+    return Violated("a message before it can have had the answer to the last");
   switch (tag->kind) {
     case MessageKind::kNext:
       return OnNext(tag->slot);
@@ -128,8 +128,8 @@ void VerbsSession::OnCall(uint32_t index, const Message& call) {
   slot.cancelled = false;
   slot.status = 0;
   slot.call = call;
-  slot.deadline_ns = DeadlineIn(call.deadline_us == 0 ? limits_.default_timeout_ns
-                                                      : std::min(call.deadline_us, kLongestUs) * 1000);
+  slot.deadline_ns =
+      DeadlineIn(call.deadline_us == 0 ? limits_.default_timeout_ns : std::min(call.deadline_us, kLongestUs) * 1000);
   slot.input = {};
   slot.has_input = call.mode == MessageMode::kInline;
   if (call.bytes > limits_.max_contiguous) {
@@ -148,9 +148,8 @@ void VerbsSession::Begin(uint32_t index) {
   const std::span<std::byte> input =
       in_message ? link_->Inbox(index).first(slot.call.bytes) : std::span(slot.input.data, slot.call.bytes);
   // Larger results go to a block, which the window allocates by what it knows of the function.
-  const std::span<std::byte> output = window_->MayExceed(slot.call.function, kMessagePayloadBytes)
-                                          ? std::span<std::byte>()
-                                          : link_->Outbox(index);
+  const std::span<std::byte> output =
+      window_->MayExceed(slot.call.function, kMessagePayloadBytes) ? std::span<std::byte>() : link_->Outbox(index);
   const Result<bool> taken = window_->Submit({.call = index,
                                               .function = slot.call.function,
                                               .flags = slot.call.flags,
@@ -181,8 +180,8 @@ void VerbsSession::StartInput(uint32_t index) {
   slot.phase = Phase::kReading;
   slot.input_lease = cache_->Acquire({block->data, block->bytes});
   if (!slot.input_lease) return ReadPiece(index);
-  link_->Read({block->data, block->bytes}, slot.input_lease.local_key(),
-              {slot.call.input_address, slot.call.input_key}, IdOf(index, Sent::kInputRead));
+  link_->Read({block->data, block->bytes}, slot.input_lease.local_key(), {slot.call.input_address, slot.call.input_key},
+              IdOf(index, Sent::kInputRead));
 }
 
 /// Without a registration of its block the input is read by way of its message.
@@ -390,9 +389,8 @@ void VerbsSession::PushChunk(uint32_t index) {
     DropResult(slot);
     return Reply(index, {.mode = MessageMode::kRemote, .bytes = bytes}, 0);
   }
-  const auto chunk =
-      slot.result.subspan(slot.result_sent, std::min<uint64_t>(kMessagePayloadBytes,
-                                                               slot.result.size() - slot.result_sent));
+  const auto chunk = slot.result.subspan(
+      slot.result_sent, std::min<uint64_t>(kMessagePayloadBytes, slot.result.size() - slot.result_sent));
   std::memcpy(link_->Outbox(index).data(), chunk.data(), chunk.size());
   slot.result_sent += chunk.size();
   Send(MessageKind::kChunk, index, {.sequence = slot.call.sequence, .bytes = chunk.size()}, chunk.size());

@@ -32,10 +32,11 @@ class VerbsSession {
     uint64_t max_contiguous = 0;
     uint64_t default_timeout_ns = 0;
   };
-  [[nodiscard]] static Result<std::unique_ptr<VerbsSession>> Create(
-      const verbs::Context& context, const verbs::CompletionQueue& completions,
-      const verbs::SharedReceiveQueue& receives, window::Handover handover, const Limits& limits,
-      const protocol::VerbsEnd& client);
+  [[nodiscard]] static Result<std::unique_ptr<VerbsSession>> Create(const verbs::Context& context,
+                                                                    const verbs::CompletionQueue& completions,
+                                                                    const verbs::SharedReceiveQueue& receives,
+                                                                    window::Handover handover, const Limits& limits,
+                                                                    const protocol::VerbsEnd& client);
   ~VerbsSession();
 
   [[nodiscard]] protocol::VerbsEnd end() const noexcept { return link_->end(); }

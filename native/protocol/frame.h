@@ -23,24 +23,24 @@ inline constexpr uint64_t kMaxPayload = (1ull << 32) - 1;  // no announced limit
 inline constexpr uint64_t kMaxChunkBytes = 256 * 1024;     // payload of a kData frame
 
 enum class FrameType : uint8_t {
-  kHello = 1,         // client → host: TLV payload; the only frame allowed before kWelcome
-  kWelcome = 2,       // host → client: TLV payload
-  kReject = 3,        // host → client: code + message, then the connection closes
-  kUpgrade = 4,       // client → host: asks for a transport ("shm", "verbs") or ends it ("tcp"); kUpgradeOffer answers
+  kHello = 1,    // client → host: TLV payload; the only frame allowed before kWelcome
+  kWelcome = 2,  // host → client: TLV payload
+  kReject = 3,   // host → client: code + message, then the connection closes
+  kUpgrade = 4,  // client → host: asks for a transport ("shm", "verbs") or ends it ("tcp"); kUpgradeOffer answers
   kUpgradeOffer = 5,  // host → client: TLV: UNIX socket path, nonce, window size; or its end of an RDMA connection; or
                       // code + message, also unasked: the transport has ended
-  kResolve = 6,       // client → host: payload = function name; `call` correlates
-  kResolved = 7,      // host → client: `function` = index, `aux` = FunctionFlags; or an error
-  kCall = 8,          // client → host: `function`, `deadline_us` remaining, payload = input
-  kReply = 9,         // host → client: payload = result; or an error
-  kCancel = 10,       // client → host: `call`; its reply still comes
-  kData = 11,         // both: one chunk of a stream; `aux` = sequence number from 0; flag kLast ends the direction
-  kCredit = 12,       // both: `aux` = bytes of chunks the receiver of this frame may send more
-  kState = 13,        // client → host: `code` = StateOp, payload = TLV, the data as its last field
-  kStateReply = 14,   // host → client: payload = TLV, likewise; or an error
-  kAdmin = 15,        // client → host: `code` = AdminOp, payload = argument as text
-  kAdminReply = 16,   // host → client: payload = JSON text; or an error
-  kPing = 17,         // both: `aux` comes back in the kPong
+  kResolve = 6,      // client → host: payload = function name; `call` correlates
+  kResolved = 7,     // host → client: `function` = index, `aux` = FunctionFlags; or an error
+  kCall = 8,         // client → host: `function`, `deadline_us` remaining, payload = input
+  kReply = 9,        // host → client: payload = result; or an error
+  kCancel = 10,      // client → host: `call`; its reply still comes
+  kData = 11,        // both: one chunk of a stream; `aux` = sequence number from 0; flag kLast ends the direction
+  kCredit = 12,      // both: `aux` = bytes of chunks the receiver of this frame may send more
+  kState = 13,       // client → host: `code` = StateOp, payload = TLV, the data as its last field
+  kStateReply = 14,  // host → client: payload = TLV, likewise; or an error
+  kAdmin = 15,       // client → host: `code` = AdminOp, payload = argument as text
+  kAdminReply = 16,  // host → client: payload = JSON text; or an error
+  kPing = 17,        // both: `aux` comes back in the kPong
   kPong = 18,
   kGoodbye = 19,  // both: orderly end; TLV: code + message. Host: draining, finishes calls in flight
 };

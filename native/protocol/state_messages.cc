@@ -24,7 +24,16 @@ enum : uint16_t {
 };
 }
 namespace reply {
-enum : uint16_t { kVersion = 1, kExisted = 2, kLock = 3, kInfos = 4, kData = 5, kCapacity = 6, kPlace = 7, kRemote = 8 };
+enum : uint16_t {
+  kVersion = 1,
+  kExisted = 2,
+  kLock = 3,
+  kInfos = 4,
+  kData = 5,
+  kCapacity = 6,
+  kPlace = 7,
+  kRemote = 8
+};
 }
 
 // An info on the wire: key length u16, kind u32, element type u32, bytes u64, version u64, modified u64, key.

@@ -17,8 +17,8 @@ class DirectTransport : public Transport {
   virtual void Fail(Status status) = 0;
   /// Ends it though the peer may live.
   virtual void Break(Status why) = 0;
-  /// Why it ended by itself or by Break, while the peer may live: every call in flight was or will be answered with it by Poll, and
-  /// the connection goes on without this transport. Ok while it works.
+  /// Why it ended by itself or by Break, while the peer may live: every call in flight was or will be answered with it
+  /// by Poll, and the connection goes on without this transport. Ok while it works.
   [[nodiscard]] virtual const Status& broken() const noexcept = 0;
 
   /// Gives all free memory back to the system; for a connection that has been idle.

@@ -16,8 +16,8 @@ using verbs::QueuePair;
 
 Result<std::unique_ptr<VerbsLink>> VerbsLink::Make(const verbs::Context& context,
                                                    const verbs::CompletionQueue& completions,
-                                                   const verbs::SharedReceiveQueue* shared,
-                                                   std::span<std::byte> memory, uint32_t slots) {
+                                                   const verbs::SharedReceiveQueue* shared, std::span<std::byte> memory,
+                                                   uint32_t slots) {
   assert(memory.size() >= MemoryBytes(slots));
   Result<verbs::ProtectionDomain> domain = verbs::ProtectionDomain::Make(context);
   if (!domain.ok()) return domain.status();
@@ -30,8 +30,8 @@ Result<std::unique_ptr<VerbsLink>> VerbsLink::Make(const verbs::Context& context
   Result<MemoryRegion> region = MemoryRegion::Register(link->domain_, memory, MemoryRegion::Access::kRemote);
   if (!region.ok()) return region.status();
   link->region_.emplace(*std::move(region));
-  Result<QueuePair> pair = QueuePair::Make(link->domain_, completions,
-                                           {.sends = kSends, .receives = MessagesIn(slots), .shared = shared});
+  Result<QueuePair> pair =
+      QueuePair::Make(link->domain_, completions, {.sends = kSends, .receives = MessagesIn(slots), .shared = shared});
   if (!pair.ok()) return pair.status();
   link->pair_.emplace(*std::move(pair));
   return link;

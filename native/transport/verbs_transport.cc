@@ -70,9 +70,8 @@ Result<std::unique_ptr<VerbsTransport>> VerbsTransport::Create(const Options& op
                                                           *std::move(memfd), *std::move(mapping),
                                                           options.default_timeout_ns));
   made->wake_ups_ = *std::move(wake_ups);
-  Result<std::unique_ptr<VerbsLink>> link =
-      VerbsLink::Make(*made->context_, *made->completions_, nullptr, made->mapping_.bytes().first(messages),
-                      VerbsLink::kSlots);
+  Result<std::unique_ptr<VerbsLink>> link = VerbsLink::Make(*made->context_, *made->completions_, nullptr,
+                                                            made->mapping_.bytes().first(messages), VerbsLink::kSlots);
   if (!link.ok()) return link.status();
   made->link_ = *std::move(link);
   made->cache_.emplace(made->link_->domain(), made->mapping_.bytes(), verbs::MemoryRegion::Access::kRemote);
@@ -138,8 +137,7 @@ Result<bool> VerbsTransport::Submit(const Request& request) {
     Retire(slot);
     return placed;
   }
-  message.deadline_us =
-      RemainingUs(request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_));
+  message.deadline_us = RemainingUs(request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(default_timeout_ns_));
   link_->Send(MessageKind::kCall, slot, message, message.mode == MessageMode::kInline ? message.bytes : 0);
   ++unanswered_;
   ++counters_.calls;
@@ -470,8 +468,8 @@ Status VerbsTransport::SendChunk(Call& call, uint32_t slot) {
   if (call.input_sent >= call.input.size()) {
     return {Code::kProtocolInvalid, "RDMA: the host asked for more of an input than there is"};
   }
-  const auto chunk = call.input.subspan(
-      call.input_sent, std::min<uint64_t>(kMessagePayloadBytes, call.input.size() - call.input_sent));
+  const auto chunk = call.input.subspan(call.input_sent,
+                                        std::min<uint64_t>(kMessagePayloadBytes, call.input.size() - call.input_sent));
   std::memcpy(link_->Outbox(slot).data(), chunk.data(), chunk.size());
   call.input_sent += chunk.size();
   link_->Send(MessageKind::kChunk, slot, {.sequence = call.sequence, .bytes = chunk.size()}, chunk.size());
@@ -570,8 +568,8 @@ void VerbsTransport::OnEvent(const Context::Event& event) {
                            : event.kind == Context::Event::Kind::kPort ? "its port has gone down"
                                                                        : "a queue has failed";
   if (link_ == nullptr) return;
-  Break(Status(Code::kConnectionLost, "RDMA device " + context_->device() + ": " + what + " (event " +
-                                          std::to_string(event.type) + ")"));
+  Break(Status(Code::kConnectionLost,
+               "RDMA device " + context_->device() + ": " + what + " (event " + std::to_string(event.type) + ")"));
 }
 
 void VerbsTransport::Break(Status why) {

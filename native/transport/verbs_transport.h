@@ -108,7 +108,7 @@ class VerbsTransport final : public DirectTransport {
     std::span<const std::byte> input;  // in the payload area, while the host may ask for chunks of it
     uint64_t input_sent = 0;
     uint64_t output_offset = kNoBlock, output_capacity = 0;
-    uint64_t output_received = 0;  // of chunks
+    uint64_t output_received = 0;                                // of chunks
     uint64_t pinned_input = kNoBlock, pinned_output = kNoBlock;  // the caller's blocks
     uint64_t own_input = kNoBlock, own_output = kNoBlock;        // blocks of this transport
     Lease input_lease, output_lease;

@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "verbs/memory_budget.h"
 #include "verbs/patience.h"
 
 namespace praas::verbs {
@@ -55,9 +56,10 @@ Status ReadNumber(const char* name, int low, int high, Number& number) {
 Result<Selection> Selection::FromEnvironment() {
   Selection selection;
   if (const char* const device = std::getenv("PRAAS_IB_DEVICE")) selection.device = device;
-  for (const Status& status : {ReadNumber("PRAAS_IB_PORT", 1, 255, selection.port),
-                               ReadNumber("PRAAS_IB_GID_INDEX", 0, 255, selection.gid_index),
-                               ReadNumber("PRAAS_IB_TRAFFIC_CLASS", 0, 255, selection.traffic_class)}) {
+  for (const Status& status :
+       {ReadNumber("PRAAS_IB_PORT", 1, 255, selection.port),
+        ReadNumber("PRAAS_IB_GID_INDEX", 0, 255, selection.gid_index),
+        ReadNumber("PRAAS_IB_TRAFFIC_CLASS", 0, 255, selection.traffic_class), MemoryBudget::CheckEnvironment()}) {
     if (!status.ok()) return status;
   }
   return selection;
@@ -65,8 +67,8 @@ Result<Selection> Selection::FromEnvironment() {
 
 Result<std::unique_ptr<Context>> Context::Open(const Selection& selection, uint64_t deadline_ns) {
   if (const Result<const Library*> loaded = Library::Load(); !loaded.ok()) return loaded.status();
-  return AnswerInTime<Result<std::unique_ptr<Context>>>(
-      [selection] { return OpenNow(selection); }, std::min(deadline_ns, DeadlineIn(kPatienceNs)));
+  return AnswerInTime<Result<std::unique_ptr<Context>>>([selection] { return OpenNow(selection); },
+                                                        std::min(deadline_ns, DeadlineIn(kPatienceNs)));
 }
 
 Result<std::unique_ptr<Context>> Context::OpenNow(const Selection& selection) {

@@ -39,9 +39,9 @@ struct Address {
 /// An open device with one port of it. Outlives everything made in it. Its methods may be called from any thread.
 class Context {
  public:
-  /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do. A kernel
-  /// that is removing a device answers nobody until all have closed it: kUnsupported at the deadline, in three seconds at
-  /// the latest, and at once while an earlier attempt still waits.
+  /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do. A
+  /// kernel that is removing a device answers nobody until all have closed it: kUnsupported at the deadline, in three
+  /// seconds at the latest, and at once while an earlier attempt still waits.
   [[nodiscard]] static Result<std::unique_ptr<Context>> Open(const Selection& selection,
                                                              uint64_t deadline_ns = kNoDeadline);
   ~Context();

@@ -8,6 +8,8 @@
 #include <charconv>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
+#include <string>
 
 namespace praas::verbs {
 namespace {
@@ -19,11 +21,16 @@ bool MayLockAnything() noexcept {
   return (data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective & CAP_TO_MASK(CAP_IPC_LOCK)) != 0;
 }
 
+std::optional<uint64_t> Number(const char* text) noexcept {
+  uint64_t bytes = 0;
+  const char* const end = text + std::strlen(text);
+  const auto [read, error] = std::from_chars(text, end, bytes);
+  return error == std::errc() && read == end && read != text ? std::optional(bytes) : std::nullopt;
+}
+
 uint64_t BytesOfThisProcess() noexcept {
   if (const char* const said = std::getenv("PRAAS_IB_MEMORY")) {
-    uint64_t bytes = 0;
-    const char* const end = said + std::strlen(said);
-    if (const auto [read, error] = std::from_chars(said, end, bytes); error == std::errc() && read == end) return bytes;
+    if (const std::optional<uint64_t> bytes = Number(said)) return *bytes;
   }
   rlimit limit{};
   const bool limited = ::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
@@ -36,6 +43,12 @@ uint64_t BytesOfThisProcess() noexcept {
 MemoryBudget& MemoryBudget::OfThisProcess() {
   static MemoryBudget budget(BytesOfThisProcess());
   return budget;
+}
+
+Status MemoryBudget::CheckEnvironment() {
+  const char* const said = std::getenv("PRAAS_IB_MEMORY");
+  if (said == nullptr || *said == '\0' || Number(said)) return Status::Ok();
+  return {Code::kArgumentInvalid, std::string("PRAAS_IB_MEMORY is \"") + said + "\"; it must be a number of bytes"};
 }
 
 bool MemoryBudget::Take(uint64_t bytes) noexcept {

@@ -3,6 +3,8 @@
 #include <atomic>
 #include <cstdint>
 
+#include "base/status.h"
+
 namespace praas::verbs {
 
 /// How much memory this OS process may have registered, which pins it: what RLIMIT_MEMLOCK allows, less a share for the
@@ -12,6 +14,9 @@ class MemoryBudget {
  public:
   explicit MemoryBudget(uint64_t bytes) noexcept : total_(bytes), left_(bytes) {}
   [[nodiscard]] static MemoryBudget& OfThisProcess();
+
+  /// kArgumentInvalid: PRAAS_IB_MEMORY is set and no number.
+  [[nodiscard]] static Status CheckEnvironment();
 
   /// false: not as much is left.
   [[nodiscard]] bool Take(uint64_t bytes) noexcept;

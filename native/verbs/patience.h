@@ -22,9 +22,9 @@ inline std::atomic<int> unanswered{0};
 /// How long the kernel may take to tell of devices.
 inline constexpr uint64_t kPatienceNs = 3'000'000'000;
 
-/// What `ask` says, which asks the kernel for devices, if it does so before the deadline. While the kernel removes a device
-/// it lets everybody wait, uninterruptibly, until all have closed that device; then `ask` goes on in a thread of its
-/// own. `Answer` can be made of a Status.
+/// What `ask` says, which asks the kernel for devices, if it does so before the deadline. While the kernel removes a
+/// device it lets everybody wait, uninterruptibly, until all have closed that device; then `ask` goes on in a thread of
+/// its own. `Answer` can be made of a Status.
 template <typename Answer, typename Ask>
 [[nodiscard]] Answer AnswerInTime(Ask ask, uint64_t deadline_ns = DeadlineIn(kPatienceNs)) {
   const auto late = [] {

@@ -45,8 +45,8 @@ struct RemoteMemory {
 class MemoryRegion {
  public:
   enum class Access : uint8_t {
-    kLocal,   // this side's queue pairs only
-    kRemote,  // peers read and write it who know its key
+    kLocal,       // this side's queue pairs only
+    kRemote,      // peers read and write it who know its key
     kRemoteRead,  // they only read it
   };
   /// kBackpressure: more memory than this user may lock (RLIMIT_MEMLOCK); says how much that is.
@@ -177,11 +177,11 @@ class QueuePair {
   Owned<ibv_qp> pair_;
   Endpoint endpoint_;
   uint32_t inline_bytes_ = 0;
-  uint32_t most_ = 0;                // of `posted_ - finished_`
+  uint32_t most_ = 0;  // of `posted_ - finished_`
   std::deque<Work> queued_;
-  uint64_t posted_ = 0;              // ever, with the device
+  uint64_t posted_ = 0;  // ever, with the device
   uint64_t finished_ = 0;
-  std::deque<uint64_t> signalled_;   // of which posted_ completions are to come
+  std::deque<uint64_t> signalled_;  // of which posted_ completions are to come
 };
 
 }  // namespace praas::verbs

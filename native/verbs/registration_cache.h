@@ -51,8 +51,8 @@ class RegistrationCache {
 
   /// `memory` lies in the area. An empty lease: there is no budget for it, or the device refuses.
   [[nodiscard]] Lease Acquire(std::span<const std::byte> memory);
-  /// Gives up what is not in use. false: some is. While there is a registration, memory it covers must not be given back
-  /// to the system: the device would go on with the pages it had.
+  /// Gives up what is not in use. false: some is. While there is a registration, memory it covers must not be given
+  /// back to the system: the device would go on with the pages it had.
   bool Trim();
   [[nodiscard]] uint64_t registered_bytes() const noexcept { return registered_bytes_; }
 

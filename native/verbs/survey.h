@@ -36,7 +36,8 @@ struct Device {
 /// kUnsupported: this build or this machine has no libibverbs. No devices are an empty list.
 [[nodiscard]] Result<std::vector<Device>> Survey();
 
-/// Whether connections can be made from here, by the device, port and address that are or would be chosen; else why not.
+/// Whether connections can be made from here, by the device, port and address that are or would be chosen; else why
+/// not.
 [[nodiscard]] Status Usable();
 
 /// What Survey finds as JSON: `{"error": TEXT}` or `{"devices": […]}` with the names above in camelCase.

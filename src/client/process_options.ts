@@ -53,7 +53,7 @@ export interface DataOptions {
   readonly transport?: 'auto' | 'shm' | 'verbs' | 'tcp'
   /** Address space for payloads of a connection over shared memory or RDMA; memory is taken as it is used. Default: 1 GiB. */
   readonly window?: Size
-  /** Checksums of all payloads, verified on both sides. Default: false. */
+  /** Checksums of all payloads that travel over TCP, verified on both sides; RDMA devices have their own. Default: false. */
   readonly checksum?: boolean
   /** How long a waiting call polls before it sleeps, milliseconds: −1 always. Default: 0.05. */
   readonly hotMs?: number

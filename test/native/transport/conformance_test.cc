@@ -20,8 +20,8 @@
 #include "client/handshake.h"
 #include "host/host_fixture.h"
 #include "support/rdma.h"
-#include "transport/loopback.h"
 #include "transport/direct_transport.h"
+#include "transport/loopback.h"
 #include "transport/stream_transport.h"
 #include "transport/tcp.h"
 
@@ -143,6 +143,8 @@ class DirectBackend : public Backend {
 struct BackendFactory {
   std::string name;
   std::function<std::unique_ptr<Backend>(uint16_t port)> make;
+
+  friend void PrintTo(const BackendFactory& factory, std::ostream* out) { *out << factory.name; }
 };
 
 std::unique_ptr<transport::ByteStream> Dial(uint16_t port) {

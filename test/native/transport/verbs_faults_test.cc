@@ -240,7 +240,8 @@ class RawClient {
       : context_(verbs::Context::Open({}).value()),
         completions_(verbs::CompletionQueue::Make(*context_, 256).value()),
         wire_("tcp", std::move(*transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs)))),
-        memory_(static_cast<std::byte*>(std::aligned_alloc(4096, (VerbsLink::MemoryBytes(kSlots) + 4095) / 4096 * 4096))),
+        memory_(
+            static_cast<std::byte*>(std::aligned_alloc(4096, (VerbsLink::MemoryBytes(kSlots) + 4095) / 4096 * 4096))),
         link_(VerbsLink::Make(*context_, completions_, nullptr, {memory_, VerbsLink::MemoryBytes(kSlots)}, kSlots)
                   .value()) {
     client::ConnectOptions options = OptionsFor(0);
@@ -353,9 +354,7 @@ TEST_F(VerbsFaults, WhatBreaksTheProtocolBreaksThatConnection) {
             std::string::npos);
   EXPECT_NE(refusal([](VerbsLink& link) { link.Tell(MessageKind::kNext, 3); }).find("not sent in chunks"),
             std::string::npos);
-  EXPECT_NE(refusal([](VerbsLink& link) {
-              link.Send(MessageKind::kCall, 0, {.bytes = 5000}, 0);
-            }).find("RDMA message"),
+  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kCall, 0, {.bytes = 5000}, 0); }).find("RDMA message"),
             std::string::npos);
   ExpectWorks(other, "verbs");
   ExpectClean(other);
@@ -386,7 +385,8 @@ TEST_F(VerbsFaults, ADrainWaitsForResultsOnTheirWay) {
   Driver client = Client();
   const auto call = client->Invoke(fn::kGrow, AsBytes("4000000"), {}, 0, DeadlineIn(kWatchdogNs));
   client.Poll();
-  ASSERT_TRUE(Eventually([&] { return client.Poll() == 0 && StatsOf(client).find("\"callsInUse\":0,") != std::string::npos; }));
+  ASSERT_TRUE(
+      Eventually([&] { return client.Poll() == 0 && StatsOf(client).find("\"callsInUse\":0,") != std::string::npos; }));
   (*host_)->Drain(60'000);
   EXPECT_EQ(client.Wait(call).payload, PatternOf(4'000'000));
 }
@@ -395,7 +395,10 @@ TEST_F(VerbsFaults, AnInputThatCannotBeReadBreaksThatConnection) {
   Driver other = Client();
   RawClient raw(host_->port());
   raw.link().Send(MessageKind::kCall, 0,
-                  {.mode = MessageMode::kRemote, .function = fn::kEcho, .bytes = 100'000, .input_address = 0x1000,
+                  {.mode = MessageMode::kRemote,
+                   .function = fn::kEcho,
+                   .bytes = 100'000,
+                   .input_address = 0x1000,
                    .input_key = 0x7777},
                   0);
   EXPECT_TRUE(raw.link().Ring().ok());
@@ -433,7 +436,9 @@ TEST_F(VerbsFaults, WithoutRegisteredMemoryPayloadsComeInPiecesAndThenOverTcp) {
               client::ConnectOptions only = options;
               only.transport = "verbs";
               return only;
-            }()).status().code(),
+            }())
+                .status()
+                .code(),
             Code::kUpgradeFailed);
   budget.Give(rest);
   ExpectWorks(client, "verbs");

@@ -74,7 +74,9 @@ TEST(Selection, ComesFromTheEnvironment) {
         return 2;
       }
     }
-    return 0;
+    ::unsetenv("PRAAS_IB_PORT");
+    ::setenv("PRAAS_IB_MEMORY", "8MiB", 1);
+    return Selection::FromEnvironment().status().message().find("PRAAS_IB_MEMORY") != std::string::npos ? 0 : 3;
   });
   EXPECT_EQ(child.Wait(), 0);
 }
