@@ -11,9 +11,11 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <thread>
 
 #include "client/exchange.h"
 #include "client/handshake.h"
@@ -38,6 +40,19 @@ size_t OpenDescriptors() {
   size_t count = 0;
   while (::readdir(folder) != nullptr) ++count;
   ::closedir(folder);
+  return count;
+}
+
+/// Once what was closed by others is gone: the same for a while.
+size_t SettledDescriptors() {
+  constexpr int kLooks = 10;
+  size_t count = OpenDescriptors();
+  for (int same = 0; same < kLooks;) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    const size_t now = OpenDescriptors();
+    same = now == count ? same + 1 : 0;
+    count = now;
+  }
   return count;
 }
 
@@ -454,12 +469,13 @@ TEST_F(VerbsFaults, ManyConnectionsLeaveNothing) {
   Driver other = Client();
   connect();  // what is made once is made
   ASSERT_TRUE(Eventually([&] { return hooks_->pairs().size() == 2; }));
-  const size_t descriptors = OpenDescriptors();
+  ASSERT_TRUE(Eventually([&] { return StatsOf(other).find("\"windows\":1") != std::string::npos; }));
+  const size_t descriptors = SettledDescriptors();
   const std::string before = resources();
   const uint64_t budget = verbs::MemoryBudget::OfThisProcess().left();
   for (int i = 0; i < kConnections && !HasFailure(); ++i) connect();
   EXPECT_TRUE(Eventually([&] { return hooks_->pairs().size() == 2; }));
-  EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; })) << OpenDescriptors();
+  EXPECT_TRUE(Eventually([&] { return OpenDescriptors() == descriptors; })) << descriptors << ", " << OpenDescriptors();
   EXPECT_TRUE(Eventually([&] { return resources() == before; })) << before << resources();
   EXPECT_EQ(verbs::MemoryBudget::OfThisProcess().left(), budget);
   EXPECT_TRUE(Eventually([&] { return StatsOf(other).find("\"windows\":1") != std::string::npos; })) << StatsOf(other);
