@@ -84,6 +84,14 @@ std::string_view CodeName(Code code) noexcept {
       return "ERR_STATE_LOCK_TIMEOUT";
     case Code::kStateLockLost:
       return "ERR_STATE_LOCK_LOST";
+    case Code::kLeaseExpired:
+      return "ERR_LEASE_EXPIRED";
+    case Code::kLeaseRevoked:
+      return "ERR_LEASE_REVOKED";
+    case Code::kLeaseUnavailable:
+      return "ERR_LEASE_UNAVAILABLE";
+    case Code::kLeaseClosed:
+      return "ERR_LEASE_CLOSED";
     case Code::kSegmentInvalid:
       return "ERR_SEGMENT_INVALID";
     case Code::kSegmentStuck:

@@ -60,6 +60,11 @@ enum class Code : uint16_t {
 
   kSegmentInvalid = 80,  // ERR_SEGMENT_INVALID: not a segment, another layout, or damaged beyond repair
   kSegmentStuck = 81,    // ERR_SEGMENT_STUCK: an internal lock was not released in time
+
+  kLeaseExpired = 90,      // ERR_LEASE_EXPIRED: its time was over
+  kLeaseRevoked = 91,      // ERR_LEASE_REVOKED: the process took it back; the message says why
+  kLeaseUnavailable = 92,  // ERR_LEASE_UNAVAILABLE: not enough workers were free in time
+  kLeaseClosed = 93,       // ERR_LEASE_CLOSED: there is no such lease, or its holder has released it
 };
 
 /// The name JavaScript sees, e.g. "ERR_HOST_LOST". Unknown numbers (from a newer peer) give "ERR_INTERNAL".

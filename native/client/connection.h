@@ -33,6 +33,9 @@ struct ConnectOptions {
   uint64_t timeout_ns = 5'000'000'000;  // whole set-up
   uint64_t window_bytes = 1ull << 30;   // reserved (not committed) for payloads of shm and verbs
   bool checksum = false;                // payload checksums
+  /// Of a connection to a worker of a lease, which the process's own connection has taken; `transport` counts as ever.
+  std::string lease_key{};
+  uint32_t lease_worker = 0;
 };
 
 struct ServerInfo {
@@ -59,6 +62,16 @@ struct StreamEvent {
   Status status{};                     // kEnd
 };
 
+/// What the host says of a lease that this connection has taken.
+struct LeaseNotice {
+  uint64_t lease = 0;
+  protocol::LeaseEvent event{};
+  Code code = Code::kOk;  // kEnded: why
+  uint32_t worker = 0;
+  uint64_t remaining_ms = 0;  // kEnding
+  std::string text{};
+};
+
 /// A client's connection to one process: the TCP socket (handshake, liveness, names, state, streams) and the transport
 /// its calls take. Single-threaded and non-blocking after Connect: the owner polls `fds()` and calls Poll, or uses the
 /// blocking Wait. Everything in flight ends with an error when the host goes away, at its deadline at the latest:
@@ -67,6 +80,7 @@ class Connection : private protocol::FrameSink {
  public:
   using ReplySink = std::function<void(const transport::Reply&)>;
   using StreamSink = std::function<void(const StreamEvent&)>;
+  using NoticeSink = std::function<void(const LeaseNotice&)>;
 
   /// Blocks up to options.timeout_ns: connect, handshake, upgrade. Safe to run on another thread than the later owner.
   [[nodiscard]] static Result<std::unique_ptr<Connection>> Connect(const ConnectOptions& options);
@@ -90,10 +104,13 @@ class Connection : private protocol::FrameSink {
                                         std::span<std::byte> output, uint32_t flags, uint64_t deadline_ns);
   /// Whether the memory given as the input of `call` may still be read: not once it was copied into the window.
   [[nodiscard]] bool ReadsInput(uint64_t call) noexcept;
-  /// State and admin requests (kState, kAdmin): `arguments` are encoded by client/state_request.h and copied, `data` is
-  /// sent right behind them and must stay valid until the reply; the reply's payload is decoded there too.
+  /// State, lease and admin requests (kState, kLease, kAdmin): `arguments` are encoded by client/state_request.h or
+  /// protocol/lease_messages.h and copied, `data` is sent right behind them and must stay valid until the reply; the
+  /// reply's payload is decoded there too.
   [[nodiscard]] Result<uint64_t> Request(protocol::FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                          std::span<const std::byte> data, uint64_t deadline_ns);
+  /// Called by Poll with what the host says of leases unasked.
+  void SetNoticeSink(NoticeSink sink) { notices_ = std::move(sink); }
   /// Reads of published values that need no request; it learns places from who decodes the answers to StateOp::kRead.
   /// nullptr: this connection has to ask for every read.
   [[nodiscard]] publication::PublishedReads* published() noexcept { return direct_ ? direct_->published() : nullptr; }
@@ -201,6 +218,7 @@ class Connection : private protocol::FrameSink {
   std::vector<Settled> settled_{};     // outcomes known here, to be handed out by Poll
   std::vector<uint64_t> room_news_{};  // streams with room to announce
   transport::Transport::Sink on_reply_;
+  NoticeSink notices_;
 
   const ReplySink* replies_ = nullptr;  // of the Poll in progress
   const StreamSink* streams_ = nullptr;

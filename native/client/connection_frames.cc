@@ -26,6 +26,8 @@ bool Answers(FrameType answer, const Call& call) noexcept {
       return call.kind == CallKind::kRequest && call.type == FrameType::kState;
     case FrameType::kAdminReply:
       return call.kind == CallKind::kRequest && call.type == FrameType::kAdmin;
+    case FrameType::kLeaseReply:
+      return call.kind == CallKind::kRequest && call.type == FrameType::kLease;
     default:
       return false;
   }
@@ -46,6 +48,7 @@ Result<Placement> Connection::OnHeader(const Frame& frame) {
     case FrameType::kResolved:
     case FrameType::kStateReply:
     case FrameType::kAdminReply:
+    case FrameType::kLeaseReply:
       if (call == nullptr) return Placement::Discard();
       if (!Answers(frame.type, *call) || call->state == CallState::kWaiting) return Unexpected(frame);
       return Placement::Scratch();
@@ -55,6 +58,7 @@ Result<Placement> Connection::OnHeader(const Frame& frame) {
       if (Status status = call->stream->OnChunk(frame); !status.ok()) return status;
       return Placement::Scratch();
     case FrameType::kUpgradeOffer:
+    case FrameType::kLeaseNotice:
     case FrameType::kCredit:
     case FrameType::kReject:
     case FrameType::kGoodbye:
@@ -88,6 +92,16 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       if (direct_) direct_->Break(Status(Code::kConnectionLost, "the host has ended it: " + offer->refused->message));
       return Status::Ok();
     }
+    case FrameType::kLeaseNotice:
+      if (notices_) {
+        notices_({.lease = frame.call,
+                  .event = static_cast<protocol::LeaseEvent>(frame.code),
+                  .code = static_cast<Code>(frame.function),
+                  .worker = static_cast<uint32_t>(frame.aux),
+                  .remaining_ms = frame.aux,
+                  .text = std::string(reinterpret_cast<const char*>(payload.data()), payload.size())});
+      }
+      return Status::Ok();
     case FrameType::kReject: {  // the host found our bytes wrong, and closes
       Result<protocol::Reject> reject = protocol::DecodeReject(payload);
       if (!reject.ok()) return reject.status();

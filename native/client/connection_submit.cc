@@ -58,7 +58,7 @@ bool Connection::ReadsInput(uint64_t id) noexcept {
 Result<uint64_t> Connection::Request(FrameType type, uint16_t op, std::span<const std::byte> arguments,
                                      std::span<const std::byte> data, uint64_t deadline_ns) {
   if (Status open = CheckOpen(); !open.ok()) return open;
-  if (type != FrameType::kState && type != FrameType::kAdmin) {
+  if (type != FrameType::kState && type != FrameType::kAdmin && type != FrameType::kLease) {
     return Status(Code::kArgumentInvalid, "frame type " + std::to_string(static_cast<int>(type)) + " is no request");
   }
   const uint64_t most = type == FrameType::kState ? info_.max_contiguous : 0;

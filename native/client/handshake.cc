@@ -36,6 +36,11 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
                                               std::to_string(protocol::kMaxToken) + " are possible");
   }
 
+  if (!options.lease_key.empty() && options.lease_key.size() != protocol::kLeaseKeyBytes) {
+    return Status(Code::kArgumentInvalid, "the key of a lease has " + std::to_string(protocol::kLeaseKeyBytes) +
+                                              " hexadecimal digits");
+  }
+
   protocol::Hello hello;
   hello.process = options.process;
   hello.token = options.token;
@@ -44,6 +49,8 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
   if (options.transport == "auto" || options.transport == "verbs") hello.capabilities |= protocol::kCapVerbs;
   if (options.checksum) hello.capabilities |= protocol::kCapChecksum;
   hello.client_pid = ::getpid();
+  hello.lease_key = options.lease_key;
+  hello.lease_worker = options.lease_worker;
   Frame frame;
   frame.type = FrameType::kHello;
   wire.writer().set_checksum(options.checksum);
@@ -67,7 +74,8 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
   }
   wire.Configure({.max_payload = welcome->max_contiguous,
                   .max_in_flight = CallLimit(welcome->max_in_flight),
-                  .checksum = options.checksum});
+                  .checksum = options.checksum,
+                  .gone = options.lease_key.empty() ? Code::kHostLost : Code::kConnectionLost});
   return welcome;
 }
 

@@ -32,6 +32,13 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
   return offer;
 }
 
+/// The host hands the socket to the leased worker, which answers.
+Status GoToWorker(transport::StreamTransport& wire, uint64_t deadline_ns) {
+  const Result<protocol::UpgradeOffer> offer = Ask(wire, {.transport = "worker"}, deadline_ns);
+  if (!offer.ok()) return offer.status();
+  return offer->worker ? Status::Ok() : Status(Code::kProtocolInvalid, "the host offers something else than the worker");
+}
+
 }  // namespace
 
 Result<Upgraded> Upgrade(transport::StreamTransport& wire, const ConnectOptions& options,
@@ -43,8 +50,13 @@ Result<Upgraded> Upgrade(transport::StreamTransport& wire, const ConnectOptions&
   };
   static constexpr Way kFastestFirst[] = {{"shm", UpgradeToShm}, {"verbs", UpgradeToVerbs}};
   Upgraded upgraded;
+  bool with_host = !options.lease_key.empty();
   for (const Way& way : kFastestFirst) {
     if (options.transport != "auto" && options.transport != way.name) continue;
+    // Shared memory of a leased worker comes from the host, all else from the worker itself.
+    if (way.take != UpgradeToShm && std::exchange(with_host, false)) {
+      if (Status status = GoToWorker(wire, deadline_ns); !status.ok()) return status;
+    }
     Result<std::unique_ptr<DirectTransport>> taken = way.take(wire, options, welcome, deadline_ns);
     if (taken.ok()) {
       upgraded.transport = *std::move(taken);
@@ -52,6 +64,9 @@ Result<Upgraded> Upgrade(transport::StreamTransport& wire, const ConnectOptions&
     }
     if (options.transport != "auto" || taken.status().code() != Code::kUpgradeFailed) return taken.status();
     upgraded.reason += (upgraded.reason.empty() ? "" : "; ") + std::string(way.name) + ": " + taken.status().message();
+  }
+  if (with_host) {
+    if (Status status = GoToWorker(wire, deadline_ns); !status.ok()) return status;
   }
   return upgraded;
 }

@@ -14,7 +14,7 @@ constexpr size_t kMagicAt = 0, kVersionAt = 4, kTypeAt = 5, kFlagsAt = 6, kCodeA
 static_assert(kReserved64At + sizeof(uint64_t) == kHeaderBytes);
 
 bool KnownType(uint8_t type) noexcept {
-  return type >= static_cast<uint8_t>(FrameType::kHello) && type <= static_cast<uint8_t>(FrameType::kGoodbye);
+  return type >= static_cast<uint8_t>(FrameType::kHello) && type <= static_cast<uint8_t>(FrameType::kLeaseNotice);
 }
 
 uint16_t AllowedFlags(FrameType type) noexcept {

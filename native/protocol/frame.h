@@ -43,6 +43,10 @@ enum class FrameType : uint8_t {
   kPing = 17,        // both: `aux` comes back in the kPong
   kPong = 18,
   kGoodbye = 19,  // both: orderly end; TLV: code + message. Host: draining, finishes calls in flight
+  kLease = 20,        // client → host: `code` = LeaseOp, payload = TLV
+  kLeaseReply = 21,   // host → client: payload = TLV; or an error
+  kLeaseNotice = 22,  // host → client, unasked: `call` = lease, `code` = LeaseEvent, `function` = Code, `aux` = worker,
+                      // payload = text
 };
 
 enum FrameFlags : uint16_t {
@@ -103,6 +107,21 @@ enum class StateOp : uint16_t {
   kUnpublish = 11,
 };
 
-enum class AdminOp : uint16_t { kStats = 1, kDrain = 2, kInspect = 3 };
+enum class AdminOp : uint16_t { kStats = 1, kDrain = 2, kInspect = 3, kLeases = 4 };
+
+enum class LeaseOp : uint16_t {
+  kTake = 1,     // answered when the workers are ready
+  kRenew = 2,
+  kRelease = 3,  // answered with the closing report when the workers have left
+  kReport = 4,   // accounting so far
+  kFate = 5,     // why worker `worker` is gone; answered when that is known
+};
+
+enum class LeaseEvent : uint16_t {
+  kWorkerEnded = 1,  // text: JSON {signal, exitCode, stderr}
+  kWorkerReady = 2,  // another one has taken its place
+  kEnding = 3,       // the lease will be taken back in `aux` milliseconds; text: why
+  kEnded = 4,        // `function` = Code; text: the closing report
+};
 
 }  // namespace praas::protocol

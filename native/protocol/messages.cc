@@ -11,7 +11,7 @@ namespace {
 
 // Tags are per message and never reused.
 namespace hello {
-enum : uint16_t { kRole = 1, kProcess = 2, kToken = 3, kCapabilities = 4, kPid = 5, kName = 6 };
+enum : uint16_t { kRole = 1, kProcess = 2, kToken = 3, kCapabilities = 4, kPid = 5, kName = 6, kLeaseKey = 7, kLeaseWorker = 8 };
 }
 namespace welcome {
 enum : uint16_t {
@@ -33,7 +33,7 @@ namespace upgrade {
 enum : uint16_t { kTransport = 1, kWindowBytes = 2 };
 }
 namespace offer {
-enum : uint16_t { kCode = reject::kCode, kMessage = reject::kMessage, kPath = 3, kNonce = 4, kWindowBytes = 5 };
+enum : uint16_t { kCode = reject::kCode, kMessage = reject::kMessage, kPath = 3, kNonce = 4, kWindowBytes = 5, kWorker = 6 };
 }
 /// In both of the two above.
 namespace verbs {
@@ -121,6 +121,10 @@ std::vector<std::byte> Encode(const Hello& value) {
   fields.Integer<uint64_t>(hello::kCapabilities, value.capabilities);
   fields.Integer<uint32_t>(hello::kPid, static_cast<uint32_t>(value.client_pid));
   fields.Text(hello::kName, CutText(value.name, kMaxName));
+  if (!value.lease_key.empty()) {
+    fields.Text(hello::kLeaseKey, value.lease_key);
+    fields.Integer<uint32_t>(hello::kLeaseWorker, value.lease_worker);
+  }
   return fields.Take();
 }
 
@@ -135,6 +139,10 @@ Result<Hello> DecodeHello(std::span<const std::byte> payload) {
   result.capabilities = fields.Integer<uint64_t>(hello::kCapabilities, "capabilities");
   result.client_pid = static_cast<int32_t>(fields.Integer<uint32_t>(hello::kPid, "pid", 1, kMaxPid));
   if (fields.Has(hello::kName)) result.name = fields.Text(hello::kName, "name", 0, kMaxName);
+  if (fields.Has(hello::kLeaseKey)) {
+    result.lease_key = fields.Text(hello::kLeaseKey, "lease key", kLeaseKeyBytes, kLeaseKeyBytes);
+    result.lease_worker = fields.Integer<uint32_t>(hello::kLeaseWorker, "leased worker", 0, kMaxLeaseWorkers - 1);
+  }
   if (!fields.status().ok()) return fields.status();
   if (Status named = ValidateName(result.process, "process id"); !named.ok()) return named;
   return result;
@@ -212,6 +220,10 @@ std::vector<std::byte> Encode(const UpgradeOffer& value) {
     WriteVerbs(fields, *value.verbs);
     return fields.Take();
   }
+  if (value.worker) {
+    fields.Integer<uint8_t>(offer::kWorker, 1);
+    return fields.Take();
+  }
   fields.Text(offer::kPath, value.socket_path);
   fields.Text(offer::kNonce, value.nonce);
   fields.Integer<uint64_t>(offer::kWindowBytes, value.window_bytes);
@@ -225,6 +237,8 @@ Result<UpgradeOffer> DecodeUpgradeOffer(std::span<const std::byte> payload) {
     result.refused = ReadReject(fields, 1);
   } else if (fields.Has(verbs::kQueuePair)) {
     result.verbs = ReadVerbs(fields);
+  } else if (fields.Has(offer::kWorker)) {
+    result.worker = fields.Integer<uint8_t>(offer::kWorker, "worker", 1, 1) == 1;
   } else {
     result.socket_path = fields.Text(offer::kPath, "socket path", 1, kMaxSocketPath);
     const std::span<const std::byte> nonce = fields.Bytes(offer::kNonce, "nonce", kUpgradeNonceBytes);

@@ -20,6 +20,8 @@ inline constexpr size_t kMaxHelloBytes = 8 * 1024;  // what a host reads from so
 inline constexpr size_t kMaxMachineId = 255;
 inline constexpr size_t kMaxSocketPath = 107;  // sun_path without its NUL
 inline constexpr size_t kUpgradeNonceBytes = 32;
+inline constexpr size_t kLeaseKeyBytes = 32;  // hexadecimal digits
+inline constexpr uint32_t kMaxLeaseWorkers = 1000;
 inline constexpr size_t kMaxErrorMessage = 64 * 1024;
 inline constexpr uint64_t kInitialStreamCredit = 1u << 20;
 
@@ -30,6 +32,8 @@ struct Hello {
   uint64_t capabilities = 0;  // Capability bits the client can do
   int32_t client_pid = 0;
   std::string name{};  // for logs and `praas inspect`; may be empty
+  std::string lease_key{};    // of a connection to a leased worker; else empty
+  uint32_t lease_worker = 0;  // which of the lease's
 };
 [[nodiscard]] std::vector<std::byte> Encode(const Hello& hello);
 [[nodiscard]] Result<Hello> DecodeHello(std::span<const std::byte> payload);
@@ -73,7 +77,8 @@ struct VerbsEnd {
 inline constexpr uint32_t kMaxVerbsSlots = 256;
 
 struct UpgradeRequest {
-  std::string transport{};  // "shm", "verbs"; "tcp" ends what was taken before
+  std::string transport{};  // "shm", "verbs"; "worker": from here on the leased worker itself speaks; "tcp" ends what
+                            // was taken before
   uint64_t window_bytes = 0;
   std::optional<VerbsEnd> verbs{};  // of "verbs"
 };
@@ -85,6 +90,7 @@ struct UpgradeOffer {
   std::string nonce{};  // kUpgradeNonceBytes of it, any bytes
   uint64_t window_bytes = 0;
   std::optional<VerbsEnd> verbs{};  // set: all above is empty
+  bool worker = false;              // likewise: this is the worker
   std::optional<Reject> refused{};  // set: everything else is empty
 };
 [[nodiscard]] std::vector<std::byte> Encode(const UpgradeOffer& offer);

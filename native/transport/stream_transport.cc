@@ -19,13 +19,15 @@ Status ClosedStatus() { return Status(Code::kConnectionClosed, "the connection i
 
 /// An orderly or reset end of the stream means that the process at the other end is gone; a timeout or a network error
 /// only that it cannot be reached.
-Status PeerGone(const Status& cause) {
+Status PeerGone(const Status& cause, Code gone) {
   if (cause.code() != Code::kConnectionLost) return cause;
   switch (cause.sys_errno()) {
     case 0:
     case ECONNRESET:
     case EPIPE:
-      return Status(Code::kHostLost, "the process host is gone: " + cause.message(), cause.sys_errno());
+      return Status(gone, std::string(gone == Code::kHostLost ? "the process host" : "the leased worker") +
+                              " is gone: " + cause.message(),
+                    cause.sys_errno());
     default:
       return cause;
   }
@@ -131,9 +133,9 @@ void StreamTransport::ReadIn() {
   if (closed_) return;  // by a sink
   Status failure;
   if (!read.ok()) {
-    failure = PeerGone(read.status());
+    failure = PeerGone(read.status(), options_.gone);
   } else if (!write_error_.ok() && *read == protocol::FrameReader::State::kDrained) {
-    failure = PeerGone(write_error_);
+    failure = PeerGone(write_error_, options_.gone);
   }
   if (failure.ok()) return;
   const bool gone = failure.code() == Code::kHostLost || failure.code() == Code::kConnectionLost;

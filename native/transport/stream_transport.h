@@ -25,6 +25,7 @@ class StreamTransport final : public Transport, private protocol::FrameSink {
     uint64_t max_payload = 0;    // largest input or result
     uint32_t max_in_flight = 0;  // of Submit
     bool checksum = false;
+    Code gone = Code::kHostLost;  // what the end of the stream means: the process at the other end has ended
   };
   /// `name` must outlive the transport. Without Configure nothing can be submitted: that is the state of a handshake.
   StreamTransport(const char* name, std::unique_ptr<ByteStream> stream);
