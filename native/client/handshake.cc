@@ -37,8 +37,8 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
   }
 
   if (!options.lease_key.empty() && options.lease_key.size() != protocol::kLeaseKeyBytes) {
-    return Status(Code::kArgumentInvalid, "the key of a lease has " + std::to_string(protocol::kLeaseKeyBytes) +
-                                              " hexadecimal digits");
+    return Status(Code::kArgumentInvalid,
+                  "the key of a lease has " + std::to_string(protocol::kLeaseKeyBytes) + " hexadecimal digits");
   }
 
   protocol::Hello hello;

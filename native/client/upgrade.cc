@@ -36,7 +36,8 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
 Status GoToWorker(transport::StreamTransport& wire, uint64_t deadline_ns) {
   const Result<protocol::UpgradeOffer> offer = Ask(wire, {.transport = "worker"}, deadline_ns);
   if (!offer.ok()) return offer.status();
-  return offer->worker ? Status::Ok() : Status(Code::kProtocolInvalid, "the host offers something else than the worker");
+  return offer->worker ? Status::Ok()
+                       : Status(Code::kProtocolInvalid, "the host offers something else than the worker");
 }
 
 }  // namespace

@@ -17,6 +17,7 @@ enum class ParticipantState : uint32_t {
   kReady = 2,     // takes calls
   kDraining = 3,  // finishes what it has, claims nothing new
   kDead = 4,      // ended; the host is reclaiming what it owned
+  kLeased = 5,    // there to be leased: takes only calls of its holder
 };
 
 enum class ParticipantKind : uint32_t { kHost = 0, kNodeWorker = 1, kNativeWorker = 2 };
@@ -43,19 +44,22 @@ inline constexpr uint64_t kCreditIdle = 1;
 
 /// Written by its participant only, read by `praas inspect`: no contention.
 struct Counters {
-  std::atomic<uint64_t> calls;          // invocations finished
-  std::atomic<uint64_t> failures;       // of these, with an error
-  std::atomic<uint64_t> bytes_in;       // payload bytes taken in
-  std::atomic<uint64_t> bytes_out;      // payload bytes given back
-  std::atomic<uint64_t> staged_bytes;   // payload bytes copied once more: below 4 KiB, or read along with their header
-  std::atomic<uint64_t> copied_bytes;   // payload bytes ≥ 4 KiB copied inside host or worker core; the aim is 0
-  std::atomic<uint64_t> bells_rung;     // doorbells sent
-  std::atomic<uint64_t> bells_dropped;  // queue full, left to the drain
-  std::atomic<uint64_t> credits_used;   // calls handed over through a credit
-  std::atomic<uint64_t> window_calls;   // calls served straight from a window
-  std::atomic<uint64_t> sleeps;         // times it blocked
-  std::atomic<uint64_t> busy_ns;        // time inside functions
-  std::atomic<uint64_t> reserved[4];
+  std::atomic<uint64_t> calls;           // invocations finished
+  std::atomic<uint64_t> failures;        // of these, with an error
+  std::atomic<uint64_t> bytes_in;        // payload bytes taken in
+  std::atomic<uint64_t> bytes_out;       // payload bytes given back
+  std::atomic<uint64_t> staged_bytes;    // payload bytes copied once more: below 4 KiB, or read along with their header
+  std::atomic<uint64_t> copied_bytes;    // payload bytes ≥ 4 KiB copied inside host or worker core; the aim is 0
+  std::atomic<uint64_t> bells_rung;      // doorbells sent
+  std::atomic<uint64_t> bells_dropped;   // queue full, left to the drain
+  std::atomic<uint64_t> credits_used;    // calls handed over through a credit
+  std::atomic<uint64_t> window_calls;    // calls served straight from a window
+  std::atomic<uint64_t> sleeps;          // times it blocked
+  std::atomic<uint64_t> busy_ns;         // time inside functions
+  std::atomic<uint64_t> awake_ns;        // time not asleep until it went to sleep last
+  std::atomic<uint64_t> awake_since_ns;  // CLOCK_MONOTONIC; 0 = it sleeps
+  std::atomic<uint64_t> attached_ns;     // CLOCK_MONOTONIC: when it began to load what it serves
+  std::atomic<uint64_t> reserved[1];
 };
 static_assert(sizeof(Counters) == 128);
 

@@ -5,6 +5,7 @@
 
 #include "dispatch/call_entry.h"
 #include "dispatch/participant.h"
+#include "protocol/messages.h"
 #include "publication/layout.h"
 #include "segment/layout.h"
 
@@ -88,6 +89,8 @@ Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
       {"nativeWorkers", defaults.native_workers, 0, kMaxWorkers, [&](int64_t n) { parsed.native_workers = n; }},
       {"workerMemory", of(defaults.worker_memory_bytes), 16 << 20, 16 * kTebi,
        [&](int64_t n) { parsed.worker_memory_bytes = n; }},
+      {"leaseWorkers", defaults.lease_workers, 0, protocol::kMaxLeaseWorkers,
+       [&](int64_t n) { parsed.lease_workers = static_cast<uint32_t>(n); }},
       {"spares", defaults.spares, 0, 64, [&](int64_t n) { parsed.spares = n; }},
       {"concurrency", defaults.concurrency, 1, dispatch::kMaxCalls, [&](int64_t n) { parsed.concurrency = n; }},
       {"hotMs", defaults.hot_ms, -1, kDayMs, [&](int64_t n) { parsed.hot_ms = n; }},

@@ -29,6 +29,7 @@ struct Assignment {
   uint32_t workers = 1;                       // Node workers; 0 when the application has no TypeScript
   uint32_t native_workers = 0;                // 0 when it has no native functions
   uint64_t worker_memory_bytes = 4ull << 30;  // private memory of one native worker
+  uint32_t lease_workers = 64;                // most that may be leased at a time, beside the others
   uint32_t spares = 0;                        // workers kept attached but unloaded, to replace one that dies at once
   uint32_t concurrency = 64;
   int64_t hot_ms = 0;            // −1 always hot, 0 always warm

@@ -25,6 +25,8 @@ constexpr uint64_t kIdleNs =
 constexpr uint32_t kMaxIdleDoublings = 2;  // none while a worker polls: it takes calls without telling the host
 constexpr uint64_t kRenewNs = 10'000'000'000;
 constexpr uint64_t kDrainPollNs = 5'000'000;
+/// What holders of leases get to finish when the process stops: half of its time at most.
+constexpr uint64_t kMaxNoticeMs = 1'000;
 constexpr uint64_t kMaxLogBytes = 16u << 20;
 /// Bound on completions served before sockets are looked at again.
 constexpr size_t kMaxCompletions = 256;
@@ -51,6 +53,7 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
       rings(*process, state),
       windows(loop, *process, calls),
       verbs(loop, *process, windows),
+      leases(loop, *process, supervisor, windows),
       reclaim(*process, calls, windows, state, [&supervisor](uint16_t freed) { supervisor.Release(freed); }),
       kill([this, &supervisor](uint16_t participant, const std::string& why) {
         WorkerLink* link = supervisor.Find(participant);
@@ -67,6 +70,7 @@ Service::Service(EventLoop& loop, std::unique_ptr<Process> opened, Supervisor& s
                .windows = windows,
                .verbs = verbs,
                .rings = rings,
+               .leases = leases,
                .machine_id = std::move(machine_id),
                .handshake_ns = handshake_ns,
                .find = {},
@@ -90,11 +94,13 @@ Supervisor::Hooks Host::SupervisorHooks() {
           [this](WorkerLink& link, const WorkerEnd& end) {
             // Answers go into a slot of the pool or of a window, which are equally large.
             service_->reclaim.WorkerEnded(link.participant, end.Json(dispatch::kSlotOutputBytes));
+            if (link.dedicated) service_->leases.workers.OnEnded(link, end);
             ArmTick(true);
           },
       .report =
-          [this](const WorkerLink& link, std::string_view state, std::string_view message) {
+          [this](WorkerLink& link, std::string_view state, std::string_view message) {
             ready_workers_.store(supervisor_->ready_count());
+            if (link.dedicated && link.stage == WorkerLink::Stage::kReady) service_->leases.workers.OnReady(link);
             if (agent_ == nullptr) return;
             std::vector<std::pair<std::string_view, std::string>> values = {{"index", std::to_string(link.participant)},
                                                                             {"pid", std::to_string(link.id().pid)},
@@ -127,6 +133,22 @@ Status Host::Serve(const Assignment& assignment) {
   service.verbs.broke = [this](uint64_t session, const Status& why) {
     if (Session* found = service_->sessions.Find(session)) found->VerbsBroke(why);
   };
+  service.windows.tell_worker = [this](uint16_t participant, const ControlMessage& message) {
+    return service_->leases.workers.Send(participant, message);
+  };
+  service.leases.hooks = {.answer =
+                              [this](uint64_t session, uint64_t call, const Result<protocol::LeaseReply>& reply) {
+                                if (Session* asked = service_->sessions.Find(session)) asked->ReplyLease(call, reply);
+                              },
+                          .notify =
+                              [this](uint64_t session, const protocol::Frame& notice, std::string_view text) {
+                                if (Session* holder = service_->sessions.Find(session)) holder->Notify(notice, text);
+                              },
+                          .end_session =
+                              [this](uint64_t session, const Status& why) {
+                                if (Session* served = service_->sessions.Find(session)) served->Dismiss(why);
+                              },
+                          .refuses = [this] { return Refuses(); }};
   service.windows.tell_workers = [this](const ControlMessage& message) {
     supervisor_->ForEach([&](WorkerLink& link) {
       if (link.participant != 0 && link.stage != WorkerLink::Stage::kEnded) (void)link.Send(message);
@@ -220,6 +242,10 @@ void Host::OnWorkerMessage(WorkerLink& link, ControlMessage message) {
       (void)link.Send(answer);
       break;
     }
+    case ControlType::kLeaseLeft:
+    case ControlType::kConnectionEnded:
+      service_->leases.OnWorkerMessage(link.participant, message);
+      break;
     case ControlType::kRelay:
       if (message.index < dispatch::kMaxParticipants) {
         service_->process->wakers.Signal(static_cast<uint16_t>(message.index));
@@ -344,6 +370,7 @@ void Host::BeginDrain(uint64_t timeout_ms) {
   service_->drain_deadline_ns = DeadlineIn(timeout_ms * 1'000'000);
   service_->functions.Fail("the process is stopping");
   service_->sessions.Goodbye(Refuses());
+  service_->leases.RevokeAll(Refuses(), std::min(timeout_ms / 2, kMaxNoticeMs) * 1'000'000);
   ContinueDrain();
 }
 
@@ -351,7 +378,7 @@ void Host::BeginDrain(uint64_t timeout_ms) {
 void Host::ContinueDrain() {
   Service& service = *service_;
   const bool late = NowNs() >= service.drain_deadline_ns;
-  const bool finished = service.process->dispatcher->in_use() == 0 && service.verbs.idle();
+  const bool finished = service.process->dispatcher->in_use() == 0 && service.verbs.idle() && service.leases.empty();
   if ((finished || late) && !supervisor_->stopping()) supervisor_->Drain();
   if (late && supervisor_->stopping()) supervisor_->Stop();
   if (supervisor_->stopping() && supervisor_->empty()) {

@@ -51,6 +51,7 @@ bool HasEnded(const dispatch::Participant& participant) {
   const uint32_t state = participant.state.load();
   const bool runs = state == static_cast<uint32_t>(dispatch::ParticipantState::kStarting) ||
                     state == static_cast<uint32_t>(dispatch::ParticipantState::kReady) ||
+                    state == static_cast<uint32_t>(dispatch::ParticipantState::kLeased) ||
                     state == static_cast<uint32_t>(dispatch::ParticipantState::kDraining);
   return runs && !ProcessId{participant.pid.load(), participant.pid_start_time}.Alive();
 }

@@ -9,6 +9,7 @@
 #include "host/deadlines.h"
 #include "host/event_loop.h"
 #include "host/functions.h"
+#include "host/leases.h"
 #include "host/log_file.h"
 #include "host/process.h"
 #include "host/reclaim.h"
@@ -36,6 +37,7 @@ struct Service {
   StreamRings rings;
   WindowHost windows;
   VerbsHost verbs;
+  Leases leases;
   Reclaim reclaim;
   std::function<void(uint16_t participant, const std::string& why)> kill;  // a worker that has to end
   Deadlines deadlines;

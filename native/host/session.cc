@@ -68,6 +68,7 @@ void Session::Read() {
   const Result<protocol::FrameReader::State> state = reader_.Read(*stream_, *this);
   Count();
   if (closed()) return;
+  if (phase_ == Phase::kHandingOver) return HandOver();
   if (!state.ok()) {
     // Somebody who speaks something else gets told once, before and after the handshake.
     const Code code = state.status().code();
@@ -134,6 +135,7 @@ Result<Placement> Session::OnHeader(const Frame& frame) {
     case FrameType::kCancel:
     case FrameType::kCredit:
     case FrameType::kAdmin:
+    case FrameType::kLease:
     case FrameType::kPing:
     case FrameType::kPong:
     case FrameType::kGoodbye:
@@ -162,6 +164,10 @@ Status Session::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       return Status::Ok();
     case FrameType::kUpgrade:
       OnUpgrade(payload);
+      if (phase_ == Phase::kHandingOver) return Status(Code::kConnectionClosed, "a leased worker goes on");
+      return Status::Ok();
+    case FrameType::kLease:
+      OnLease(frame, payload);
       return Status::Ok();
     case FrameType::kAdmin:
       return OnAdmin(frame, payload);
@@ -195,6 +201,9 @@ Status Session::OnCorrupt(const Frame& frame) {
       return Status::Ok();
     case FrameType::kAdmin:
       Reply({.type = FrameType::kAdminReply, .call = frame.call}, status);
+      return Status::Ok();
+    case FrameType::kLease:
+      Reply({.type = FrameType::kLeaseReply, .call = frame.call}, status);
       return Status::Ok();
     default:
       return status;  // without this frame the rest of the connection makes no sense
@@ -250,6 +259,13 @@ void Session::Goodbye(const Status& why) {
   writer_.PushCopy({.type = FrameType::kGoodbye},
                    protocol::Encode(protocol::Reject{.code = why.code(), .message = why.message()}));
   Wrote();
+}
+
+void Session::Dismiss(const Status& why) {
+  if (phase_ == Phase::kHandshake) return Reject(why);
+  if (phase_ != Phase::kOpen) return;
+  Goodbye(why);
+  Leave();
 }
 
 void Session::Leave() {

@@ -14,6 +14,7 @@
 #include "host/calls.h"
 #include "host/event_loop.h"
 #include "host/functions.h"
+#include "host/leases.h"
 #include "host/process.h"
 #include "host/session_streams.h"
 #include "host/state_service.h"
@@ -39,6 +40,7 @@ struct SessionServices {
   WindowHost& windows;
   VerbsHost& verbs;
   StreamRings& rings;
+  Leases& leases;
   std::string machine_id;
   uint64_t handshake_ns = 5'000'000'000;
   uint32_t callers = 0;                     // open sessions whose calls come over their sockets, not through a window
@@ -80,11 +82,15 @@ class Session final : public protocol::FrameSink {
   void Flush();
   void Tick(uint64_t now_ns);
   void Goodbye(const Status& why);
+  /// Says why and ends, once that is sent.
+  void Dismiss(const Status& why);
   /// Its calls come over the socket again.
   void VerbsBroke(const Status& why);
   void Close(const Status& why);
 
   void Reply(protocol::Frame frame, const Status& status);
+  void ReplyLease(uint64_t call, const Result<protocol::LeaseReply>& reply);
+  void Notify(const protocol::Frame& notice, std::string_view text);
   void ReplyAdmin(uint64_t call, const Result<std::string>& text);
 
   [[nodiscard]] Result<protocol::Placement> OnHeader(const protocol::Frame& frame) override;
@@ -97,8 +103,9 @@ class Session final : public protocol::FrameSink {
   enum class Phase {
     kHandshake,
     kOpen,
-    kLeaving,    // the last frames are being sent
-    kLingering,  // all is sent; waits for the peer to close, so that a reset does not overtake the last frames
+    kHandingOver,  // the frame being read was the last for this host: a leased worker goes on
+    kLeaving,      // the last frames are being sent
+    kLingering,    // all is sent; waits for the peer to close, so that a reset does not overtake the last frames
     kClosed,
   };
 
@@ -137,6 +144,8 @@ class Session final : public protocol::FrameSink {
   void OnUpgrade(std::span<const std::byte> payload);
   [[nodiscard]] Result<protocol::UpgradeOffer> OfferFor(const Result<protocol::UpgradeRequest>& request);
   void RefuseUpgrade(const Status& why);
+  void HandOver();
+  void OnLease(const protocol::Frame& frame, std::span<const std::byte> payload);
   [[nodiscard]] Status OnAdmin(const protocol::Frame& frame, std::span<const std::byte> payload);
 
   SessionServices& services_;
@@ -152,6 +161,7 @@ class Session final : public protocol::FrameSink {
   SessionStreams streams_;
   Phase phase_ = Phase::kHandshake;
   protocol::Hello hello_;
+  std::optional<LeaseSeat> seat_;  // set: its calls are for this leased worker
   EventLoop::WatchId watch_ = 0;
   EventLoop::TimerId timer_{};  // handshake, then lingering
   bool paused_ = false;         // the reader stopped at a frame there is no room for

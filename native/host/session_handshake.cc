@@ -21,10 +21,16 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
     return Status(Code::kProcessUnknown,
                   "this host serves \"" + assignment.process + "\", not \"" + hello->process + "\"");
   }
+  if (!hello->lease_key.empty()) {
+    Result<LeaseSeat> seat = services_.leases.Admit(id_, hello->lease_key, hello->lease_worker);
+    if (!seat.ok()) return seat.status();
+    seat_ = *seat;
+  }
   services_.loop.CancelTimer(timer_);
   timer_ = {};
   hello_ = *std::move(hello);
   hello_.token.clear();
+  hello_.lease_key.clear();
 
   uint64_t capabilities = hello_.capabilities & (protocol::kCapChecksum | protocol::kCapStream);
   if (services_.windows.available()) capabilities |= hello_.capabilities & protocol::kCapShm;

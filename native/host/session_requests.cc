@@ -1,5 +1,7 @@
 // What a session asks besides invocations: names, state, upgrades, administration.
 
+#include <fcntl.h>
+
 #include <algorithm>
 
 #include "base/clock.h"
@@ -109,7 +111,12 @@ void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) 
 }
 
 void Session::OnUpgrade(std::span<const std::byte> payload) {
-  const Result<protocol::UpgradeOffer> offer = OfferFor(protocol::DecodeUpgradeRequest(payload));
+  const Result<protocol::UpgradeRequest> request = protocol::DecodeUpgradeRequest(payload);
+  if (seat_ && request.ok() && request->transport == "worker") {
+    phase_ = Phase::kHandingOver;
+    return;
+  }
+  const Result<protocol::UpgradeOffer> offer = OfferFor(request);
   if (!offer.ok()) return RefuseUpgrade(offer.status());
   has_window_ = true;
   writer_.PushCopy({.type = FrameType::kUpgradeOffer}, protocol::Encode(*offer));
@@ -118,7 +125,11 @@ void Session::OnUpgrade(std::span<const std::byte> payload) {
 
 Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeRequest>& request) {
   if (!request.ok()) return request.status();
-  if (request->transport == "shm") return services_.windows.Offer(id_, hello_.client_pid, request->window_bytes);
+  if (request->transport == "shm") {
+    return services_.windows.Offer(id_, hello_.client_pid, request->window_bytes, seat_ ? seat_->participant : 0);
+  }
+  if (seat_)
+    return Status(Code::kUpgradeFailed, "transport \"" + request->transport + "\" is to be asked of the worker");
   if (request->transport == "verbs") {
     // An attempt may take the host's time: the kernel looks for the client's address on the network.
     if (refused_verbs_ >= kMaxRefusedVerbs) {
@@ -134,6 +145,41 @@ Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeR
     return Status(Code::kUpgradeFailed, "the client goes on over the socket");
   }
   return Status(Code::kUpgradeFailed, "this host does not do transport \"" + request->transport + '"');
+}
+
+/// The socket goes to the leased worker; this host keeps no copy of it.
+void Session::HandOver() {
+  // Bytes that were read along would be lost, and frames that were not sent would come in between the worker's.
+  Status status = reader_.mid_frame() || !writer_.empty()
+                      ? Status(Code::kProtocolInvalid, "a client that goes on with a worker waits for its answer")
+                      : Status::Ok();
+  if (status.ok()) {
+    UniqueFd socket(::fcntl(stream_->fd(), F_DUPFD_CLOEXEC, 3));
+    status = socket ? services_.leases.HandOver(*seat_, hello_.client_pid, std::move(socket), writer_.checksum())
+                    : Status::System("fcntl(F_DUPFD_CLOEXEC)");
+  }
+  if (status.ok()) return Close(Status(Code::kConnectionClosed, "a leased worker goes on"));
+  phase_ = Phase::kOpen;
+  Reject(status);
+}
+
+void Session::OnLease(const Frame& frame, std::span<const std::byte> payload) {
+  const Result<protocol::LeaseRequest> request = protocol::DecodeLeaseRequest(payload);
+  if (!request.ok()) return ReplyLease(frame.call, request.status());
+  services_.leases.Request(id_, hello_.client_pid, frame.call, static_cast<protocol::LeaseOp>(frame.code), *request);
+}
+
+void Session::ReplyLease(uint64_t call, const Result<protocol::LeaseReply>& reply) {
+  const Frame out{.type = FrameType::kLeaseReply, .call = call};
+  if (!reply.ok()) return Reply(out, reply.status());
+  writer_.PushCopy(out, protocol::Encode(*reply));
+  Wrote();
+}
+
+void Session::Notify(const Frame& notice, std::string_view text) {
+  if (phase_ != Phase::kOpen) return;
+  writer_.PushCopy(notice, std::as_bytes(std::span(text)));
+  Wrote();
 }
 
 void Session::RefuseUpgrade(const Status& why) {
@@ -160,6 +206,9 @@ Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) 
         return Status::Ok();
       }
       [[fallthrough]];
+    case protocol::AdminOp::kLeases:
+      ReplyAdmin(frame.call, services_.leases.Json());
+      return Status::Ok();
     case protocol::AdminOp::kStats:
     case protocol::AdminOp::kInspect:
       services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()),

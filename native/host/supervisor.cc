@@ -132,6 +132,7 @@ Result<uint16_t> Supervisor::TakeParticipant(const WorkerLink& link) {
   participant.sleeping.store(0);
   participant.running.store(0);
   participant.notices.store(0);
+  participant.counters.awake_since_ns.store(0);
   for (auto& bits : participant.completions) bits.store(0);
   participant.state.store(static_cast<uint32_t>(ParticipantState::kStarting));
   return index;
@@ -173,6 +174,7 @@ Status Supervisor::Attach(WorkerLink& link) {
 
 Status Supervisor::Load(WorkerLink& link) {
   ControlMessage message{.type = ControlType::kLoad};
+  message.index = link.dedicated ? 1 : 0;
   message.text = link.lane == Lane::kNative ? process_->assignment.native : process_->assignment.app;
   if (Status status = link.Send(message); !status.ok()) return status.WithContext("kLoad");
   link.stage = WorkerLink::Stage::kLoading;
@@ -180,12 +182,29 @@ Status Supervisor::Load(WorkerLink& link) {
   return Status::Ok();
 }
 
+Result<WorkerLink*> Supervisor::StartDedicated(Lane lane) {
+  if (stopping_ || command(lane).empty()) {
+    return Status(Code::kWorkerStart, stopping_ ? "the process is stopping" : "this host starts no such workers");
+  }
+  Result<WorkerLink*> link = Start(lane);
+  if (!link.ok()) return link;
+  (*link)->dedicated = true;
+  Status status = Attach(**link);
+  if (status.ok()) status = Load(**link);
+  if (status.ok()) return link;
+  (*link)->failure = status.message();
+  (*link)->Kill();
+  return status;
+}
+
 void Supervisor::Fill(uint32_t seat) {
   if (stopping_) return;
   // A spare first, else the worker started ahead of the assignment, else a new one.
   WorkerLink* link = nullptr;
   for (const auto& candidate : links_) {
-    if (candidate->external() || candidate->seat != UINT32_MAX || candidate->lane != seats_[seat].lane) continue;
+    if (candidate->external() || candidate->dedicated || candidate->seat != UINT32_MAX ||
+        candidate->lane != seats_[seat].lane)
+      continue;
     if (candidate->stage == WorkerLink::Stage::kSpare) {
       link = candidate.get();
       break;
@@ -232,7 +251,7 @@ void Supervisor::FillLater(uint32_t seat) {
 void Supervisor::FillSpares() {
   if (stopping_ || process_ == nullptr || command(Lane::kNode).empty() || process_->assignment.workers == 0) return;
   const auto spares = std::count_if(links_.begin(), links_.end(), [](const auto& link) {
-    return !link->external() && link->lane == Lane::kNode && link->seat == UINT32_MAX &&
+    return !link->external() && !link->dedicated && link->lane == Lane::kNode && link->seat == UINT32_MAX &&
            link->stage != WorkerLink::Stage::kEnded;
   });
   for (auto have = static_cast<uint64_t>(spares); have < process_->assignment.spares; ++have) {
@@ -253,7 +272,7 @@ void Supervisor::OnMessage(WorkerLink& link, ControlMessage message) {
       return;
     case ControlType::kLoadFailed:
       link.failure = message.text;
-      StartFailed(link.lane, message.text, true);
+      if (!link.dedicated) StartFailed(link.lane, message.text, true);
       link.Kill();
       return;
     default:
@@ -266,14 +285,15 @@ void Supervisor::OnReady(WorkerLink& link, const std::vector<worker::FunctionInf
   if (link.stage != WorkerLink::Stage::kLoading) return;
   if (Status status = hooks_.ready(link, functions); !status.ok()) {
     link.failure = status.message();
-    StartFailed(link.lane, status.message(), true);
+    if (!link.dedicated) StartFailed(link.lane, status.message(), true);
     link.Kill();
     return;
   }
   link.stage = WorkerLink::Stage::kReady;
   link.ready_ns = NowNs();
   link.calls_before = process_->segment->participant(link.participant).counters.calls.load();
-  process_->segment->participant(link.participant).state.store(static_cast<uint32_t>(ParticipantState::kReady));
+  const ParticipantState state = link.dedicated ? ParticipantState::kLeased : ParticipantState::kReady;
+  process_->segment->participant(link.participant).state.store(static_cast<uint32_t>(state));
   LaneHealth& health = health_[static_cast<size_t>(link.lane)];
   health.start_failures = 0;
   hooks_.report(link, "ready", "");
@@ -286,7 +306,7 @@ void Supervisor::OnReady(WorkerLink& link, const std::vector<worker::FunctionInf
 
 bool Supervisor::AnyReady(Lane lane) const noexcept {
   return std::any_of(links_.begin(), links_.end(), [lane](const auto& link) {
-    return link->lane == lane && link->stage == WorkerLink::Stage::kReady;
+    return link->lane == lane && !link->dedicated && link->stage == WorkerLink::Stage::kReady;
   });
 }
 
@@ -300,7 +320,7 @@ void Supervisor::StartFailed(Lane lane, const std::string& why, bool for_good) {
 
 void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   const bool was_ready = link.ready_ns != 0;
-  const bool orderly = stopping_ && end.signal == 0 && end.exit_code == 0;
+  const bool orderly = (stopping_ || link.dedicated) && end.signal == 0 && end.exit_code == 0;
   std::string why = link.failure;
   if (why.empty() && !orderly) {
     why = "ended with " + end.Describe();
@@ -308,6 +328,7 @@ void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   }
   hooks_.report(link, link.failure.empty() ? "dead" : "failed", why);
   const Lane lane = link.lane;
+  const bool dedicated = link.dedicated;
   const uint32_t seat = link.seat;
   const uint64_t ready_ns = link.ready_ns;
   // One that has answered calls can do its work: what ended it was one of them, and not the application.
@@ -316,12 +337,12 @@ void Supervisor::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   if (link.participant != 0) hooks_.ended(link, end);
   Remove(link);
   if (stopping_) return;
-  if (!was_ready && link.failure.empty()) StartFailed(lane, "worker " + why, false);
+  if (!was_ready && !dedicated && link.failure.empty()) StartFailed(lane, "worker " + why, false);
   if (seat < seats_.size()) {
     seats_[seat].worker = nullptr;
     if (served || (was_ready && NowNs() - ready_ns >= kHealthyNs)) seats_[seat].failures = 0;
     FillLater(seat);
-  } else if (process_ != nullptr) {
+  } else if (process_ != nullptr && !dedicated) {
     // A spare that ends by itself is replaced without haste: nobody waits for it.
     loop_.CancelTimer(spare_timer_);
     spare_timer_ = loop_.At(DeadlineIn(1000 * kMillisecondNs), [this] { FillSpares(); });
@@ -338,8 +359,9 @@ void Supervisor::Remove(WorkerLink& link) {
 }
 
 uint32_t Supervisor::ready_count() const noexcept {
-  return static_cast<uint32_t>(std::count_if(
-      links_.begin(), links_.end(), [](const auto& link) { return link->stage == WorkerLink::Stage::kReady; }));
+  return static_cast<uint32_t>(std::count_if(links_.begin(), links_.end(), [](const auto& link) {
+    return link->stage == WorkerLink::Stage::kReady && !link->dedicated;
+  }));
 }
 
 WorkerLink* Supervisor::Find(uint16_t participant) noexcept {

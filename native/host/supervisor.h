@@ -30,7 +30,7 @@ class Supervisor {
     std::function<void(WorkerLink&, worker::ControlMessage)> message;  // all others
     /// It ended, and its participant (when it has one) is not given to another until `Release`.
     std::function<void(WorkerLink&, const WorkerEnd&)> ended;
-    std::function<void(const WorkerLink&, std::string_view state, std::string_view message)> report;
+    std::function<void(WorkerLink&, std::string_view state, std::string_view message)> report;
     std::function<void(uint32_t participant, std::string_view stream, std::string_view line)> output;
     /// Workers cannot start, for this reason; empty: now they can.
     std::function<void(const std::string& why)> failed;
@@ -45,6 +45,9 @@ class Supervisor {
   void Serve(Process& process);
   /// A worker of the Node lane that somebody else started and that is not replaced when it ends.
   [[nodiscard]] Status AddExternal(UniqueFd control, pid_t pid);
+
+  /// A worker that is there to be leased, attached and told what to load. Nobody replaces it.
+  [[nodiscard]] Result<WorkerLink*> StartDedicated(dispatch::Lane lane);
 
   void Drain();  // tells every worker to finish and leave; nothing is replaced any more
   void Stop();   // kills every worker; likewise

@@ -95,7 +95,8 @@ void WindowHost::Listen() {
   unavailable_ = status.message();
 }
 
-Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
+Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
+                                                 uint16_t worker) {
   if (!available()) return Status(Code::kUpgradeFailed, unavailable_);
   if (offers_.size() >= kMaxOffers) return Status(Code::kUpgradeFailed, "too many clients are upgrading");
   for (const auto& [index, window] : windows_) {
@@ -107,7 +108,7 @@ Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t clien
   }
   const uint64_t limit = process_.assignment.window_bytes;
   const uint64_t bytes = window_bytes == 0 ? limit : std::min(window_bytes, limit);
-  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs)});
+  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs), worker});
   return protocol::UpgradeOffer{
       .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
 }
@@ -176,7 +177,10 @@ Result<uint32_t> WindowHost::FreeSlot() {
 }
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
-  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes) {
+  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
+    if (offer.worker != 0) {
+      if (Status given = GiveToWorker(offer.worker, index, created, UniqueFd(), false); !given.ok()) return given;
+    }
     return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes,
                         published_.get());
   });
@@ -185,7 +189,7 @@ Status WindowHost::HandOver(int socket, const OfferMade& offer) {
 Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
   const OfferMade offer{session, client_pid, std::min(window_bytes, process_.assignment.window_bytes), 0};
   window::Handover handover;
-  const Status status = OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes) {
+  const Status status = OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t) {
     Result<UniqueFd> submit_event = Duplicate(created.submit_event.get());
     if (!submit_event) return submit_event.status();
     handover.memfd = std::move(created.memfd);
@@ -196,6 +200,37 @@ Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, 
   });
   if (!status.ok()) return status;
   return handover;
+}
+
+Status WindowHost::OpenForSocket(uint64_t session, int32_t client_pid, uint16_t worker, UniqueFd socket,
+                                 bool checksum) {
+  const OfferMade offer{session, client_pid, process_.assignment.window_bytes, 0, worker};
+  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t, uint32_t index) {
+    return GiveToWorker(worker, index, created, std::move(socket), checksum);
+  });
+}
+
+Status WindowHost::GiveToWorker(uint16_t worker, uint32_t index, const window::ServerWindow::Created& created,
+                                UniqueFd socket, bool checksum) {
+  using worker::ControlMessage;
+  using worker::ControlType;
+  ControlMessage message{.type = socket ? ControlType::kLeaseSocket : ControlType::kLeaseWindow,
+                         .index = index,
+                         .generation = process_.segment->window(index).generation.load(),
+                         .text = checksum ? "checksum" : ""};
+  for (const int fd : {created.memfd.get(), created.complete_event.get(), created.submit_event.get()}) {
+    Result<UniqueFd> copy = Duplicate(fd);
+    if (!copy) return copy.status();
+    message.fds.push_back(*std::move(copy));
+  }
+  if (socket) message.fds.push_back(std::move(socket));
+  return tell_worker(worker, message);
+}
+
+std::optional<uint64_t> WindowHost::SessionOf(uint32_t index, uint16_t worker) const {
+  const auto found = windows_.find(index);
+  if (found == windows_.end() || found->second.worker != worker || found->second.closing) return std::nullopt;
+  return found->second.session;
 }
 
 Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
@@ -214,32 +249,31 @@ Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
   slot.bytes = offer.window_bytes;
   slot.client_pid = offer.client_pid;
   slot.calls.store(0);
-  slot.poller.store(0);
+  slot.poller.store(offer.worker);  // so that no other takes it over
   slot.consumer.store(0);
   Result<std::unique_ptr<window::ServerWindow>> mapped =
       window::ServerWindow::Map(*process_.segment, *index, std::move(*memory), std::move(*complete));
   Status status = mapped ? Status::Ok() : mapped.status();
-  if (status.ok()) {
-    const int event = created->submit_event.get();
+  EventLoop::WatchId watched = 0;
+  if (status.ok() && offer.worker == 0) {
     Result<EventLoop::WatchId> watch =
-        loop_.Watch(event, EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
-    if (watch) {
-      status = pass_on(*created, (*mapped)->bytes());
-      if (status.ok()) {
-        Window& window = windows_[*index];
-        window.mapped = std::move(*mapped);
-        window.submit_event = std::move(created->submit_event);
-        window.watch = *watch;
-        window.session = offer.session;
-        slot.state.store(kSlotOpen, std::memory_order_release);
-        OfferToPoller();
-        return status;
-      }
-      loop_.Unwatch(*watch);
-    } else {
-      status = watch.status();
-    }
+        loop_.Watch(created->submit_event.get(), EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
+    status = watch.status();
+    if (watch) watched = *watch;
   }
+  if (status.ok()) status = pass_on(*created, (*mapped)->bytes(), *index);
+  if (status.ok()) {
+    Window& window = windows_[*index];
+    window.mapped = std::move(*mapped);
+    window.submit_event = std::move(created->submit_event);
+    window.watch = watched;
+    window.session = offer.session;
+    window.worker = offer.worker;
+    slot.state.store(kSlotOpen, std::memory_order_release);
+    if (offer.worker == 0) OfferToPoller();
+    return status;
+  }
+  loop_.Unwatch(watched);
   free_.push_back(*index);
   return status;
 }
@@ -270,7 +304,7 @@ void WindowHost::OnSubmitEvent(uint32_t index) {
 
 void WindowHost::Consume(uint32_t index) {
   const auto found = windows_.find(index);
-  if (found == windows_.end() || found->second.closing) return;
+  if (found == windows_.end() || found->second.closing || found->second.worker != 0) return;
   Window& window = found->second;
   window.waiting = false;
   bool stopped = false;
@@ -282,6 +316,7 @@ void WindowHost::Consume(uint32_t index) {
                                                        : TakeCall(window, index, *submission);
       if (taken == Taken::kNoRoom) {
         window.waiting = stopped = true;
+        DeliverParked(window, index);
         break;
       }
       window.mapped->Taken();
@@ -374,6 +409,20 @@ WindowHost::Taken WindowHost::TakeRoom(Window& window, uint32_t index, const win
   return Taken::kYes;
 }
 
+/// Results that wait for room and have it: what a full table consists of in the end, while the ring stands still.
+void WindowHost::DeliverParked(Window& window, uint32_t index) {
+  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
+    const std::optional<Calls::View> view = calls_.Look(entry);
+    if (!view || view->origin != dispatch::Origin::kWindow || view->origin_index != index ||
+        view->word.state != dispatch::CallState::kParked) {
+      continue;
+    }
+    const auto room =
+        window.mapped->RoomFor(window::OriginCallIndex(view->origin_call), window::OriginSequence(view->origin_call));
+    if (room && room->parked == entry) static_cast<void>(TakeRoom(window, index, *room));
+  }
+}
+
 void WindowHost::Resume() {
   std::vector<uint32_t> waiting;
   for (const auto& [index, window] : windows_) {
@@ -403,7 +452,8 @@ void WindowHost::Fail(uint32_t entry, const Status& why) {
 void WindowHost::Reclaim(uint16_t dead) {
   std::vector<uint32_t> again;
   for (auto& [index, window] : windows_) {
-    if (window.mapped->Reclaim(dead)) again.push_back(index);
+    if (window.mapped->Reclaim(dead) && window.worker == 0) again.push_back(index);
+    if (window.worker == dead) process_.segment->window(index).poller.store(dead);  // it stays nobody else's
   }
   for (const uint32_t index : again) Consume(index);
   AskForRoomAgain();

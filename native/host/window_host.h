@@ -5,6 +5,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,6 +37,8 @@ class WindowHost {
   std::function<bool(uint64_t session)> lives;
   /// Tells every worker (kWindowGone).
   std::function<void(const worker::ControlMessage&)> tell_workers;
+  /// To one worker.
+  std::function<Status(uint16_t participant, const worker::ControlMessage&)> tell_worker;
   /// A worker that is stopped while it holds what others need has to end; `why` is for the log.
   std::function<void(uint16_t participant, const std::string& why)> kill;
 
@@ -45,9 +48,16 @@ class WindowHost {
   [[nodiscard]] bool available() const noexcept { return static_cast<bool>(listener_); }
 
   /// A one-time nonce for a client. kUpgradeFailed says why not.
-  [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes);
+  /// `worker`: the leased one that alone will serve it; 0: any.
+  [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
+                                                     uint16_t worker = 0);
   /// A window for calls the host itself passes on from a client elsewhere.
   [[nodiscard]] Result<window::Handover> Open(uint64_t session, int32_t client_pid, uint64_t window_bytes);
+  /// A window for calls that a leased worker takes from `socket`, which goes to it.
+  [[nodiscard]] Status OpenForSocket(uint64_t session, int32_t client_pid, uint16_t worker, UniqueFd socket,
+                                     bool checksum);
+  /// Whose window `index` is, if that worker alone serves it.
+  [[nodiscard]] std::optional<uint64_t> SessionOf(uint32_t index, uint16_t worker) const;
   void SessionClosed(uint64_t session);
 
   /// Descriptors of window `index` for a worker; empty `fds` when it is gone.
@@ -72,6 +82,7 @@ class WindowHost {
     int32_t client_pid;
     uint64_t window_bytes;
     uint64_t expires_ns;
+    uint16_t worker = 0;
   };
   struct Arrival {  // connected to the socket, its nonce not read yet
     UniqueFd socket;
@@ -83,6 +94,7 @@ class WindowHost {
     UniqueFd submit_event;
     EventLoop::WatchId watch = 0;
     uint64_t session = 0;
+    uint16_t worker = 0;  // leased: it alone serves this window
     bool closing = false;
     bool held = false;     // closing, and the host is the consumer for good
     uint32_t cancels = 0;  // of the client's, looked after
@@ -102,14 +114,17 @@ class WindowHost {
   void DropArrival(uint64_t id);
   [[nodiscard]] Status HandOver(int socket, const OfferMade& offer);
   /// `pass_on` gives the descriptors to whoever will be the client.
-  using PassOn = std::function<Status(window::ServerWindow::Created& created, uint64_t bytes)>;
+  using PassOn = std::function<Status(window::ServerWindow::Created& created, uint64_t bytes, uint32_t index)>;
   [[nodiscard]] Status OpenWindow(const OfferMade& offer, const PassOn& pass_on);
+  [[nodiscard]] Status GiveToWorker(uint16_t worker, uint32_t index, const window::ServerWindow::Created& created,
+                                    UniqueFd socket, bool checksum);
   [[nodiscard]] Result<uint32_t> FreeSlot();
   void OnSubmitEvent(uint32_t index);
   void Consume(uint32_t index);
   enum class Taken { kYes, kNoRoom };
   [[nodiscard]] bool IsPosted(uint32_t index, const window::Submission& submission) const;
   [[nodiscard]] Taken TakeCall(Window& window, uint32_t index, const window::Submission& submission);
+  void DeliverParked(Window& window, uint32_t index);
   [[nodiscard]] Taken TakeRoom(Window& window, uint32_t index, const window::Submission& submission);
   void Answer(Window& window, const window::Submission& submission, Code code, std::string_view message);
   void OfferToPoller();

@@ -68,6 +68,7 @@ class WorkerLink {
   dispatch::Lane lane = dispatch::Lane::kNode;
   uint16_t participant = 0;  // 0 until attached
   uint32_t seat = UINT32_MAX;
+  bool dedicated = false;  // there to be leased: has no seat, is no spare, takes no calls of others
   uint64_t ready_ns = 0;
   uint64_t calls_before = 0;  // of its participant, when it was ready
   std::string failure;        // why it could not load

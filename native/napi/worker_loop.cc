@@ -203,7 +203,8 @@ void WorkerWrap::OnBeforeWait() {
     if (drain_told_) break;
     if (spin.steps() % kPollsPerClock == 0) {
       now_ns = NowNs();
-      const bool hot = hot_ns_ < 0 || now_ns - last_activity_ns_ < static_cast<uint64_t>(hot_ns_);
+      const int64_t hot_ns = runtime().hot_ns();
+      const bool hot = hot_ns < 0 || now_ns - last_activity_ns_ < static_cast<uint64_t>(hot_ns);
       if (!hot) break;
       const uint64_t spin_ns = running_.empty() ? kIdleSpinNs : kSharedSpinNs;
       if (now_ns - std::max(began_ns, last_activity_ns_) >= spin_ns) return watcher_->KeepTurning(true);

@@ -144,8 +144,7 @@ WorkerWrap::WorkerWrap(const Napi::CallbackInfo& info)
       known_(Instance::Of(info.Env()).workers),
       core_(std::move(Constructing<std::shared_ptr<Core>>(info.Env(), "Worker"))),
       views_(env_),
-      concurrency_(core_->runtime->attach().concurrency),
-      hot_ns_(core_->runtime->hot_ns()) {
+      concurrency_(core_->runtime->attach().concurrency) {
   core_->wrap = this;
   Napi::ArrayBuffer handed = Napi::ArrayBuffer::New(info.Env(), sizeof(Handed));
   handed_ = new (handed.Data()) Handed{};

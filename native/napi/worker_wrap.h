@@ -133,7 +133,6 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
   std::unique_ptr<LoopWatcher> watcher_;
   MappedViews views_;
   const size_t concurrency_;
-  const int64_t hot_ns_;
 
   Napi::ObjectReference hooks_;
   napi_ref invoke_hook_ = nullptr;

@@ -42,9 +42,9 @@ enum class FrameType : uint8_t {
   kAdminReply = 16,  // host → client: payload = JSON text; or an error
   kPing = 17,        // both: `aux` comes back in the kPong
   kPong = 18,
-  kGoodbye = 19,  // both: orderly end; TLV: code + message. Host: draining, finishes calls in flight
-  kLease = 20,        // client → host: `code` = LeaseOp, payload = TLV
-  kLeaseReply = 21,   // host → client: payload = TLV; or an error
+  kGoodbye = 19,     // both: orderly end; TLV: code + message. Host: draining, finishes calls in flight
+  kLease = 20,       // client → host: `code` = LeaseOp, payload = TLV
+  kLeaseReply = 21,  // host → client: payload = TLV; or an error
   kLeaseNotice = 22,  // host → client, unasked: `call` = lease, `code` = LeaseEvent, `function` = Code, `aux` = worker,
                       // payload = text
 };
@@ -110,7 +110,7 @@ enum class StateOp : uint16_t {
 enum class AdminOp : uint16_t { kStats = 1, kDrain = 2, kInspect = 3, kLeases = 4 };
 
 enum class LeaseOp : uint16_t {
-  kTake = 1,     // answered when the workers are ready
+  kTake = 1,  // answered when the workers are ready
   kRenew = 2,
   kRelease = 3,  // answered with the closing report when the workers have left
   kReport = 4,   // accounting so far

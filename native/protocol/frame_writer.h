@@ -31,6 +31,7 @@ class FrameWriter {
 
   /// Payload checksums on every frame from now on.
   void set_checksum(bool on) noexcept { checksum_ = on; }
+  [[nodiscard]] bool checksum() const noexcept { return checksum_; }
 
   /// Appends a frame; its payload_bytes, payload_crc and the checksum flag are set here. `prefix` is copied and
   /// precedes `payload`; `payload` must stay unchanged until `done`.

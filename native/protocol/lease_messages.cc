@@ -61,7 +61,8 @@ std::vector<std::byte> Encode(const LeaseReply& value) {
   fields.Text(reply::kKey, value.key);
   fields.Integer<uint64_t>(reply::kTtl, value.ttl_ms);
   std::vector<std::byte> pids(value.pids.size() * sizeof(uint32_t));
-  for (size_t i = 0; i < value.pids.size(); ++i) StoreLittle<uint32_t>(pids.data() + i * sizeof(uint32_t), value.pids[i]);
+  for (size_t i = 0; i < value.pids.size(); ++i)
+    StoreLittle<uint32_t>(pids.data() + i * sizeof(uint32_t), value.pids[i]);
   fields.Bytes(reply::kPids, pids);
   fields.Text(reply::kText, value.text);
   return fields.Take();

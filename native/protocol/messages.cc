@@ -11,7 +11,16 @@ namespace {
 
 // Tags are per message and never reused.
 namespace hello {
-enum : uint16_t { kRole = 1, kProcess = 2, kToken = 3, kCapabilities = 4, kPid = 5, kName = 6, kLeaseKey = 7, kLeaseWorker = 8 };
+enum : uint16_t {
+  kRole = 1,
+  kProcess = 2,
+  kToken = 3,
+  kCapabilities = 4,
+  kPid = 5,
+  kName = 6,
+  kLeaseKey = 7,
+  kLeaseWorker = 8
+};
 }
 namespace welcome {
 enum : uint16_t {
@@ -33,7 +42,14 @@ namespace upgrade {
 enum : uint16_t { kTransport = 1, kWindowBytes = 2 };
 }
 namespace offer {
-enum : uint16_t { kCode = reject::kCode, kMessage = reject::kMessage, kPath = 3, kNonce = 4, kWindowBytes = 5, kWorker = 6 };
+enum : uint16_t {
+  kCode = reject::kCode,
+  kMessage = reject::kMessage,
+  kPath = 3,
+  kNonce = 4,
+  kWindowBytes = 5,
+  kWorker = 6
+};
 }
 /// In both of the two above.
 namespace verbs {

@@ -31,7 +31,7 @@ struct Hello {
   std::string token{};
   uint64_t capabilities = 0;  // Capability bits the client can do
   int32_t client_pid = 0;
-  std::string name{};  // for logs and `praas inspect`; may be empty
+  std::string name{};         // for logs and `praas inspect`; may be empty
   std::string lease_key{};    // of a connection to a leased worker; else empty
   uint32_t lease_worker = 0;  // which of the lease's
 };

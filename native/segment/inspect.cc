@@ -45,6 +45,8 @@ std::string_view StateName(uint32_t state) {
       return "draining";
     case ParticipantState::kDead:
       return "dead";
+    case ParticipantState::kLeased:
+      return "leased";
   }
   return "unknown";
 }

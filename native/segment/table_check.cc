@@ -121,7 +121,7 @@ class TableChecker {
       const uint32_t generation = Load(participant.generation);
       const size_t before = findings_.size();
       CheckFields(participant, name);
-      if (state > static_cast<uint32_t>(ParticipantState::kDead)) {
+      if (state > static_cast<uint32_t>(ParticipantState::kLeased)) {
         findings_.Say(name + "state", "one of free, starting, ready, draining, dead", state);
       } else if (state != static_cast<uint32_t>(ParticipantState::kFree)) {
         CheckIdentity(participant, index, name);

@@ -157,6 +157,13 @@ void ShmTransport::Cancel(uint64_t id) {
   if (const std::optional<uint32_t> index = Find(id)) window_->Cancel(*index);
 }
 
+void ShmTransport::CancelAll() {
+  if (closed_) return;
+  for (uint32_t index = 0; index < window::kCalls; ++index) {
+    if (calls_[index].in_use && !calls_[index].answered) window_->Cancel(index);
+  }
+}
+
 void ShmTransport::Abandon(uint64_t id) {
   const std::optional<uint32_t> index = Find(id);
   if (!index.has_value() || calls_[*index].abandoned) return;

@@ -62,7 +62,9 @@ class ShmTransport final : public DirectTransport {
   [[nodiscard]] publication::PublishedReads* published() noexcept override { return area_ ? &published_ : nullptr; }
   void Flush() override {}
 
-  // For who passes calls of others on (host/verbs_session.h).
+  // For who passes calls of others on (host/verbs_session.h, worker/served_connection.h).
+  /// Of every call in flight.
+  void CancelAll();
   /// Asked before memory goes back to the system. false: not now.
   void SetTrimGuard(std::function<bool()> may_trim) { may_trim_ = std::move(may_trim); }
   /// Memory of the window.

@@ -25,8 +25,9 @@ Status PeerGone(const Status& cause, Code gone) {
     case 0:
     case ECONNRESET:
     case EPIPE:
-      return Status(gone, std::string(gone == Code::kHostLost ? "the process host" : "the leased worker") +
-                              " is gone: " + cause.message(),
+      return Status(gone,
+                    std::string(gone == Code::kHostLost ? "the process host" : "the leased worker") +
+                        " is gone: " + cause.message(),
                     cause.sys_errno());
     default:
       return cause;

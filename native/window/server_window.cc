@@ -208,6 +208,18 @@ std::optional<Submission> ServerWindow::Peek() noexcept {
   return std::nullopt;
 }
 
+std::optional<Submission> ServerWindow::RoomFor(uint32_t index, uint32_t sequence) const noexcept {
+  if (index >= kCalls) return std::nullopt;
+  WindowCall& state = call(index);
+  if (state.word.load(std::memory_order_acquire) != PackWord(sequence, CallState::kRoomGiven)) return std::nullopt;
+  Submission room{.call = index, .sequence = sequence, .room_given = true, .parked = CopyOnce(state.parked)};
+  room.entry = -1;
+  room.output_offset = CopyOnce(state.room_offset);
+  room.output_capacity = CopyOnce(state.room_bytes);
+  if (!InBounds(index, room.output_offset, room.output_capacity, bytes())) return std::nullopt;
+  return room;
+}
+
 void ServerWindow::Note(uint32_t index, uint32_t sequence, uint32_t entry) noexcept {
   if (index < kCalls) note(index).store(uint64_t{sequence} << 32 | (entry + 1), std::memory_order_release);
 }

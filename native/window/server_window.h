@@ -83,6 +83,9 @@ class ServerWindow {
   /// `Taken` does, after the call entry exists, so that a consumer killed in between loses nothing: the next one finds
   /// the same submission and, in `Submission::entry`, the entry that was noted for it.
   [[nodiscard]] std::optional<Submission> Peek() noexcept;
+  /// The room that the client has given for the result of that call, as a submission; nullopt: none. For a consumer
+  /// that cannot get on in the ring: the record of the room is then skipped there.
+  [[nodiscard]] std::optional<Submission> RoomFor(uint32_t call, uint32_t sequence) const noexcept;
   /// Notes the entry made for the submission just peeked. Between filling the reserved entry and posting it.
   void Note(uint32_t call, uint32_t sequence, uint32_t entry) noexcept;
   void Taken() noexcept;

@@ -24,11 +24,15 @@ enum class ControlType : uint32_t {
   // host → worker
   kAttach = 1,  // first packet once the host has a process: who the worker is; fds: segment, pool, own eventfd, host's,
                 // publication area
-  kLoad = 2,    // load this application (JSON text, for the worker's language runtime)
+  kLoad = 2,    // load this application (JSON text, for the worker's language runtime); index 1: to be leased
   kWindow = 3,  // fds: memfd, client's completion eventfd of window `index`
-  kWindowGone = 4,  // unmap window `index`
-  kPeer = 5,        // fd: eventfd of participant `index`
-  kDrain = 6,       // finish what runs, then exit 0
+  kWindowGone = 4,   // unmap window `index`
+  kPeer = 5,         // fd: eventfd of participant `index`
+  kDrain = 6,        // finish what runs, then exit 0
+  kLease = 7,        // terms: serve this lease, or its new terms
+  kLeaseWindow = 8,  // fds: memfd, completion and submission eventfds of window `index`, which this worker alone serves
+  kLeaseSocket = 9,  // the same, and the socket of the client whose calls go through it; text "checksum" or empty
+  kLeaseEnd = 10,    // terms: leave this lease
   // worker → host
   kReady = 16,       // functions it offers
   kLoadFailed = 17,  // text: why
@@ -36,6 +40,8 @@ enum class ControlType : uint32_t {
   kWantPeer = 19,
   kRelay = 20,  // please signal participant `index` (its eventfd is not known here yet)
   kDrained = 21,
+  kLeaseLeft = 22,        // terms: it serves nobody any more
+  kConnectionEnded = 23,  // of the client with window `index`
 };
 
 struct FunctionInfo {
@@ -62,6 +68,15 @@ struct Attach {
   std::string process_id{};          // 1 … 255 bytes
 };
 
+/// What a worker has to know of the lease it serves.
+struct LeaseTerms {
+  uint64_t lease = 0;
+  int64_t hot_ns = 0;       // in place of that of the process
+  uint64_t expires_ns = 0;  // CLOCK_MONOTONIC
+
+  friend bool operator==(const LeaseTerms&, const LeaseTerms&) = default;
+};
+
 struct ControlMessage {
   ControlType type{};
   uint32_t index = 0;
@@ -69,6 +84,7 @@ struct ControlMessage {
   std::string text{};
   Attach attach{};
   std::vector<FunctionInfo> functions{};
+  LeaseTerms terms{};
   std::vector<UniqueFd> fds{};
 };
 

@@ -106,10 +106,23 @@ bool ReadFunctions(Reader* in, std::vector<FunctionInfo>* functions) {
   return true;
 }
 
+bool HasTerms(ControlType type) noexcept {
+  return type == ControlType::kLease || type == ControlType::kLeaseEnd || type == ControlType::kLeaseLeft;
+}
+
+bool ReadTerms(Reader* in, LeaseTerms* terms) {
+  return in->Number(&terms->lease) && in->Number(&terms->hot_ns) && in->Number(&terms->expires_ns) &&
+         terms->lease != 0 && terms->hot_ns >= -1;
+}
+
 }  // namespace
 
 int ControlFds(ControlType type) noexcept {
   switch (type) {
+    case ControlType::kLeaseSocket:
+      return 4;
+    case ControlType::kLeaseWindow:
+      return 3;
     case ControlType::kAttach:
       return 5;
     case ControlType::kWindow:
@@ -125,6 +138,10 @@ int ControlFds(ControlType type) noexcept {
     case ControlType::kWantPeer:
     case ControlType::kRelay:
     case ControlType::kDrained:
+    case ControlType::kLease:
+    case ControlType::kLeaseEnd:
+    case ControlType::kLeaseLeft:
+    case ControlType::kConnectionEnded:
       return 0;
   }
   return -1;
@@ -144,6 +161,11 @@ Result<std::vector<std::byte>> EncodeControl(const ControlMessage& message) {
       out.Number(function.flags);
       out.Number(function.max_output_pages);
     }
+  }
+  if (HasTerms(message.type)) {
+    out.Number(message.terms.lease);
+    out.Number(message.terms.hot_ns);
+    out.Number(message.terms.expires_ns);
   }
   if (out.size() > kMaxMessage) {
     return Status(Code::kArgumentInvalid, "a control message of " + std::to_string(out.size()) +
@@ -166,7 +188,8 @@ Result<ControlMessage> DecodeControl(std::span<const std::byte> bytes) {
   const bool sound = ControlFds(message.type) >= 0 && in.Number(&message.index) && in.Number(&message.generation) &&
                      in.Text(&message.text, 0, kMaxMessage) &&
                      (message.type != ControlType::kAttach || ReadAttach(&in, &message.attach)) &&
-                     (message.type != ControlType::kReady || ReadFunctions(&in, &message.functions)) && in.empty();
+                     (message.type != ControlType::kReady || ReadFunctions(&in, &message.functions)) &&
+                     (!HasTerms(message.type) || ReadTerms(&in, &message.terms)) && in.empty();
   if (!sound) {
     return Status(Code::kProtocolInvalid, "malformed control packet: type " + std::to_string(type) + ", " +
                                               std::to_string(bytes.size()) + " bytes");

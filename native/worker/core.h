@@ -10,6 +10,7 @@
 #include <mutex>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/tick_clock.h"
 #include "base/unique_fd.h"
 #include "dispatch/dispatcher.h"
@@ -17,6 +18,7 @@
 #include "publication/area.h"
 #include "segment/segment.h"
 #include "window/pool.h"
+#include "window/server_window.h"
 #include "worker/control.h"
 
 namespace praas::worker {
@@ -53,6 +55,30 @@ struct Core {
   /// told how much it may write. Set before the worker is ready.
   std::atomic<bool> guarded{false};
 
+  /// Whether this worker is there to be leased; set before it is ready.
+  std::atomic<bool> dedicated{false};
+  /// Of the lease it serves; written by the watchdog, `expires_ns` (0: none) also by the owner when it has left.
+  struct LeaseState {
+    std::atomic<uint64_t> id{0};
+    std::atomic<uint64_t> expires_ns{0};
+    std::atomic<bool> ending{false};  // the owner has been told
+  } lease;
+  /// How long it polls after a call: −1 always, 0 not at all.
+  std::atomic<int64_t> hot_ns{attach.hot_ns};
+
+  /// A window of a client, as this worker serves it.
+  [[nodiscard]] Result<std::unique_ptr<window::ServerWindow>> MapWindow(uint32_t index, UniqueFd memfd,
+                                                                        UniqueFd complete_event) const {
+    if (index >= segment.header().windows.committed.load(std::memory_order_acquire)) {
+      return Status(Code::kProtocolInvalid, "a window that does not exist");
+    }
+    auto window = window::ServerWindow::Map(segment, index, std::move(memfd), std::move(complete_event));
+    if (window.ok() && guarded.load(std::memory_order_acquire)) {
+      if (Status status = (*window)->ProtectPayloads(); !status.ok()) return status;
+    }
+    return window;
+  }
+
   /// Guards what the owner thread and the watchdog may both touch of a running invocation: its large output, its chunk
   /// in hand, its answer at the deadline. Never held while user code runs; the path of a small call does not take it.
   std::mutex mutex;
@@ -73,6 +99,14 @@ struct Core {
     static constexpr char kText[] = "praas: a function has closed descriptors of the worker, which cannot go on\n";
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
     ::abort();
+  }
+  /// When the owner thread goes to sleep and when it has woken.
+  void CountAwake(bool awake) const noexcept {
+    const uint64_t since_ns = me.counters.awake_since_ns.load(std::memory_order_relaxed);
+    if (awake == (since_ns != 0)) return;
+    const uint64_t now_ns = NowNs();
+    if (!awake) Count(me.counters.awake_ns, now_ns - since_ns);
+    me.counters.awake_since_ns.store(awake ? now_ns : 0, std::memory_order_relaxed);
   }
   /// Counters have one writer, the owner thread: a plain addition, not a locked one.
   static void Count(std::atomic<uint64_t>& counter, uint64_t by) noexcept {

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/unique_fd.h"
 #include "window/server_window.h"
+#include "worker/control.h"
 
 namespace praas::worker {
 
@@ -35,6 +36,9 @@ class Inbox {
   void PutWindow(Window window) {
     Put([&] { windows_.push_back(std::move(window)); });
   }
+  void PutLease(ControlMessage message) {
+    Put([&] { lease_.push_back(std::move(message)); });
+  }
   void PutDrain() noexcept {
     draining_.store(true, std::memory_order_seq_cst);
     Put([] {});
@@ -51,6 +55,11 @@ class Inbox {
     const std::lock_guard lock(mutex_);
     fresh_.store(false, std::memory_order_seq_cst);
     return std::exchange(windows_, {});
+  }
+  /// What concerns the lease this worker serves, in order.
+  [[nodiscard]] std::vector<ControlMessage> TakeLease() {
+    const std::lock_guard lock(mutex_);
+    return std::exchange(lease_, {});
   }
   /// false: nothing new until the deadline, or the host is gone.
   [[nodiscard]] bool WaitForWindows(uint64_t deadline_ns) {
@@ -102,6 +111,7 @@ class Inbox {
   bool host_lost_ = false;
   std::optional<std::string> load_;
   std::vector<Window> windows_;
+  std::vector<ControlMessage> lease_;
 };
 
 }  // namespace praas::worker

@@ -41,8 +41,13 @@ std::optional<Bell> Intake::RetractCredit() noexcept {
 }
 
 std::optional<Invocation> Intake::Next(Takes takes) {
-  if (inbox_.fresh()) windows_.Integrate();
+  const bool fresh = inbox_.fresh();
+  if (fresh) windows_.Integrate();
   if (inbox_.draining()) takes = Takes::kNothing;
+  if (dedicated()) {
+    if (fresh || lease_.leaving()) lease_.Integrate();
+    return NextLeased(takes);
+  }
   if (takes != Takes::kAll) {
     if (auto bell = RetractCredit()) PassOn(*bell);
     // What lies in an adopted ring is posted for others: this worker may not get to it for long.
@@ -52,12 +57,38 @@ std::optional<Invocation> Intake::Next(Takes takes) {
   while (auto index = FindClaimed(takes)) {
     if (auto invocation = Begin(*index)) return invocation;
   }
-  if (takes == Takes::kAll && core_.attach.hot_ns != 0) {
+  if (takes == Takes::kAll && core_.hot_ns != 0) {
     windows_.Adopt();
     core_.dispatcher->OfferCredit();
     offered_ = true;
   }
   return std::nullopt;
+}
+
+/// Of a worker that is there to be leased: only what its holder sends, and nested calls while it waits for one.
+std::optional<Invocation> Intake::NextLeased(Takes takes) {
+  if (lease_.has_sockets()) lease_.Poll();
+  const bool capacity = takes == Takes::kAll && !lease_.leaving();
+  if (capacity && core_.hot_ns.load(std::memory_order_relaxed) != 0) windows_.Adopt();
+  for (;;) {
+    std::optional<uint32_t> index = std::exchange(pending_, std::nullopt);
+    if (!index && takes == Takes::kNested) index = core_.dispatcher->ClaimAny(takes);
+    if (!index && capacity) index = windows_.Poll(true, false);
+    if (!index) return std::nullopt;
+    if (auto invocation = Begin(*index)) return invocation;
+  }
+}
+
+bool Intake::PrepareLeasedToSleep(Takes takes) {
+  lease_.Integrate();
+  const bool capacity = takes == Takes::kAll && !lease_.leaving();
+  if (windows_.AbandonAll(capacity) || !lease_.PrepareToSleep()) return false;
+  core_.CountAwake(false);
+  core_.dispatcher->AnnounceSleep(takes == Takes::kNested ? takes : Takes::kNothing);
+  if (takes == Takes::kNested && core_.dispatcher->HasQueued(takes)) pending_ = core_.dispatcher->ClaimAny(takes);
+  if (!pending_ && !inbox_.fresh()) return true;
+  Awake();
+  return false;
 }
 
 std::optional<uint32_t> Intake::FindClaimed(Takes takes) {
@@ -84,7 +115,7 @@ std::optional<uint32_t> Intake::FindClaimed(Takes takes) {
   if (!found && !table_first && core_.dispatcher->HasQueued()) found = core_.dispatcher->ClaimAny();
   if (!found && (woken || housekeep)) {
     if (!woken) found = ClaimByBell();
-    if (!found && core_.attach.hot_ns != 0) windows_.RequestUnpolled();
+    if (!found && core_.hot_ns != 0) windows_.RequestUnpolled();
   }
   // A burst has more calls than the doorbell holds bells: who was woken wakes the next.
   if (found && woken && core_.dispatcher->HasQueued()) core_.dispatcher->RingQueued();
@@ -259,12 +290,16 @@ bool Intake::HasArrived() const noexcept {
 
 bool Intake::HasWork(Takes takes) {
   if (pending_ || inbox_.fresh()) return true;
+  if (dedicated()) {
+    return (takes == Takes::kAll && windows_.HasSubmissions(false)) || (lease_.has_sockets() && lease_.Look()) ||
+           (takes == Takes::kNested && core_.dispatcher->HasQueued(takes));
+  }
   if (windows_.HasSubmissions(false)) return true;
   if (takes == Takes::kNothing || inbox_.draining()) return false;
   if (takes == Takes::kNested) return core_.dispatcher->HasQueued(takes);
   if (offered_ && core_.me.credit.load(std::memory_order_acquire) != dispatch::kCreditIdle) return true;
   if (core_.dispatcher->HasQueued()) return true;
-  if (core_.attach.hot_ns == 0) return false;
+  if (core_.hot_ns == 0) return false;
   if (++polls_ % kHousekeepEvery == 0) {
     windows_.RequestUnpolled();
     windows_.Adopt();
@@ -276,7 +311,8 @@ bool Intake::HasWork(Takes takes) {
 bool Intake::PrepareToSleep(Takes takes) {
   if (inbox_.fresh()) windows_.Integrate();
   if (inbox_.draining()) takes = Takes::kNothing;
-  if (windows_.AbandonAll()) {
+  if (dedicated()) return PrepareLeasedToSleep(takes);
+  if (windows_.AbandonAll(true)) {
     everywhere_ = true;
     return false;
   }
@@ -289,6 +325,7 @@ bool Intake::PrepareToSleep(Takes takes) {
     }
   }
   if (pending_) return false;
+  core_.CountAwake(false);
   core_.dispatcher->AnnounceSleep(takes);
   if (takes == Takes::kAll) {
     bridge_.Arm();
@@ -304,6 +341,7 @@ bool Intake::PrepareToSleep(Takes takes) {
 }
 
 void Intake::Awake() noexcept {
+  core_.CountAwake(true);
   core_.dispatcher->AnnounceAwake();
   bridge_.Disarm();
   woken_ = true;

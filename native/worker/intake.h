@@ -8,6 +8,7 @@
 
 #include "worker/core.h"
 #include "worker/inbox.h"
+#include "worker/lease.h"
 #include "worker/results.h"
 #include "worker/running.h"
 #include "worker/runtime.h"
@@ -30,6 +31,7 @@ class Intake {
     Results& results;
     Watchdog& watchdog;
     DoorbellBridge& bridge;
+    Lease& lease;
   };
   explicit Intake(const Parts& parts)
       : core_(parts.core),
@@ -38,7 +40,8 @@ class Intake {
         windows_(parts.windows),
         results_(parts.results),
         watchdog_(parts.watchdog),
-        bridge_(parts.bridge) {}
+        bridge_(parts.bridge),
+        lease_(parts.lease) {}
 
   /// What this worker offers, in the order in which it knows them.
   void SetFunctions(const std::vector<FunctionInfo>& functions);
@@ -54,6 +57,9 @@ class Intake {
 
  private:
   [[nodiscard]] std::optional<uint32_t> FindClaimed(dispatch::Takes takes);
+  [[nodiscard]] std::optional<Invocation> NextLeased(dispatch::Takes takes);
+  [[nodiscard]] bool PrepareLeasedToSleep(dispatch::Takes takes);
+  [[nodiscard]] bool dedicated() const noexcept { return core_.dedicated.load(std::memory_order_relaxed); }
   [[nodiscard]] std::optional<uint32_t> ClaimByBell();
   [[nodiscard]] std::optional<Invocation> Begin(uint32_t index);
   [[nodiscard]] bool TakesStream(uint32_t function) const noexcept;
@@ -72,6 +78,7 @@ class Intake {
   Results& results_;
   Watchdog& watchdog_;
   DoorbellBridge& bridge_;
+  Lease& lease_;
   std::unordered_map<std::string, uint32_t> positions_;  // by name
   std::vector<std::optional<uint32_t>> offered_here_;    // by index in the process; grows with its table
   std::optional<uint32_t> pending_;                      // claimed while preparing to sleep

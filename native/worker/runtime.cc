@@ -15,6 +15,7 @@
 #include "worker/core.h"
 #include "worker/inbox.h"
 #include "worker/intake.h"
+#include "worker/lease.h"
 #include "worker/nested.h"
 #include "worker/peers.h"
 #include "worker/result_areas.h"
@@ -52,13 +53,14 @@ struct WorkerRuntime::Parts {
         nested(*core),
         watchdog({*core, inbox, peers, *running, results}, std::move(options.on_exit)),
         bridge(*core),
-        intake({*core, inbox, *running, windows, results, watchdog, bridge}) {}
+        lease(*core, inbox, *running, windows),
+        intake({*core, inbox, *running, windows, results, watchdog, bridge, lease}) {}
 
   /// Moves notices from shared memory to where TakeNotices finds them. true: there are new ones.
   bool PullNotices() {
     const uint32_t fresh = core->dispatcher->TakeNotices();
     notices |= fresh;
-    if ((fresh & dispatch::kNoticeWindow) != 0 && core->attach.hot_ns != 0) windows.RequestUnpolled();
+    if ((fresh & dispatch::kNoticeWindow) != 0 && core->hot_ns != 0) windows.RequestUnpolled();
     return fresh != 0;
   }
   /// Until a bell (with `bells`), the eventfd, or the deadline. A bell wakes one of the workers that wait here and not
@@ -103,6 +105,7 @@ struct WorkerRuntime::Parts {
   NestedCalls nested;
   Watchdog watchdog;
   DoorbellBridge bridge;
+  Lease lease;
   Intake intake;
   UniqueFd waiter;  // epoll; made when first needed
   uint32_t notices = 0;
@@ -113,7 +116,7 @@ WorkerRuntime::WorkerRuntime(std::unique_ptr<Parts> parts) noexcept : parts_(std
 
 WorkerRuntime::~WorkerRuntime() {
   // Nobody may hand this worker anything from here on. What it has claimed is the host's to fail.
-  (void)parts_->windows.AbandonAll();
+  (void)parts_->windows.AbandonAll(false);
   if (auto bell = parts_->core->dispatcher->WithdrawCredit()) parts_->core->dispatcher->Ring(bell->index);
 }
 
@@ -158,6 +161,8 @@ Result<std::unique_ptr<WorkerRuntime>> WorkerRuntime::Attach(UniqueFd control, O
   made.state.OnGrant([&dispatcher = *made.core->dispatcher](uint16_t participant) {
     dispatcher.Notify(participant, dispatch::kNoticeLock);
   });
+  made.core->me.counters.attached_ns.store(NowNs(), std::memory_order_relaxed);
+  made.core->CountAwake(true);
   made.watchdog.Start();
   return std::unique_ptr<WorkerRuntime>(new WorkerRuntime(std::move(parts)));
 }
@@ -209,6 +214,7 @@ void WorkerRuntime::Drained() { (void)parts_->core->control.Send({.type = Contro
 std::optional<Invocation> WorkerRuntime::TryNext(dispatch::Takes takes) { return parts_->intake.Next(takes); }
 
 bool WorkerRuntime::LookOut() const noexcept {
+  if (parts_->lease.has_sockets()) return false;  // a look at those is a system call: TryNext makes it
   return praas::LookOut([&intake = parts_->intake] { return intake.HasArrived(); });
 }
 
@@ -225,6 +231,7 @@ bool WorkerRuntime::PrepareToSleep(dispatch::Takes takes) {
 }
 
 void WorkerRuntime::Awake() {
+  if (parts_->core->dedicated.load(std::memory_order_relaxed)) parts_->lease.Awake();
   parts_->DrainEvent();
   parts_->intake.Awake();
 }
@@ -236,8 +243,8 @@ void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
            parts.core->me.notices.load(std::memory_order_relaxed) != 0 || draining();
   };
   // A draining worker has nothing to be quick for, and its owner may have missed the news.
-  if (parts.core->attach.hot_ns != 0 && !draining()) {
-    const auto hot_ns = parts.core->attach.hot_ns < 0 ? kNoDeadline : static_cast<uint64_t>(parts.core->attach.hot_ns);
+  if (parts.core->hot_ns != 0 && !draining()) {
+    const auto hot_ns = parts.core->hot_ns < 0 ? kNoDeadline : static_cast<uint64_t>(parts.core->hot_ns);
     uint64_t until_ns = 0;  // not before it is needed: the clock takes as long as several looks
     for (SpinYield spin;; spin.Step()) {
       if (LookOut() || has_work()) {
@@ -251,13 +258,20 @@ void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
     }
   }
   if (NowNs() >= deadline_ns || !PrepareToSleep(takes)) return;
-  if (parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns)) parts.DrainEvent();
+  if (parts.core->dedicated.load(std::memory_order_relaxed)) {
+    parts.lease.Wait(deadline_ns);
+    parts.DrainEvent();
+  } else if (parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns)) {
+    parts.DrainEvent();
+  }
   parts.intake.Awake();
 }
 
-int WorkerRuntime::doorbell_fd() const noexcept { return parts_->core->doorbell().fd(); }
+int WorkerRuntime::doorbell_fd() const noexcept {
+  return parts_->core->dedicated.load(std::memory_order_acquire) ? parts_->lease.fd() : parts_->core->doorbell().fd();
+}
 int WorkerRuntime::event_fd() const noexcept { return parts_->core->event.get(); }
-int64_t WorkerRuntime::hot_ns() const noexcept { return parts_->core->attach.hot_ns; }
+int64_t WorkerRuntime::hot_ns() const noexcept { return parts_->core->hot_ns.load(std::memory_order_relaxed); }
 
 // -------------------------------------------------------------------------------------------------------------------
 // results
@@ -272,12 +286,18 @@ Result<Output> WorkerRuntime::AllocateOutput(uint64_t handle, uint64_t bytes) {
 
 Status WorkerRuntime::Complete(uint64_t handle, std::span<const std::byte> result) {
   Running* record = parts_->running->Find(handle);
-  return record == nullptr ? UnknownHandle() : parts_->results.Complete(*record, result);
+  if (record == nullptr) return UnknownHandle();
+  Status status = parts_->results.Complete(*record, result);
+  parts_->lease.Deliver();
+  return status;
 }
 
 Status WorkerRuntime::Fail(uint64_t handle, Code code, std::string_view message) {
   Running* record = parts_->running->Find(handle);
-  return record == nullptr ? UnknownHandle() : parts_->results.Fail(*record, code, message);
+  if (record == nullptr) return UnknownHandle();
+  Status status = parts_->results.Fail(*record, code, message);
+  parts_->lease.Deliver();
+  return status;
 }
 
 bool WorkerRuntime::Cancelled(uint64_t handle) const noexcept {

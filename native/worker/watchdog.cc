@@ -15,6 +15,9 @@
 namespace praas::worker {
 namespace {
 
+/// What a worker gets to leave a lease that is over, on top of what the host gives it.
+constexpr uint64_t kLeaveNs = 40'000'000;
+
 /// To stderr, whose tail the host reports when a worker ends.
 void Say(const char* text) noexcept {
   char line[320];
@@ -106,7 +109,27 @@ uint64_t Watchdog::Scan() {
       Overran(handle, record.function.load(std::memory_order_relaxed));
     }
   });
-  return next;
+  return std::min(next, ScanLease(now));
+}
+
+/// A lease ends on time even when the host does not say so, and whatever the function does that runs.
+uint64_t Watchdog::ScanLease(uint64_t now) {
+  const uint64_t expires_ns = core_.lease.expires_ns.load(std::memory_order_acquire);
+  if (expires_ns == 0) return kNoDeadline;
+  if (now < expires_ns) return expires_ns;
+  if (!core_.lease.ending.exchange(true)) {
+    inbox_.PutLease({.type = ControlType::kLeaseEnd, .terms = {.lease = core_.lease.id.load()}});
+    core_.SignalOwner();
+  }
+  if (now < expires_ns + kLeaveNs) return expires_ns + kLeaveNs;
+  Say("a function still runs after the end of the lease; the worker is killed");
+  EndProcess();
+  return kNoDeadline;
+}
+
+void Watchdog::EndProcess() {
+  if (on_exit_) return on_exit_();
+  ::kill(::getpid(), SIGKILL);
 }
 
 void Watchdog::Overran(uint64_t handle, uint32_t function) {
@@ -117,8 +140,7 @@ void Watchdog::Overran(uint64_t handle, uint32_t function) {
   std::snprintf(text, sizeof text, "function %u still runs %llu ms after its deadline; the worker is killed", function,
                 static_cast<unsigned long long>(core_.attach.grace_ns / 1'000'000));
   Say(text);
-  if (on_exit_) return on_exit_();
-  ::kill(::getpid(), SIGKILL);
+  EndProcess();
 }
 
 std::vector<uint64_t> Watchdog::TakeExpired() {
@@ -144,19 +166,29 @@ void Watchdog::ReadControl() {
 void Watchdog::Handle(ControlMessage message) {
   switch (message.type) {
     case ControlType::kLoad:
+      if (message.index != 0) {
+        core_.hot_ns.store(0, std::memory_order_relaxed);  // until it is leased
+        core_.dedicated.store(true, std::memory_order_release);
+      }
       inbox_.PutLoad(std::move(message.text));
       break;
     case ControlType::kWindow: {
-      if (message.index >= core_.segment.header().windows.committed.load(std::memory_order_acquire)) break;
-      auto window =
-          window::ServerWindow::Map(core_.segment, message.index, std::move(message.fds[0]), std::move(message.fds[1]));
       // A window that cannot be mapped leaves its calls to the client's own deadline.
-      if (window.ok() && core_.guarded.load(std::memory_order_acquire)) {
-        if (Status status = (*window)->ProtectPayloads(); !status.ok()) break;
-      }
+      auto window = core_.MapWindow(message.index, std::move(message.fds[0]), std::move(message.fds[1]));
       if (window.ok()) inbox_.PutWindow({message.index, message.generation, std::move(*window)});
       break;
     }
+    case ControlType::kLease:
+      core_.hot_ns.store(message.terms.hot_ns, std::memory_order_relaxed);
+      core_.lease.id.store(message.terms.lease, std::memory_order_relaxed);
+      core_.lease.ending.store(false, std::memory_order_relaxed);
+      core_.lease.expires_ns.store(message.terms.expires_ns, std::memory_order_release);
+      [[fallthrough]];
+    case ControlType::kLeaseWindow:
+    case ControlType::kLeaseSocket:
+    case ControlType::kLeaseEnd:
+      inbox_.PutLease(std::move(message));
+      break;
     case ControlType::kWindowGone:
       inbox_.PutWindow({message.index, message.generation, nullptr});
       break;

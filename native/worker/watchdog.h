@@ -49,6 +49,8 @@ class Watchdog {
   void Run();
   /// Deals with what is due and returns when to look again.
   [[nodiscard]] uint64_t Scan();
+  [[nodiscard]] uint64_t ScanLease(uint64_t now);
+  void EndProcess();
   void Sleep(uint64_t until_ns);
   void ReadControl();
   void Handle(ControlMessage message);

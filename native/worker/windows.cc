@@ -22,7 +22,7 @@ std::span<std::byte> PayloadsOf(const window::ServerWindow& window) noexcept {
 Windows::Windows(Core& core, Inbox& inbox, Hooks hooks) : core_(core), inbox_(inbox), hooks_(std::move(hooks)) {}
 
 Windows::~Windows() {
-  (void)AbandonAll();
+  (void)AbandonAll(false);
   for (uint32_t index = 0; index < by_index_.size(); ++index) {
     if (by_index_[index] != nullptr) Unmap(*by_index_[index]);
   }
@@ -93,10 +93,34 @@ void Windows::Integrate() {
   }
 }
 
+void Windows::Dedicate(uint32_t index, uint32_t generation, std::unique_ptr<window::ServerWindow> window,
+                       UniqueFd submit_event) {
+  if (by_index_.size() <= index) by_index_.resize(index + 1);
+  if (by_index_[index] != nullptr) Retire(index);
+  auto mapped = std::make_unique<MappedWindow>();
+  mapped->window = std::move(window);
+  mapped->generation = generation;
+  mapped->dedicated = true;
+  mapped->submit_event = std::move(submit_event);
+  ++dedicated_;
+  mapped_.push_back(mapped.get());
+  by_index_[index] = std::move(mapped);
+}
+
+void Windows::RetireDedicated() {
+  for (uint32_t index = 0; index < by_index_.size(); ++index) {
+    if (by_index_[index] != nullptr && by_index_[index]->dedicated) Retire(index);
+  }
+}
+
 void Windows::Retire(uint32_t index) {
   std::unique_ptr<MappedWindow> mapped = std::move(by_index_[index]);
   mapped->gone = true;
-  if (mapped->adopted) {
+  if (mapped->dedicated) {
+    --dedicated_;
+    adopted_ -= mapped->adopted ? 1 : 0;
+    mapped->adopted = false;
+  } else if (mapped->adopted) {
     (void)mapped->window->Abandon(core_.self);
     mapped->adopted = false;
     --adopted_;
@@ -119,9 +143,9 @@ void Windows::Leave(MappedWindow& window) {
 }
 
 bool Windows::HasSubmissions(bool everywhere) const noexcept {
-  if (adopted_ == 0 && !everywhere) return false;
+  if (adopted_ + dedicated_ == 0 && !everywhere) return false;
   return std::any_of(mapped_.begin(), mapped_.end(), [&](const MappedWindow* mapped) {
-    return (mapped->adopted || everywhere) && mapped->window->HasSubmissions();
+    return (mapped->adopted || mapped->dedicated || everywhere) && mapped->window->HasSubmissions();
   });
 }
 
@@ -129,6 +153,12 @@ void Windows::Adopt() {
   if (adopted_ == mapped_.size() || adopted_ >= kMaxAdopted) return;
   for (MappedWindow* mapped : mapped_) {
     if (mapped->adopted) continue;
+    if (mapped->dedicated) {
+      mapped->window->SetNeedsWake(false);
+      mapped->adopted = true;
+      ++adopted_;
+      continue;
+    }
     const segment::WindowSlot& slot = core_.segment.window(mapped->window->index());
     if (slot.poller.load(std::memory_order_relaxed) != 0 || slot.state.load(std::memory_order_acquire) != kWindowOpen ||
         !mapped->window->Adopt(core_.self)) {
@@ -139,25 +169,30 @@ void Windows::Adopt() {
   }
 }
 
-bool Windows::AbandonAll() {
+bool Windows::AbandonAll(bool capacity) {
   bool submissions = false;
-  if (adopted_ > 0) {
-    for (MappedWindow* mapped : mapped_) {
-      if (!mapped->adopted) continue;
-      mapped->adopted = false;
+  if (adopted_ + dedicated_ == 0) return submissions;
+  for (MappedWindow* mapped : mapped_) {
+    const bool adopted = std::exchange(mapped->adopted, false);
+    if (mapped->dedicated) {
+      if (adopted) mapped->window->SetNeedsWake(true);
+      submissions |= capacity && mapped->window->HasSubmissions();
+    } else if (adopted) {
       submissions |= mapped->window->Abandon(core_.self);
     }
-    adopted_ = 0;
   }
+  adopted_ = 0;
   return submissions;
 }
 
 std::optional<uint32_t> Windows::Poll(bool capacity, bool everywhere) {
-  if (adopted_ == 0 && !everywhere) return std::nullopt;
+  if (adopted_ + dedicated_ == 0 && !everywhere) return std::nullopt;
   const auto count = static_cast<uint32_t>(mapped_.size());
   for (uint32_t step = 0; step < count; ++step) {
     MappedWindow& mapped = *mapped_[(cursor_ + step) % count];
-    if ((!mapped.adopted && !everywhere) || !mapped.window->HasSubmissions()) continue;
+    if (!(mapped.adopted || mapped.dedicated || everywhere) || !mapped.window->HasSubmissions()) continue;
+    // Nobody else can take what this worker has no capacity for.
+    if (mapped.dedicated && !capacity) continue;
     if (auto taken = Consume(mapped, capacity)) {
       cursor_ = (cursor_ + step + 1) % count;
       return taken;
@@ -177,11 +212,14 @@ std::optional<uint32_t> Windows::Consume(MappedWindow& mapped, bool capacity) {
       const Made made = Make(mapped, *submission, capacity && !taken, &taken);
       if (made == Made::kFull) {
         full = true;
+        MakeDeliveries(mapped, capacity && !taken, &taken);
         break;
       }
       window.Taken();
+      if (mapped.dedicated && taken) break;  // the rest waits for this worker
     }
-  } while (window.EndConsume(core_.self) && !full);
+  } while (window.EndConsume(core_.self) && !full && !(mapped.dedicated && taken));
+  if (mapped.dedicated) return taken;
   // The table is full: what stays in the ring must not depend on this worker, which may now run for long.
   if (full) core_.dispatcher->Notify(dispatch::kHostParticipant, dispatch::kNoticeWindow);
   return taken;
@@ -207,7 +245,8 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
   window::FillEntry(core_.segment.call(*reserved), submission, index, core_.clock.Now());
   mapped.window->Note(submission.call, submission.sequence, *reserved);
   core_.segment.window(index).calls.fetch_add(1, std::memory_order_relaxed);
-  if (claim && core_.dispatcher->LaneOf(submission.function) == core_.attach.lane) {
+  // Who has leased this worker wants it to say itself what it cannot run.
+  if (claim && (mapped.dedicated || core_.dispatcher->LaneOf(submission.function) == core_.attach.lane)) {
     core_.dispatcher->ClaimReserved(*reserved);
     *taken = *reserved;
     Core::Count(core_.me.counters.window_calls, 1);
@@ -215,6 +254,21 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
     core_.dispatcher->Post(*reserved);
   }
   return Made::kMade;
+}
+
+void Windows::MakeDeliveries(MappedWindow& mapped, bool claim, std::optional<uint32_t>* taken) {
+  for (uint32_t index = 0; index < core_.calls; ++index) {
+    const dispatch::CallEntry& entry = core_.segment.call(index);
+    if (dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire)).state != dispatch::CallState::kParked ||
+        entry.origin != dispatch::Origin::kWindow || entry.origin_index != mapped.window->index()) {
+      continue;
+    }
+    const auto room =
+        mapped.window->RoomFor(window::OriginCallIndex(entry.origin_call), window::OriginSequence(entry.origin_call));
+    if (!room || room->parked != index) continue;
+    static_cast<void>(MakeDelivery(mapped, *room, claim && !*taken, taken));
+    if (mapped.dedicated && *taken) return;
+  }
 }
 
 Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
@@ -237,7 +291,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
   }
   window::FillDelivery(entry, submission);
   mapped.window->Note(submission.call, submission.sequence, submission.parked);
-  if (claim && core_.dispatcher->LaneOf(entry.function) == core_.attach.lane) {
+  if (claim && (mapped.dedicated || core_.dispatcher->LaneOf(entry.function) == core_.attach.lane)) {
     core_.dispatcher->ClaimReserved(submission.parked);
     *taken = submission.parked;
   } else {

@@ -17,9 +17,11 @@ namespace praas::worker {
 struct MappedWindow {
   std::unique_ptr<window::ServerWindow> window;
   uint32_t generation = 0;
-  uint32_t users = 0;    // running invocations that came from it
-  bool adopted = false;  // this worker polls its submission ring
-  bool gone = false;     // the client has left; unmapped when the last user ends
+  uint32_t users = 0;       // running invocations that came from it
+  bool adopted = false;     // this worker polls its submission ring
+  bool dedicated = false;   // and nobody else ever does
+  UniqueFd submit_event{};  // of a dedicated one: watched as long as it is mapped
+  bool gone = false;        // the client has left; unmapped when the last user ends
 };
 
 /// The client windows this worker has mapped, and those whose submission rings it polls. Owner thread only.
@@ -52,9 +54,15 @@ class Windows {
   void Adopt();
   /// Asks the host for open windows that nobody polls and that are not mapped here yet.
   void RequestUnpolled();
-  /// Gives all rings back. true: one has submissions whose client may not have seen that it should wake somebody; Poll
-  /// with `everywhere` before sleeping.
-  [[nodiscard]] bool AbandonAll();
+  /// Gives all rings back, except dedicated ones, whose clients it asks to be woken by. true: one has submissions whose
+  /// client may not have seen that it should wake somebody; Poll with `everywhere` before sleeping. Those in a
+  /// dedicated one count with `capacity` only.
+  [[nodiscard]] bool AbandonAll(bool capacity);
+  /// From here on this worker alone serves that window. `submit_event` stays open as long.
+  void Dedicate(uint32_t index, uint32_t generation, std::unique_ptr<window::ServerWindow> window,
+                UniqueFd submit_event);
+  /// Serves dedicated windows no longer.
+  void RetireDedicated();
   /// Takes over what the watchdog has received.
   void Integrate();
 
@@ -73,6 +81,8 @@ class Windows {
                           std::optional<uint32_t>* taken);
   [[nodiscard]] Made MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
                                   std::optional<uint32_t>* taken);
+  /// Results of that window that wait for room and have it: what a full table consists of in the end.
+  void MakeDeliveries(MappedWindow& mapped, bool claim, std::optional<uint32_t>* taken);
   void Request(uint32_t index, uint32_t generation);
   void Retire(uint32_t index);
   void Unmap(MappedWindow& mapped);
@@ -88,7 +98,8 @@ class Windows {
   std::vector<uint32_t> requested_;                     // by index: generation + 1 last asked for
   std::vector<MappedWindow*> mapped_;
   uint32_t adopted_ = 0;
-  uint32_t cursor_ = 0;  // rings are looked at in turn
+  uint32_t dedicated_ = 0;  // mapped
+  uint32_t cursor_ = 0;     // rings are looked at in turn
 };
 
 }  // namespace praas::worker

@@ -310,7 +310,7 @@ TEST_F(DamageTest, Participants) {
                     [which](Participant& p) {
                       if (which == 0) p.reserved[6] = 1;
                       if (which == 1) p.reserved2[7] = 1;
-                      if (which == 2) p.counters.reserved[3].store(1);
+                      if (which == 2) p.counters.reserved[0].store(1);
                     }),
               One("participants[2].reserved: not zero, though nobody writes it"));
   }
