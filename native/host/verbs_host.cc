@@ -6,13 +6,14 @@
 #include <array>
 #include <utility>
 
-#include "host/verbs_session.h"
+#include "transport/verbs_session.h"
 
 namespace praas::host {
 
 #if PRAAS_VERBS_HEADERS
 
 using transport::VerbsLink;
+using transport::VerbsSession;
 
 namespace {
 

@@ -62,7 +62,7 @@ class ShmTransport final : public DirectTransport {
   [[nodiscard]] publication::PublishedReads* published() noexcept override { return area_ ? &published_ : nullptr; }
   void Flush() override {}
 
-  // For who passes calls of others on (host/verbs_session.h, worker/served_connection.h).
+  // For who passes calls of others on (transport/verbs_session.h, worker/served_connection.h).
   /// Of every call in flight.
   void CancelAll();
   /// Asked before memory goes back to the system. false: not now.

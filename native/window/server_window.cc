@@ -212,7 +212,11 @@ std::optional<Submission> ServerWindow::RoomFor(uint32_t index, uint32_t sequenc
   if (index >= kCalls) return std::nullopt;
   WindowCall& state = call(index);
   if (state.word.load(std::memory_order_acquire) != PackWord(sequence, CallState::kRoomGiven)) return std::nullopt;
-  Submission room{.call = index, .sequence = sequence, .room_given = true, .parked = CopyOnce(state.parked)};
+  Submission room{};
+  room.call = index;
+  room.sequence = sequence;
+  room.room_given = true;
+  room.parked = CopyOnce(state.parked);
   room.entry = -1;
   room.output_offset = CopyOnce(state.room_offset);
   room.output_capacity = CopyOnce(state.room_bytes);

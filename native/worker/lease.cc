@@ -65,11 +65,13 @@ void Lease::AddSocket(ControlMessage message) {
   auto connection = ServedConnection::Make(std::move(message.fds[3]), message.index, std::move(handover), core_.segment,
                                            {.max_contiguous = core_.attach.max_contiguous,
                                             .default_timeout_ns = core_.attach.default_timeout_ns,
-                                            .checksum = message.text == "checksum"});
-  if (!connection.ok() || !Watch((*connection)->socket_fd(), EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET) ||
-      !Watch((*connection)->results_fd(), EPOLLIN | EPOLLET)) {
-    return TellEnded(message.index);
-  }
+                                            .checksum = message.text == "checksum"},
+                                           [this](int fd, uint32_t events) {
+                                             return Watch(fd, events | EPOLLET) || errno == EEXIST
+                                                        ? Status::Ok()
+                                                        : Status::System("epoll_ctl");
+                                           });
+  if (!connection.ok()) return TellEnded(message.index);
   windows_.Dedicate(message.index, message.generation, std::move(*window), UniqueFd());
   connections_.push_back(std::move(*connection));
 }

@@ -1,5 +1,8 @@
 #include "worker/served_connection.h"
 
+#include <fcntl.h>
+#include <sys/epoll.h>
+
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -21,6 +24,7 @@ namespace {
 
 /// Answers a client may leave unread before its calls wait.
 constexpr uint64_t kMaxQueuedBytes = 4u << 20;
+constexpr uint32_t kPollsPerSocketLook = 1024;
 
 Status NotHere() {
   return Status(Code::kUnsupported, "a leased worker takes calls; ask the process's own connection for all else");
@@ -30,20 +34,14 @@ Status NotHere() {
 
 Result<std::unique_ptr<ServedConnection>> ServedConnection::Make(UniqueFd socket, uint32_t window,
                                                                  window::Handover handover,
-                                                                 const segment::Segment& segment,
-                                                                 const Limits& limits) {
+                                                                 const segment::Segment& segment, const Limits& limits,
+                                                                 Watch watch) {
   Result<std::unique_ptr<transport::TcpStream>> stream = transport::TcpStream::Adopt(std::move(socket));
   if (!stream.ok()) return stream.status();
-  std::unique_ptr<ServedConnection> connection(new ServedConnection(*std::move(stream), window, segment, limits));
-  Result<std::unique_ptr<transport::ShmTransport>> calls =
-      transport::ShmTransport::Create(std::move(handover), limits.default_timeout_ns);
-  if (!calls.ok()) return calls.status();
-  connection->calls_ = *std::move(calls);
-  const uint32_t functions = segment.header().function_count.load(std::memory_order_acquire);
-  for (uint32_t index = 0; index < functions; ++index) {
-    const uint32_t pages = segment.function(index).max_output_pages;
-    if (pages > 0) connection->calls_->ExpectResults(index, pages);
-  }
+  std::unique_ptr<ServedConnection> connection(new ServedConnection(*std::move(stream), window, std::move(handover),
+                                                                    segment, limits, std::move(watch)));
+  const uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP;
+  if (Status status = connection->watch_(connection->stream_->fd(), events); !status.ok()) return status;
   connection->writer_.PushCopy({.type = FrameType::kUpgradeOffer},
                                protocol::Encode(protocol::UpgradeOffer{.worker = true}));
   connection->Flush();
@@ -51,11 +49,14 @@ Result<std::unique_ptr<ServedConnection>> ServedConnection::Make(UniqueFd socket
 }
 
 ServedConnection::ServedConnection(std::unique_ptr<transport::ByteStream> stream, uint32_t window,
-                                   const segment::Segment& segment, const Limits& limits)
+                                   window::Handover handover, const segment::Segment& segment, const Limits& limits,
+                                   Watch watch)
     : stream_(std::move(stream)),
       window_(window),
       segment_(segment),
       limits_(limits),
+      watch_(std::move(watch)),
+      handover_(std::move(handover)),
       reader_(limits.max_contiguous),
       on_reply_([this](const transport::Reply& reply) { OnReply(reply); }) {
   writer_.set_checksum(limits.checksum);
@@ -63,7 +64,69 @@ ServedConnection::ServedConnection(std::unique_ptr<transport::ByteStream> stream
 
 ServedConnection::~ServedConnection() {
   End(Status(Code::kConnectionClosed, "the worker ends"));
-  calls_->Close();
+  if (calls_ != nullptr) calls_->Close();
+}
+
+Result<window::Handover> ServedConnection::CopyOfHandover() const {
+  window::Handover copy{.memfd = UniqueFd(::fcntl(handover_.memfd.get(), F_DUPFD_CLOEXEC, 3)),
+                        .submit_event = UniqueFd(::fcntl(handover_.submit_event.get(), F_DUPFD_CLOEXEC, 3)),
+                        .complete_event = UniqueFd(::fcntl(handover_.complete_event.get(), F_DUPFD_CLOEXEC, 3)),
+                        .window_bytes = handover_.window_bytes};
+  if (!copy.memfd || !copy.submit_event || !copy.complete_event) return Status::System("fcntl(F_DUPFD_CLOEXEC)");
+  return copy;
+}
+
+/// Calls come over the socket.
+Status ServedConnection::OpenCalls() {
+  Result<window::Handover> handover = CopyOfHandover();
+  if (!handover.ok()) return handover.status();
+  Result<std::unique_ptr<transport::ShmTransport>> calls =
+      transport::ShmTransport::Create(*std::move(handover), limits_.default_timeout_ns);
+  if (!calls.ok()) return calls.status();
+  calls_ = *std::move(calls);
+  const uint32_t functions = segment_.header().function_count.load(std::memory_order_acquire);
+  for (uint32_t index = 0; index < functions; ++index) {
+    const uint32_t pages = segment_.function(index).max_output_pages;
+    if (pages > 0) calls_->ExpectResults(index, pages);
+  }
+  return watch_(calls_->fd(), EPOLLIN);
+}
+
+Result<protocol::UpgradeOffer> ServedConnection::UseVerbs(const protocol::UpgradeRequest& request) {
+  if (!request.verbs) return Status(Code::kProtocolInvalid, "a verbs upgrade without the client's end");
+  if (calls_ != nullptr || verbs_ != nullptr) {
+    return Status(Code::kUpgradeFailed, "the transport is chosen before the first call");
+  }
+  Result<window::Handover> handover = CopyOfHandover();
+  if (!handover.ok()) return handover.status();
+  Result<std::unique_ptr<ServedVerbs>> verbs = ServedVerbs::Make(
+      *std::move(handover), segment_,
+      {.max_contiguous = limits_.max_contiguous, .default_timeout_ns = limits_.default_timeout_ns}, *request.verbs);
+  if (!verbs.ok()) return verbs.status();
+  for (const int fd : {(*verbs)->completions_fd(), (*verbs)->results_fd(), (*verbs)->events_fd()}) {
+    if (Status status = watch_(fd, EPOLLIN); !status.ok()) return status;
+  }
+  verbs_ = *std::move(verbs);
+  return protocol::UpgradeOffer{.verbs = verbs_->end()};
+}
+
+Status ServedConnection::OnUpgrade(std::span<const std::byte> payload) {
+  const Result<protocol::UpgradeRequest> request = protocol::DecodeUpgradeRequest(payload);
+  if (!request.ok()) return request.status();
+  Result<protocol::UpgradeOffer> offer =
+      request->transport == "verbs"
+          ? UseVerbs(*request)
+          : Status(Code::kUpgradeFailed, "this worker serves its client over the socket");
+  // "tcp" comes after an attempt that came to nothing on the other side.
+  if (request->transport == "tcp") verbs_.reset();
+  protocol::UpgradeOffer answer;
+  if (offer.ok()) {
+    answer = *std::move(offer);
+  } else {
+    answer.refused = protocol::Reject{.code = offer.status().code(), .message = offer.status().message()};
+  }
+  writer_.PushCopy({.type = FrameType::kUpgradeOffer}, protocol::Encode(answer));
+  return Status::Ok();
 }
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -71,9 +134,22 @@ ServedConnection::~ServedConnection() {
 
 bool ServedConnection::Poll() {
   if (!ended_.ok()) return false;
-  bool progress = Deliver();
+  if (verbs_ == nullptr) return ReadSocket();
+  bool progress = verbs_->Poll();
+  if (!verbs_->broken().ok()) {
+    Goodbye(verbs_->broken());
+    End(verbs_->broken());
+    return true;
+  }
+  // Looking at the socket is a system call, which calls by RDMA do not need.
+  if (polls_++ % kPollsPerSocketLook == 0) progress |= ReadSocket();
+  return progress;
+}
+
+bool ServedConnection::ReadSocket() {
+  bool progress = DeliverFromSocket();
   if (!ended_.ok()) return true;
-  if (paused_ && !progress) return false;
+  if (paused_) return progress;
   const uint64_t frames = reader_.frames();
   const Result<protocol::FrameReader::State> state = reader_.Read(*stream_, *this);
   if (!state.ok()) {
@@ -90,10 +166,17 @@ bool ServedConnection::Poll() {
   return progress;
 }
 
-bool ServedConnection::Deliver() {
-  if (!ended_.ok()) return false;
+void ServedConnection::Deliver() {
+  if (!ended_.ok()) return;
+  if (verbs_ != nullptr) return verbs_->Deliver();
+  DeliverFromSocket();
+}
+
+/// true: there was something.
+bool ServedConnection::DeliverFromSocket() {
   const bool progress = in_flight_ > 0 && calls_->Poll(on_reply_) > 0;
-  if (!writer_.empty()) Flush();
+  const bool sent = !writer_.empty() && Flush();
+  if (progress || sent) paused_ = false;  // there may be room again
   return progress;
 }
 
@@ -115,14 +198,22 @@ void ServedConnection::End(Status why) {
   ended_ = std::move(why);
   writer_.Abort(ended_);
   stream_->Close();
-  if (calls_ == nullptr) return;
-  if (receiving_) calls_->Release(*std::exchange(receiving_, std::nullopt));
+  if (calls_ != nullptr && receiving_) calls_->Release(*std::exchange(receiving_, std::nullopt));
   CancelAll();
 }
 
-void ServedConnection::CancelAll() { calls_->CancelAll(); }
+void ServedConnection::CancelAll() {
+  if (verbs_ != nullptr) return verbs_->CancelAll();
+  if (calls_ != nullptr) calls_->CancelAll();
+}
 
-bool ServedConnection::PrepareToSleep() { return !ended_.ok() || (!more_ && calls_->PrepareToSleep()); }
+bool ServedConnection::PrepareToSleep() {
+  if (!ended_.ok()) return true;
+  polls_ = 0;  // whatever ends the sleep, the socket is looked at
+  if (more_) return false;
+  if (verbs_ != nullptr) return verbs_->PrepareToSleep();
+  return calls_ == nullptr || calls_->PrepareToSleep();
+}
 
 // -------------------------------------------------------------------------------------------------------------------
 // frames
@@ -157,7 +248,13 @@ Result<Placement> ServedConnection::OnHeader(const Frame& frame) {
 }
 
 Result<Placement> ServedConnection::OnCallHeader(const Frame& frame) {
-  if ((frame.flags & protocol::kStream) != 0) {
+  if (calls_ == nullptr && verbs_ == nullptr) {
+    if (Status status = OpenCalls(); !status.ok()) {
+      ReplyError(FrameType::kReply, frame.call, status);
+      return Placement::Discard();
+    }
+  }
+  if ((frame.flags & protocol::kStream) != 0 || verbs_ != nullptr) {
     ReplyError(FrameType::kReply, frame.call, NotHere());
     return Placement::Discard();
   }
@@ -181,13 +278,9 @@ Status ServedConnection::OnFrame(const Frame& frame, std::span<std::byte> payloa
       OnResolve(frame, payload);
       return Status::Ok();
     case FrameType::kUpgrade:
-      writer_.PushCopy({.type = FrameType::kUpgradeOffer},
-                       protocol::Encode(protocol::UpgradeOffer{
-                           .refused = protocol::Reject{.code = Code::kUpgradeFailed,
-                                                       .message = "this worker serves its clients over TCP"}}));
-      return Status::Ok();
+      return OnUpgrade(payload);
     case FrameType::kCancel:
-      calls_->Cancel(frame.call);
+      if (calls_ != nullptr) calls_->Cancel(frame.call);
       return Status::Ok();
     case FrameType::kPing:
       writer_.Push({.type = FrameType::kPong, .aux = frame.aux});

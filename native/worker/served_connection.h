@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -13,14 +14,17 @@
 #include "segment/segment.h"
 #include "transport/byte_stream.h"
 #include "transport/shm_transport.h"
+#include "protocol/messages.h"
 #include "window/handover.h"
+#include "worker/served_verbs.h"
 
 namespace praas::worker {
 
 /// A lease holder's connection that this worker serves itself, without the host: its socket was handed over after the
 /// handshake. Calls become submissions to a window whose client this is and which this worker alone serves, so that
 /// deadlines, cancellation, crashes and results are those of any window; inputs of 4 KiB and more are received straight
-/// into it, results sent from it. Calls and names only: all else is for the process's own connection. Owner thread.
+/// into it, results sent from it. When the client asks for it, its calls come by RDMA and the socket only tells of its
+/// end. Calls and names only: all else is for the process's own connection. Owner thread.
 class ServedConnection final : private protocol::FrameSink {
  public:
   struct Limits {
@@ -28,18 +32,20 @@ class ServedConnection final : private protocol::FrameSink {
     uint64_t default_timeout_ns = 0;
     bool checksum = false;
   };
+  /// Called with what has to be watched, edge-triggered, and for what: at once and when there is more.
+  using Watch = std::function<Status(int fd, uint32_t events)>;
   /// `window`: index of the window, for the host. Says to the client that the worker speaks from here on.
   [[nodiscard]] static Result<std::unique_ptr<ServedConnection>> Make(UniqueFd socket, uint32_t window,
                                                                       window::Handover handover,
                                                                       const segment::Segment& segment,
-                                                                      const Limits& limits);
+                                                                      const Limits& limits, Watch watch);
   ~ServedConnection() override;
 
   [[nodiscard]] uint32_t window() const noexcept { return window_; }
   /// Takes what the client has sent and sends what is finished. true: there was something.
   bool Poll();
   /// Sends what is finished.
-  bool Deliver();
+  void Deliver();
   /// Says why it ends.
   void Goodbye(const Status& why);
   /// Asks for the end of every call in flight.
@@ -47,15 +53,18 @@ class ServedConnection final : private protocol::FrameSink {
   /// Why it is over: the client has gone, or does not keep to the protocol. Ok while it works.
   [[nodiscard]] const Status& ended() const noexcept { return ended_; }
 
-  /// To be watched, edge-triggered: the socket, and what tells of results that others have given (deadlines).
-  [[nodiscard]] int socket_fd() const noexcept { return stream_->fd(); }
-  [[nodiscard]] int results_fd() const noexcept { return calls_->fd(); }
   /// false: Poll has something to do.
   [[nodiscard]] bool PrepareToSleep();
 
  private:
-  ServedConnection(std::unique_ptr<transport::ByteStream> stream, uint32_t window, const segment::Segment& segment,
-                   const Limits& limits);
+  ServedConnection(std::unique_ptr<transport::ByteStream> stream, uint32_t window, window::Handover handover,
+                   const segment::Segment& segment, const Limits& limits, Watch watch);
+  [[nodiscard]] Result<window::Handover> CopyOfHandover() const;
+  [[nodiscard]] Status OpenCalls();
+  [[nodiscard]] Status OnUpgrade(std::span<const std::byte> payload);
+  [[nodiscard]] Result<protocol::UpgradeOffer> UseVerbs(const protocol::UpgradeRequest& request);
+  bool ReadSocket();
+  bool DeliverFromSocket();
   [[nodiscard]] Result<protocol::Placement> OnHeader(const protocol::Frame& frame) override;
   [[nodiscard]] Status OnFrame(const protocol::Frame& frame, std::span<std::byte> payload) override;
   [[nodiscard]] Status OnCorrupt(const protocol::Frame& frame) override;
@@ -72,15 +81,19 @@ class ServedConnection final : private protocol::FrameSink {
   const uint32_t window_;
   const segment::Segment& segment_;
   const Limits limits_;
+  const Watch watch_;
+  const window::Handover handover_;  // of the window, for whichever way calls take
   protocol::FrameReader reader_;
   protocol::FrameWriter writer_;
-  std::unique_ptr<transport::ShmTransport> calls_;
+  std::unique_ptr<transport::ShmTransport> calls_;  // from the socket; made when the first comes
+  std::unique_ptr<ServedVerbs> verbs_;              // set: calls come by RDMA
   transport::Transport::Sink on_reply_;
   std::optional<transport::Buffer> receiving_;              // of the input that is arriving
   std::unordered_map<uint64_t, transport::Buffer> inputs_;  // large ones, by call
   uint32_t in_flight_ = 0;
   bool paused_ = false;  // there was no room for a call
   bool more_ = false;    // there is more to read
+  uint32_t polls_ = 0;
   Status ended_;
 };
 

@@ -14,6 +14,7 @@
 #include "host/host_fixture.h"
 #include "protocol/agent_line.h"
 #include "protocol/lease_messages.h"
+#include "support/rdma.h"
 
 namespace praas::test {
 namespace {
@@ -40,6 +41,10 @@ uint64_t NumberIn(const std::string& json, const std::string& key) {
 
 class NativeLeases : public ::testing::TestWithParam<const char*> {
  protected:
+  void SetUp() override {
+    if (std::string(GetParam()) != "verbs") return;
+    if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
+  }
   void Start(const std::string& functions, uint32_t lease_workers = 8) {
     process_.assignment.workers = 0;
     process_.assignment.native_workers = 1;
@@ -135,7 +140,7 @@ class NativeLeases : public ::testing::TestWithParam<const char*> {
   std::vector<client::LeaseNotice> notices_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Transports, NativeLeases, ::testing::Values("tcp", "shm"),
+INSTANTIATE_TEST_SUITE_P(Transports, NativeLeases, ::testing::Values("tcp", "shm", "verbs"),
                          [](const auto& info) { return std::string(info.param); });
 
 TEST_P(NativeLeases, CallsOfEverySizeGoToTheLeasedWorker) {

@@ -17,7 +17,7 @@
 
 #if PRAAS_VERBS_HEADERS
 
-namespace praas::host {
+namespace praas::transport {
 
 /// One client's calls by RDMA. Its messages arrive in memory of a window of its own, which workers serve as they serve
 /// the window of a client on the same machine: this is that client. Small inputs are used where the device has put
@@ -45,6 +45,8 @@ class VerbsSession {
   void OnSent(uint64_t id);
   /// Moves what can be moved. Returns how many calls went on.
   size_t Poll();
+  /// Asks for the end of every call in flight.
+  void CancelAll() { window_->CancelAll(); }
   void Break(Status why);
   [[nodiscard]] const Status& broken() const noexcept { return broken_; }
 
@@ -81,10 +83,10 @@ class VerbsSession {
   struct Slot {
     Phase phase = Phase::kFree;
     bool cancelled = false;
-    transport::Message call;
+    Message call;
     uint64_t deadline_ns = 0;
     uint64_t told = 0;        // ticket of the last message about it
-    transport::Buffer input;  // empty: the input lies in the message
+    Buffer input;  // empty: the input lies in the message
     uint64_t input_received = 0;
     bool has_input = false;
     Lease input_lease;
@@ -106,9 +108,9 @@ class VerbsSession {
   }
 
   explicit VerbsSession(const Limits& limits) : limits_(limits) {}
-  void OnCall(uint32_t slot, const transport::Message& call);
-  void OnChunk(uint32_t slot, const transport::Message& chunk);
-  void OnRoom(uint32_t slot, const transport::Message& room);
+  void OnCall(uint32_t slot, const Message& call);
+  void OnChunk(uint32_t slot, const Message& chunk);
+  void OnRoom(uint32_t slot, const Message& room);
   void OnNext(uint32_t slot);
   void OnCancel(uint32_t slot);
   void Begin(uint32_t slot);
@@ -124,32 +126,32 @@ class VerbsSession {
   void DeliverResult(uint32_t slot, verbs::RemoteMemory target);
   void PushChunk(uint32_t slot);
   void DropResult(Slot& slot);
-  void Reply(uint32_t slot, transport::Message message, size_t payload_bytes, uint64_t id = 0);
+  void Reply(uint32_t slot, Message message, size_t payload_bytes, uint64_t id = 0);
   void ReplyError(uint32_t slot, const Status& status);
   /// As a result, because it is larger than a message. false: there is no room for it.
   [[nodiscard]] bool OfferError(uint32_t slot, std::span<const std::byte> text);
-  void Send(transport::MessageKind kind, uint32_t slot, const transport::Message& message, size_t payload_bytes,
+  void Send(MessageKind kind, uint32_t slot, const Message& message, size_t payload_bytes,
             uint64_t id = 0);
-  void Tell(transport::MessageKind kind, uint32_t slot);
+  void Tell(MessageKind kind, uint32_t slot);
   void Violated(const char* what);
 
   const Limits limits_;
-  std::unique_ptr<transport::ShmTransport> window_;
-  transport::Buffer messages_;
-  std::unique_ptr<transport::VerbsLink> link_;
+  std::unique_ptr<ShmTransport> window_;
+  Buffer messages_;
+  std::unique_ptr<VerbsLink> link_;
   std::optional<verbs::RegistrationCache> cache_;
   std::optional<verbs::RegistrationCache> published_;
   std::map<uint64_t, Lease> located_;  // by offset
   std::vector<Slot> slots_;
   std::deque<Held> held_;  // in the order their replies were sent
   std::vector<uint32_t> waiting_;
-  transport::Transport::Sink on_reply_;
+  Transport::Sink on_reply_;
   Status broken_;
   uint32_t in_flight_ = 0;
   bool active_ = false;
   bool greeted_ = false;
 };
 
-}  // namespace praas::host
+}  // namespace praas::transport
 
 #endif

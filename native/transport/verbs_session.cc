@@ -1,4 +1,4 @@
-#include "host/verbs_session.h"
+#include "transport/verbs_session.h"
 
 #if PRAAS_VERBS_HEADERS
 
@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 
-namespace praas::host {
+namespace praas::transport {
 namespace {
 
 /// A client that lives gives a call up at its deadline and says so.
@@ -17,12 +17,6 @@ constexpr uint64_t kPatienceNs = 10'000'000'000;
 
 }  // namespace
 
-using transport::kMessagePayloadBytes;
-using transport::Message;
-using transport::MessageKind;
-using transport::MessageMode;
-using transport::ShmTransport;
-using transport::VerbsLink;
 using verbs::RemoteMemory;
 
 Result<std::unique_ptr<VerbsSession>> VerbsSession::Create(const verbs::Context& context,
@@ -34,7 +28,7 @@ Result<std::unique_ptr<VerbsSession>> VerbsSession::Create(const verbs::Context&
   Result<std::unique_ptr<ShmTransport>> window = ShmTransport::Create(std::move(handover), limits.default_timeout_ns);
   if (!window.ok()) return window.status();
   session->window_ = *std::move(window);
-  Result<transport::Buffer> messages = session->window_->Allocate(VerbsLink::MemoryBytes(client.slots));
+  Result<Buffer> messages = session->window_->Allocate(VerbsLink::MemoryBytes(client.slots));
   if (!messages.ok()) return messages.status();
   session->messages_ = *messages;
   Result<std::unique_ptr<VerbsLink>> link =
@@ -84,7 +78,7 @@ void VerbsSession::Violated(const char* what) {
 
 void VerbsSession::OnMessage(uint32_t immediate) {
   if (!broken_.ok()) return;
-  const Result<transport::MessageTag> tag = transport::DecodeTag(immediate, link_->slots());
+  const Result<MessageTag> tag = DecodeTag(immediate, link_->slots());
   if (!tag.ok()) return Break(tag.status());
   switch (tag->kind) {
     case MessageKind::kHello:
@@ -166,7 +160,7 @@ void VerbsSession::Begin(uint32_t index) {
 
 void VerbsSession::StartInput(uint32_t index) {
   Slot& slot = slots_[index];
-  const Result<transport::Buffer> block = window_->Allocate(slot.call.bytes);
+  const Result<Buffer> block = window_->Allocate(slot.call.bytes);
   if (!block.ok()) {
     if (block.status().code() == Code::kBackpressure) return Wait(index);
     return ReplyError(index, block.status());
@@ -416,7 +410,7 @@ void VerbsSession::ReplyError(uint32_t index, const Status& status) {
 }
 
 bool VerbsSession::OfferError(uint32_t index, std::span<const std::byte> text) {
-  const Result<transport::Buffer> block = window_->Allocate(text.size());
+  const Result<Buffer> block = window_->Allocate(text.size());
   if (!block.ok()) return false;
   std::memcpy(block->data, text.data(), text.size());
   const std::span<const std::byte> copy(block->data, text.size());
@@ -429,6 +423,6 @@ bool VerbsSession::OfferError(uint32_t index, std::span<const std::byte> text) {
   return true;
 }
 
-}  // namespace praas::host
+}  // namespace praas::transport
 
 #endif
