@@ -12,6 +12,7 @@
 #include "napi/setup.h"
 #include "napi/system.h"
 #include "napi/worker_wrap.h"
+#include "protocol/messages.h"
 
 /// Entry point of the addon. Everything it keeps hangs off the environment's Instance, so it may be loaded in any
 /// number of worker threads.
@@ -33,6 +34,11 @@ Napi::Value Connect(const Napi::CallbackInfo& info) {
   options.timeout_ns = ReadDuration(env, given.Get("timeoutMs"), "timeoutMs");
   options.window_bytes = ReadInteger(env, given.Get("windowBytes"), "windowBytes", 0, kMaxSafeInteger);
   options.checksum = ReadFlag(env, given.Get("checksum"), "checksum");
+  if (const Napi::Value key = given.Get("leaseKey"); !key.IsUndefined())
+    options.lease_key = ReadText(env, key, "leaseKey");
+  if (const Napi::Value worker = given.Get("leaseWorker"); !worker.IsUndefined()) {
+    options.lease_worker = ReadUint32(env, worker, "leaseWorker", protocol::kMaxLeaseWorkers - 1);
+  }
   const uint64_t spin_ns = ReadInteger(env, given.Get("spinUs"), "spinUs", 0, kMaxSpinUs) * 1000;
   using Made = std::unique_ptr<client::Connection>;
   return {env,

@@ -68,7 +68,7 @@ napi_value ConnectionWrap::WaitSync(uint64_t call, Pending pending) {
   Sync outcome = std::exchange(sync_, Sync{});
   // Calls that were answered meanwhile settle now; their callbacks run after this frame.
   Settle();
-  if (!stream_events_.empty() || Lost()) BecomeBusy();
+  if (!stream_events_.empty() || !lease_notices_.empty() || Lost()) BecomeBusy();
   if (!outcome.done) {
     core_->connection->Cancel(call);
     pending_.emplace(call, std::move(pending));
@@ -162,9 +162,11 @@ ConnectionWrap::InvokeArguments ConnectionWrap::ReadInvoke(const Napi::CallbackI
       .input = ReadBytes(env_, info[1], "input"),
       .output = {},
       .flags = ReadUint32(env_, info[3], "flags"),
-      .deadline_ns = ReadDeadline(env_, info[4], "timeoutMs"),
+      .timeout_ns = ReadDuration(env_, info[4], "timeoutMs"),
+      .deadline_ns = 0,
       .output_buffer = nullptr,
   };
+  arguments.deadline_ns = DeadlineIn(arguments.timeout_ns);
   if (!IsUndefined(env_, info[2])) {
     arguments.output = ReadBytes(env_, info[2], "output");
     arguments.output_buffer = buffers_.Find(arguments.output);
@@ -193,6 +195,8 @@ Napi::Value ConnectionWrap::Invoke(const Napi::CallbackInfo& info) {
 Napi::Value ConnectionWrap::InvokeSync(const Napi::CallbackInfo& info) {
   client::Connection& connection = Open();
   InvokeArguments arguments = ReadInvoke(info);
+  // The deadline has cost a look at the clock already.
+  shared_->called_ms = static_cast<double>(arguments.deadline_ns - arguments.timeout_ns) * 1e-6;
   const uint64_t call = OrThrow(env_, connection.Invoke(arguments.function, arguments.input, arguments.output,
                                                         arguments.flags | protocol::kSync, arguments.deadline_ns));
   Pending pending;

@@ -25,7 +25,7 @@ constexpr uint64_t kRestNs = 2'000'000'000;
 bool ConnectionWrap::Lost() const noexcept { return !closed_ && !core_->connection->lost().ok(); }
 
 bool ConnectionWrap::Busy() const noexcept {
-  return !pending_.empty() || !streams_.empty() || !stream_events_.empty() ||
+  return !pending_.empty() || !streams_.empty() || !stream_events_.empty() || !lease_notices_.empty() ||
          (Lost() && !lost_reported_ && !lost_callback_.IsEmpty());
 }
 
@@ -160,12 +160,13 @@ bool ConnectionWrap::Work(uint64_t spin_ns) {
     if (Value().IsEmpty()) return false;
     const size_t events = Poll();
     const bool lost = Lost();
-    if (events > 0 || !settled_.empty() || !stream_events_.empty() || lost) {
+    if (events > 0 || !settled_.empty() || !stream_events_.empty() || !lease_notices_.empty() || lost) {
       if (lost) RejectAll(core_->connection->lost());
       {
         CallbackScope callbacks(env_, Instance::Of(env_).calls.get());
         Settle();
         DeliverStreamEvents();
+        DeliverLeaseNotices();
         ReportLost();
       }
       if (watcher_ == nullptr) return false;  // JavaScript has called close()

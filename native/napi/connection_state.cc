@@ -6,6 +6,7 @@
 #include "napi/connection_wrap.h"
 #include "napi/errors.h"
 #include "napi/shapes.h"
+#include "protocol/lease_messages.h"
 
 namespace praas::napi {
 
@@ -23,6 +24,19 @@ StateRequest RequestFor(StateOp op, std::string key) {
 
 Napi::Object InfoObject(Napi::Env env, const protocol::KeyInfo& info) {
   return KeyInfoObject(env, info.key, info.kind, info.element_type, info.bytes, info.version, info.modified_wall_ns);
+}
+
+/// NativeLeaseReply.
+Napi::Object LeaseReplyObject(Napi::Env env, const protocol::LeaseReply& reply) {
+  Napi::Array pids = Napi::Array::New(env, reply.pids.size());
+  for (uint32_t index = 0; index < reply.pids.size(); ++index) pids.Set(index, static_cast<double>(reply.pids[index]));
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("lease", Napi::BigInt::New(env, reply.lease));
+  object.Set("key", reply.key);
+  object.Set("ttlMs", static_cast<double>(reply.ttl_ms));
+  object.Set("pids", pids);
+  object.Set("text", reply.text);
+  return object;
 }
 
 }  // namespace
@@ -62,6 +76,11 @@ Result<napi_value> ConnectionWrap::DecodeReply(const Pending& pending, const tra
       Result<std::string> text = client::DecodeAdminReply(reply);
       if (!text.ok()) return text.status();
       return made(Napi::String::New(env, *text));
+    }
+    case Shape::kLease: {
+      Result<protocol::LeaseReply> lease = protocol::DecodeLeaseReply(reply.payload);
+      if (!lease.ok()) return lease.status();
+      return made(LeaseReplyObject(env, *lease));
     }
     default:
       break;

@@ -22,6 +22,7 @@ Napi::Function ConnectionWrap::Define(Napi::Env env) {
                          InstanceAccessor<&C::Scratch>("scratch"),
                          InstanceAccessor<&C::Small>("small"),
                          InstanceAccessor<&C::SmallTaken>("smallTaken"),
+                         InstanceAccessor<&C::CalledMs>("calledMs"),
                          InstanceAccessor<&C::Ended>("ended"),
                          InstanceAccessor<&C::LastCall>("lastCall"),
                          InstanceAccessor<&C::InFlight>("inFlight"),
@@ -47,6 +48,9 @@ Napi::Function ConnectionWrap::Define(Napi::Env env) {
                          InstanceMethod<&C::Lock>("lock"),
                          InstanceMethod<&C::Unlock>("unlock"),
                          InstanceMethod<&C::Admin>("admin"),
+                         InstanceMethod<&C::Lease>("lease"),
+                         InstanceMethod<&C::LeaseSync>("leaseSync"),
+                         InstanceMethod<&C::OnLeaseNotice>("onLeaseNotice"),
                          InstanceMethod<&C::OnLost>("onLost"),
                          InstanceMethod<&C::Close>("close"),
                      });
@@ -98,6 +102,7 @@ void ConnectionWrap::Bind(const Napi::CallbackInfo& info, const char* name) {
 // The core may live on under ArrayBuffers that are still reachable; then it closes with the last of them.
 ConnectionWrap::~ConnectionWrap() {
   core_->connection->SetResultMemory({});
+  core_->connection->SetNoticeSink({});
   known_->Remove(this);
 }
 
@@ -135,6 +140,10 @@ Napi::Value ConnectionWrap::SmallTaken(const Napi::CallbackInfo&) {
   return Napi::Uint32Array::New(env_, 1, shared_buffer_.Value(), offsetof(Shared, taken));
 }
 
+Napi::Value ConnectionWrap::CalledMs(const Napi::CallbackInfo&) {
+  return Napi::Float64Array::New(env_, 1, shared_buffer_.Value(), offsetof(Shared, called_ms));
+}
+
 Napi::Value ConnectionWrap::Ended(const Napi::CallbackInfo&) {
   return Napi::Uint8Array::New(env_, sizeof(Shared::ended), shared_buffer_.Value(), offsetof(Shared, ended));
 }
@@ -168,6 +177,8 @@ void ConnectionWrap::Close(const Napi::CallbackInfo&) {
   closed_ = true;
   NoteEnd();
   lost_callback_.Reset();
+  lease_callback_.Reset();
+  lease_notices_.clear();
   // Views become empty before the memory under them goes.
   buffers_.DetachAll();
   core_->closed = true;

@@ -58,6 +58,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     kLock,  // bigint
     kNothing,
     kText,
+    kLease,
   };
 
   struct Pending {
@@ -90,6 +91,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   Napi::Value Scratch(const Napi::CallbackInfo& info);
   Napi::Value Small(const Napi::CallbackInfo& info);
   Napi::Value SmallTaken(const Napi::CallbackInfo& info);
+  Napi::Value CalledMs(const Napi::CallbackInfo& info);
   Napi::Value Ended(const Napi::CallbackInfo& info);
   Napi::Value LastCall(const Napi::CallbackInfo& info);
   Napi::Value Allocate(const Napi::CallbackInfo& info);
@@ -123,6 +125,12 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   Napi::Value Unlock(const Napi::CallbackInfo& info);
   Napi::Value Admin(const Napi::CallbackInfo& info);
 
+  // connection_lease.cc
+  Napi::Value Lease(const Napi::CallbackInfo& info);
+  Napi::Value LeaseSync(const Napi::CallbackInfo& info);
+  void OnLeaseNotice(const Napi::CallbackInfo& info);
+  [[nodiscard]] uint64_t StartLease(const Napi::CallbackInfo& info);
+
   template <Napi::Value (ConnectionWrap::*method)(const Napi::CallbackInfo&)>
   void Bind(const Napi::CallbackInfo& info, const char* name);
 
@@ -138,6 +146,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     std::span<std::byte> input;
     std::span<std::byte> output;
     uint32_t flags;
+    uint64_t timeout_ns;
     uint64_t deadline_ns;
     std::shared_ptr<ClientBuffers::Allocated> output_buffer;
   };
@@ -166,6 +175,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   void NoteEnd() noexcept;
   void Settle();               // settles promises; inside a CallbackScope or a JavaScript frame
   void DeliverStreamEvents();  // the same
+  void DeliverLeaseNotices();  // the same; connection_lease.cc
   void ReportLost();           // the same
   /// Polls, settles, delivers, until there is nothing to do for `spin_ns`. true: there still was when its time was
   /// over.
@@ -189,6 +199,7 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
     /// Results of invoke with kSmallResults, from when a promise is settled until its first reaction has run.
     /// JavaScript counts what it has taken, in the order in which promises were settled.
     std::array<std::array<std::byte, 64>, 256> small;
+    double called_ms;  // when invokeSync was called last, CLOCK_MONOTONIC to within kTickNs
     uint32_t taken;
     uint8_t ended;  // the connection has ended
   };
@@ -203,6 +214,8 @@ class ConnectionWrap final : public Napi::ObjectWrap<ConnectionWrap>, private Lo
   std::unordered_map<uint64_t, Napi::ObjectReference> streams_;  // events object of each
   std::deque<StreamEvent> stream_events_;
   Napi::FunctionReference lost_callback_;
+  std::deque<client::LeaseNotice> lease_notices_;
+  Napi::FunctionReference lease_callback_;
 
   struct Sync {
     uint64_t call = 0;

@@ -57,6 +57,9 @@ export interface NativeConnectOptions {
   checksum: boolean
   /** How long a waiting call polls before it blocks, microseconds. */
   spinUs: number
+  /** Of a connection to a worker of a lease: what `lease` has answered with, and which of its workers, from 0. */
+  leaseKey?: string
+  leaseWorker?: number
 }
 
 export interface NativeServerInfo {
@@ -83,6 +86,42 @@ export interface NativeKeyInfo {
   readonly modifiedMs: number
 }
 
+/** What an operation does not use is left out. LeaseRequest of protocol/lease_messages.h. */
+export interface NativeLeaseRequest {
+  readonly lease?: bigint
+  readonly workers?: number
+  /** 0 any, 1 node, 2 native. */
+  readonly lane?: number
+  /** How long its workers poll after a call: −1 always, 0 never. */
+  readonly hotMs?: number
+  readonly ttlMs?: number
+  readonly waitMs?: number
+  readonly name?: string
+  readonly worker?: number
+}
+
+export interface NativeLeaseReply {
+  readonly lease: bigint
+  /** For connections to its workers; empty unless the lease was taken. */
+  readonly key: string
+  readonly ttlMs: number
+  /** Of its workers, when it was taken. */
+  readonly pids: readonly number[]
+  /** JSON. */
+  readonly text: string
+}
+
+export interface NativeLeaseNotice {
+  readonly lease: bigint
+  /** LeaseEvent of protocol/frame.h. */
+  readonly event: number
+  /** Why it has ended; else empty. */
+  readonly code: string
+  readonly worker: number
+  readonly remainingMs: number
+  readonly text: string
+}
+
 export interface NativeSetOptions {
   ifVersion?: bigint
   offset?: number
@@ -98,9 +137,11 @@ export interface NativeConnection {
   readonly small: Uint8Array
   /** How many of them were taken, counted by whoever takes them, in the order in which their promises were settled. */
   readonly smallTaken: Uint32Array
+  /** One number: when `invokeSync` was called last, milliseconds of the monotonic clock, at most a tick (10 ms) too early. */
+  readonly calledMs: Float64Array
   /** One byte, not 0 once the connection was closed or lost: as far as native code knows, without asking it. */
   readonly ended: Uint8Array
-  /** Id of the call that `invoke` started last, for `cancel`. */
+  /** Id of the call that `invoke` or `lease` started last, for `cancel`. */
   readonly lastCall: bigint
   readonly inFlight: number
   resolve(name: string, timeoutMs: number): Promise<NativeFunctionRef>
@@ -173,6 +214,11 @@ export interface NativeConnection {
   unlock(lock: bigint, timeoutMs: number): Promise<void>
   /** AdminOp as in protocol/frame.h; the reply is JSON text. */
   admin(op: number, argument: string, timeoutMs: number): Promise<string>
+  /** LeaseOp as in protocol/frame.h. */
+  lease(op: number, request: NativeLeaseRequest, timeoutMs: number): Promise<NativeLeaseReply>
+  leaseSync(op: number, request: NativeLeaseRequest, timeoutMs: number): NativeLeaseReply
+  /** Called with what the host says of leases unasked, once the event loop turns; does not keep it alive. */
+  onLeaseNotice(callback: (notice: NativeLeaseNotice) => void): void
   /** Called once when the connection ends other than by close(). */
   onLost(callback: (error: Error) => void): void
   close(): void

@@ -82,6 +82,10 @@ describe('the addon', () => {
     ['windowBytes', -1, RangeError],
     ['checksum', 1, TypeError],
     ['spinUs', 1e9, RangeError],
+    ['leaseKey', 5, TypeError],
+    ['leaseKey', null, TypeError],
+    ['leaseWorker', 1000, RangeError],
+    ['leaseWorker', '0', TypeError],
   ])('connect() names the bad option %s = %s', (name, value, type) => {
     const error = thrown(() => void addon.connect({ ...options, [name]: value }))
     expect(error).toBeInstanceOf(type)
@@ -91,6 +95,7 @@ describe('the addon', () => {
   it('rejects when nobody listens', async () => {
     await expect(addon.connect(options)).rejects.toMatchObject({ code: 'ERR_CONNECTION_LOST' })
     await expect(addon.connect({ ...options, transport: 'pigeon' as never })).rejects.toHaveProperty('code')
+    await expect(addon.connect({ ...options, leaseKey: 'ab', leaseWorker: 0 })).rejects.toHaveProperty('code')
   })
 
   it('refuses descriptors that are none', () => {
