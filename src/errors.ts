@@ -38,6 +38,7 @@ const families = {
   function: ['ERR_FUNCTION_UNKNOWN', 'ERR_FUNCTION_THREW', 'ERR_FUNCTION_RESULT'],
   invocation: ['ERR_INVOCATION_TIMEOUT', 'ERR_INVOCATION_CANCELLED', 'ERR_INVOCATION_DEADLOCK'],
   worker: ['ERR_WORKER_CRASHED', 'ERR_WORKER_START'],
+  lease: ['ERR_LEASE_UNAVAILABLE', 'ERR_LEASE_EXPIRED', 'ERR_LEASE_REVOKED', 'ERR_LEASE_CLOSED'],
   payload: [
     'ERR_PAYLOAD_TOO_LARGE',
     'ERR_PAYLOAD_CORRUPT',
@@ -167,6 +168,9 @@ export class WorkerError extends PraasError<CodeOf<'worker'>> implements WorkerE
   }
 }
 
+/** A lease that is not to be had, or that has ended. */
+export class LeaseError extends PraasError<CodeOf<'lease'>> {}
+
 /** Bytes that are too many, damaged, not what the codec expects, or found no room. */
 export class PayloadError extends PraasError<CodeOf<'payload'>> {}
 
@@ -189,6 +193,7 @@ const factories: Record<ErrorFamily, ErrorFactory> = {
   function: (code, message, options) => new FunctionError(code, message, options),
   invocation: (code, message, options) => new InvocationError(code, message, options),
   worker: (code, message, options) => new WorkerError(code, message, options),
+  lease: (code, message, options) => new LeaseError(code, message, options),
   payload: (code, message, options) => new PayloadError(code, message, options),
   state: (code, message, options) => new StateError(code, message, options),
   deploy: (code, message, options) => new DeployError(code, message, options),

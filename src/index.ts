@@ -53,6 +53,7 @@ export {
   errorCodes,
   FunctionError,
   InvocationError,
+  LeaseError,
   PayloadError,
   PraasError,
   ProcessError,
