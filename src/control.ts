@@ -11,6 +11,8 @@ export interface ProcessOptions {
   readonly nativeWorkers?: number
   /** Limit of the private memory of one native worker, bytes. */
   readonly workerMemoryBytes?: number
+  /** Most workers that leases may have at a time, 0 … 1000. */
+  readonly leaseWorkers?: number
   /** Async invocations one worker runs at a time, 1 … 1024. */
   readonly concurrency?: number
   /** Limit of its state, bytes. */

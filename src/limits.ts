@@ -10,6 +10,8 @@ export const maxNameBytes = 255
 export const maxWorkers = 1000
 /** Workers that run TypeScript. */
 export const maxNodeWorkers = 512
+/** Workers that the leases of one process have at a time, and that one lease can have. */
+export const maxLeaseWorkers = 1000
 /** Functions of one process. */
 export const maxFunctions = 1024
 

@@ -77,6 +77,8 @@ describe('process options', () => {
     { memory: 2 ** 20 - 1 },
     { maxContiguous: 2 ** 32 },
     { maxContiguous: 4095 },
+    { leaseWorkers: -1 },
+    { leaseWorkers: 1001 },
     { hotMs: -2 },
     { hotMs: 0.5 },
     { backlog: 15 },

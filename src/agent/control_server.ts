@@ -6,7 +6,7 @@ import type { ErrorBody, Health } from '../client/control_client.js'
 import { codecNames } from '../codecs.js'
 import type { ControlPlane, DeployRequest } from '../control.js'
 import { codeOf, messageOf, type ErrorCode } from '../errors.js'
-import { maxTimeoutMs, maxWorkers } from '../limits.js'
+import { maxLeaseWorkers, maxTimeoutMs, maxWorkers } from '../limits.js'
 import { integer, name, parseOptions } from '../options.js'
 import { packageVersion } from '../package.js'
 
@@ -15,6 +15,7 @@ const processSchema = z.object({
   workers: integer(1, maxWorkers).optional(),
   nativeWorkers: integer(1, maxWorkers).optional(),
   workerMemoryBytes: integer(2 ** 26, 2 ** 40).optional(),
+  leaseWorkers: integer(0, maxLeaseWorkers).optional(),
   concurrency: integer(1, 1024).optional(),
   memoryBytes: integer(2 ** 20, 2 ** 40).optional(),
   poolBytes: integer(2 ** 24, 2 ** 40).optional(),

@@ -196,6 +196,7 @@ export class ManagedProcess {
       workers: options.workers,
       nativeWorkers: options.nativeWorkers,
       workerMemory: options.workerMemoryBytes,
+      leaseWorkers: options.leaseWorkers,
       concurrency: options.concurrency,
       hotMs: options.hotMs,
       listen,

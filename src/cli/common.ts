@@ -33,6 +33,7 @@ export interface CreateArguments {
   readonly workers?: number | undefined
   readonly nativeWorkers?: number | undefined
   readonly workerMemory?: string | undefined
+  readonly leaseWorkers?: number | undefined
   readonly concurrency?: number | undefined
   readonly memory?: string | undefined
   readonly hotMs?: number | undefined
@@ -44,6 +45,7 @@ export function createOptions<Arguments>(yargs: Argv<Arguments>): Argv<Arguments
     .option('workers', { type: 'number', describe: 'workers of the process (1)' })
     .option('native-workers', { type: 'number', describe: 'workers that run native functions (as many as --workers)' })
     .option('worker-memory', { type: 'string', describe: 'private memory of a native worker, such as 8GiB (4GiB)' })
+    .option('lease-workers', { type: 'number', describe: 'most workers that leases may have at a time (64)' })
     .option('concurrency', { type: 'number', describe: 'async invocations one worker runs at a time (1)' })
     .option('memory', { type: 'string', describe: 'limit of the state, such as 512MiB (1GiB)' })
     .option('hot-ms', { type: 'number', describe: 'how long workers poll before they sleep: -1 always, 0 never (1)' })
@@ -54,16 +56,18 @@ export function createFrom(args: CreateArguments): {
   workers?: number
   nativeWorkers?: number
   workerMemory?: string
+  leaseWorkers?: number
   concurrency?: number
   memory?: string
   hotMs?: number
   defaultTimeoutMs?: string
 } {
-  const { workers, nativeWorkers, workerMemory, concurrency, memory, hotMs, defaultTimeout } = args
+  const { workers, nativeWorkers, workerMemory, leaseWorkers, concurrency, memory, hotMs, defaultTimeout } = args
   return {
     ...(workers === undefined ? {} : { workers }),
     ...(nativeWorkers === undefined ? {} : { nativeWorkers }),
     ...(workerMemory === undefined ? {} : { workerMemory }),
+    ...(leaseWorkers === undefined ? {} : { leaseWorkers }),
     ...(concurrency === undefined ? {} : { concurrency }),
     ...(memory === undefined ? {} : { memory }),
     ...(hotMs === undefined ? {} : { hotMs }),

@@ -4,7 +4,7 @@ import { resolve } from 'node:path'
 import { z } from 'zod'
 import type { ProcessOptions } from '../control.js'
 import { abortSignal, duration, integer, parseOptions, size, timeout } from '../options.js'
-import { maxTimeoutMs, maxWorkers } from '../limits.js'
+import { maxLeaseWorkers, maxTimeoutMs, maxWorkers } from '../limits.js'
 import type { Duration, Size } from '../units.js'
 import type { LinkOptions } from './link.js'
 
@@ -24,6 +24,11 @@ export interface CreateOptions {
    * payloads do not count. Default: 4 GiB.
    */
   readonly workerMemory?: Size
+  /**
+   * Most workers that leases may have at a time, 0 … 1000, in addition to `workers` and `nativeWorkers`. They are started
+   * when a lease needs them. Default: 64.
+   */
+  readonly leaseWorkers?: number
   /** Async invocations one worker runs at a time, 1 … 1024. Default: 1. */
   readonly concurrency?: number
   /** Limit of its state. Committed as it is used. Default: 1 GiB. */
@@ -64,6 +69,7 @@ export interface DataOptions {
 /** Values of options that were not given. How many workers there are depends on the application. */
 export const processDefaults = {
   workerMemoryBytes: 4 * 2 ** 30,
+  leaseWorkers: 64,
   concurrency: 1,
   memoryBytes: 2 ** 30,
   poolBytes: 2 ** 30,
@@ -82,6 +88,7 @@ export const createShape = {
   workers: integer(1, maxWorkers).optional(),
   nativeWorkers: integer(1, maxWorkers).optional(),
   workerMemory: size(64 * 2 ** 20, 1024 * GiB).optional(),
+  leaseWorkers: integer(0, maxLeaseWorkers).optional(),
   concurrency: integer(1, 1024).optional(),
   memory: size(2 ** 20, 1024 * GiB).optional(),
   pool: size(16 * 2 ** 20, 1024 * GiB).optional(),
