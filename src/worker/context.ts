@@ -1,11 +1,12 @@
 /** The running invocation as its handler sees it. */
 import { inspect } from 'node:util'
 import type { Process } from '../client/process.js'
+import { monotonicMs } from '../clock.js'
 import { FunctionError, InvocationError } from '../errors.js'
 import type { Context, NestedCallOptions, WorkerState } from '../function/context.js'
 import { checkKnown, checkTimeout } from '../limits.js'
 import { fromNative, translated } from '../native/errors.js'
-import { monotonicMs, type Handed } from './handed.js'
+import type { Handed } from './handed.js'
 import type { FoundFunction, WorkerServer } from './server.js'
 import { InvocationState } from './state.js'
 import { CheckedViews, guardShared } from './views.js'

@@ -48,8 +48,3 @@ export class HandedReader {
     }
   }
 }
-
-/** The machine's monotonic clock, which deadlines are told in. */
-export function monotonicMs(): number {
-  return Number(process.hrtime.bigint()) / 1e6
-}
