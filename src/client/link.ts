@@ -2,22 +2,10 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlPlane, Endpoint, ProcessHandle, ProcessOptions } from '../control.js'
 import { codeOf, ConnectionError, messageOf, ProcessError } from '../errors.js'
-import { native } from '../native/binding.js'
-import { fromNative } from '../native/errors.js'
-import { Session } from './session.js'
+import { openSession, type LinkOptions } from './open_session.js'
+import type { Session } from './session.js'
 
-/** What the addon takes: a wait that polled for a second in vain may block from then on. */
-const maxSpinUs = 1_000_000
-
-/** How a client connects to processes. */
-export interface LinkOptions {
-  readonly transport: 'auto' | 'shm' | 'verbs' | 'tcp'
-  readonly windowBytes: number
-  readonly checksum: boolean
-  readonly hotMs: number
-  /** For one attempt to connect, and for the agent to bring a lost host back. */
-  readonly connectTimeoutMs: number
-}
+export type { LinkOptions } from './open_session.js'
 
 export interface LinkTarget {
   readonly id: string
@@ -42,9 +30,9 @@ export function isLost(error: unknown): boolean {
 }
 
 export class Link {
+  readonly options: LinkOptions
   readonly #control: ControlPlane
   readonly #target: LinkTarget
-  readonly #options: LinkOptions
   #session: Session | undefined
   #opening: Promise<Session> | undefined
   #closed = false
@@ -52,7 +40,7 @@ export class Link {
   constructor(control: ControlPlane, target: LinkTarget, options: LinkOptions) {
     this.#control = control
     this.#target = target
-    this.#options = options
+    this.options = options
   }
 
   get closed(): boolean {
@@ -93,7 +81,7 @@ export class Link {
       try {
         handle = await this.#locate(Math.max(deadline - performance.now(), 1), (endpoint) => {
           // While its workers start. What comes of it is seen below, if it is needed then.
-          early ??= this.#connect(endpoint, Math.max(deadline - performance.now(), 1))
+          early ??= openSession(this.#target.id, endpoint, this.options, Math.max(deadline - performance.now(), 1))
           early.catch(() => undefined)
         })
         this.#throwIfClosed()
@@ -110,7 +98,8 @@ export class Link {
           (session) => (session.closed ? undefined : session),
           () => undefined,
         )
-        const session = met ?? (await this.#connect(handle.endpoint, Math.max(deadline - performance.now(), 1)))
+        const leftMs = Math.max(deadline - performance.now(), 1)
+        const session = met ?? (await openSession(this.#target.id, handle.endpoint, this.options, leftMs))
         if (this.#closed) session.close()
         this.#throwIfClosed()
         this.#session = session
@@ -128,26 +117,6 @@ export class Link {
     const { id, create } = this.#target
     const wait = { timeoutMs, onListening }
     return create ? this.#control.ensure(id, create, wait) : this.#control.find(id, wait)
-  }
-
-  async #connect(endpoint: Endpoint, timeoutMs: number): Promise<Session> {
-    const { transport, windowBytes, checksum, hotMs, connectTimeoutMs } = this.#options
-    try {
-      const connection = await native().connect({
-        host: endpoint.host,
-        port: endpoint.port,
-        process: this.#target.id,
-        token: endpoint.token,
-        transport,
-        timeoutMs: Math.min(timeoutMs, connectTimeoutMs),
-        windowBytes,
-        checksum,
-        spinUs: hotMs < 0 ? maxSpinUs : Math.min(hotMs * 1000, maxSpinUs),
-      })
-      return new Session(connection)
-    } catch (error) {
-      throw fromNative(error, { process: this.#target.id })
-    }
   }
 
   #explain(error: unknown, endpoint: Endpoint): unknown {

@@ -1,5 +1,6 @@
 /** One connection to a process with the functions it has resolved. */
 import { rawCodec, unpackTraits, type Codec, type FunctionTraits } from '../codecs.js'
+import type { Endpoint } from '../control.js'
 import { PayloadError } from '../errors.js'
 import { SMALL_RESULTS, type NativeConnection, type NativeServerInfo } from '../native/binding.js'
 import { fromNative, type CallContext } from '../native/errors.js'
@@ -13,6 +14,9 @@ export interface RemoteFunction extends FunctionTraits {
 
 export const callFlags = { idempotent: 1 << 0, stream: 1 << 1, sync: 1 << 4 } as const
 
+/** What is told of the end of a connection; without an error, it was closed here. */
+export type EndListener = (error: Error | undefined) => void
+
 /** Of a place in `NativeConnection.small`. */
 const smallBytes = 64
 
@@ -20,6 +24,9 @@ export class Session {
   readonly connection: NativeConnection
   /** What the connection was told by its host. Kept: each reading from native code makes an object. */
   readonly info: NativeServerInfo
+  /** Where its host listens. */
+  readonly endpoint: Endpoint
+  readonly #endListeners = new Set<EndListener>()
   readonly #ended: Uint8Array
   readonly #scratch: Uint8Array
   readonly #small: Uint8Array
@@ -27,8 +34,9 @@ export class Session {
   readonly #functions = new Map<string, RemoteFunction>()
   readonly #resolving = new Map<string, Promise<RemoteFunction>>()
 
-  constructor(connection: NativeConnection) {
+  constructor(connection: NativeConnection, endpoint: Endpoint) {
     this.connection = connection
+    this.endpoint = endpoint
     this.info = connection.info
     this.#ended = connection.ended
     this.#scratch = connection.scratch
@@ -141,7 +149,24 @@ export class Session {
     if (!this.closed) this.connection.cancel(id)
   }
 
+  /** Calls back once when the connection ends, in a later turn of the event loop if it is lost; at once if it is closed. */
+  onEnd(listener: EndListener): void {
+    if (this.closed && this.#endListeners.size === 0) {
+      listener(undefined)
+      return
+    }
+    if (this.#endListeners.size === 0) this.connection.onLost((error) => this.#tellEnd(error))
+    this.#endListeners.add(listener)
+  }
+
   close(): void {
     this.connection.close()
+    this.#tellEnd(undefined)
+  }
+
+  #tellEnd(error: Error | undefined): void {
+    const listeners = [...this.#endListeners]
+    this.#endListeners.clear()
+    for (const listener of listeners) listener(error)
   }
 }
