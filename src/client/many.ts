@@ -32,16 +32,21 @@ interface Settled {
 
 const knownOptions = new Set([...invokeOptions, 'inFlight', 'ordered'])
 
+export function checkManyOptions(options: ManyOptions): void {
+  checkInvokeOptions(options, knownOptions)
+  const { inFlight } = options
+  if (inFlight !== undefined && !(Number.isInteger(inFlight) && inFlight >= 1 && inFlight <= 65_536)) {
+    throw new ArgumentError(`invokeMany: option inFlight: expected an integer, 1 … 65536, received ${String(inFlight)}`)
+  }
+}
+
 export async function* invokeMany(
   invoke: Invoke,
   inputs: Iterable<unknown> | AsyncIterable<unknown>,
   options: ManyOptions,
 ): AsyncGenerator<unknown, void, void> {
-  checkInvokeOptions(options, knownOptions)
+  checkManyOptions(options)
   const { inFlight = 32, ordered = true, signal, ...rest } = options
-  if (!Number.isInteger(inFlight) || inFlight < 1 || inFlight > 65_536) {
-    throw new ArgumentError(`invokeMany: option inFlight: expected an integer, 1 … 65536, received ${String(inFlight)}`)
-  }
   const abort = new AbortController()
   const callSignal = signal ? AbortSignal.any([signal, abort.signal]) : abort.signal
   // Every call in flight listens to it; that is no leak.
@@ -85,7 +90,9 @@ async function settle(index: number, call: Promise<unknown>): Promise<Settled> {
   }
 }
 
-function iterate(inputs: Iterable<unknown> | AsyncIterable<unknown>): AsyncIterator<unknown> | Iterator<unknown> {
+export function iterate(
+  inputs: Iterable<unknown> | AsyncIterable<unknown>,
+): AsyncIterator<unknown> | Iterator<unknown> {
   if (typeof inputs === 'object' && inputs !== null) {
     if (Symbol.asyncIterator in inputs) return inputs[Symbol.asyncIterator]()
     if (Symbol.iterator in inputs) return inputs[Symbol.iterator]()
