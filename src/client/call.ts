@@ -24,6 +24,10 @@ export interface InvokeOptions {
   readonly output?: Uint8Array
 }
 
+/** How often an idempotent call whose worker died is repeated: a call that kills its worker would kill all of them. */
+export const maxWorkerDeaths = 2
+export const noOptions: InvokeOptions = Object.freeze({})
+
 export const invokeOptions: ReadonlySet<string> = new Set(['signal', 'timeoutMs', 'idempotent', 'codec', 'output'])
 
 /** Checked by hand: this runs once per call, and a schema costs more than the call. */
@@ -51,6 +55,19 @@ export function codecsOf(remote: RemoteFunction, options: InvokeOptions): { inpu
 /** Whether the call may be repeated after a death. */
 export function isIdempotent(remote: RemoteFunction, options: InvokeOptions): boolean {
   return options.idempotent ?? remote.idempotent
+}
+
+export function isWorkerDeath(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_CRASHED'
+}
+
+/** The function streams and the call does not, or the reverse. */
+export function streamMismatch(functionName: string, streaming: boolean): ArgumentError {
+  return new ArgumentError(
+    streaming
+      ? `${functionName} is declared with \`stream: true\`; call it with invokeStream`
+      : `${functionName} is not declared with \`stream: true\`; call it with invoke`,
+  )
 }
 
 /**

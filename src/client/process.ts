@@ -3,9 +3,23 @@ import type { CodecName } from '../codecs.js'
 import type { ControlPlane, ProcessDescription } from '../control.js'
 import { ArgumentError, InvocationError, ProcessError } from '../errors.js'
 import { fromNative, translated } from '../native/errors.js'
-import { callOnce, checkInvokeOptions, codecsOf, isIdempotent, type InvokeOptions } from './call.js'
+import {
+  callOnce,
+  checkInvokeOptions,
+  codecsOf,
+  isIdempotent,
+  isWorkerDeath,
+  maxWorkerDeaths,
+  noOptions,
+  streamMismatch,
+  type InvokeOptions,
+} from './call.js'
+import type { Lease } from './lease.js'
+import type { LeaseOptions } from './lease_options.js'
+import type { LeaseList } from './lease_report.js'
 import { isLost, type Link } from './link.js'
 import { invokeMany, type ManyOptions, type ManyResult } from './many.js'
+import { openLease } from './open_lease.js'
 import { callFlags, type RemoteFunction, type Session } from './session.js'
 import { ClientState } from './state.js'
 import { invokeStream, type StreamOptions } from './stream.js'
@@ -40,10 +54,6 @@ export interface StopOptions {
   /** Leaves the state behind for the next process of this id. Default: false. */
   readonly keep?: boolean
 }
-
-/** How often an idempotent call whose worker died is repeated: a call that kills its worker would kill all of them. */
-const maxWorkerDeaths = 2
-const noOptions: InvokeOptions = Object.freeze({})
 
 /**
  * A connection to one cloud process. It is opened again after the process's host was lost, names are resolved again then,
@@ -269,6 +279,29 @@ export class Process implements AsyncDisposable {
     if (session && buffer.byteLength > 0) translated(() => session.connection.release(buffer))
   }
 
+  /**
+   * Takes workers that serve this client alone and are reached directly: no host and no queue on the path of a call. They are
+   * started for it, or left over from an earlier lease.
+   *
+   * ```ts
+   * await using lease = await process.lease({ workers: 2 })
+   * lease.invokeSync('step', input)
+   * for await (const result of lease.invokeMany('step', inputs, { local: step })) use(result)
+   * ```
+   *
+   * @throws {LeaseError} `ERR_LEASE_UNAVAILABLE` when not enough workers are free within `waitMs` · {WorkerError}
+   *   `ERR_WORKER_START` · {ProcessError} `ERR_HOST_LOST` · `ERR_PROCESS_DRAINING` · `ERR_PROCESS_CLOSED` ·
+   *   {ConnectionError} `ERR_UPGRADE_FAILED` when `transport` is not possible · {ArgumentError}
+   */
+  async lease(options: LeaseOptions = {}): Promise<Lease> {
+    return openLease(this.#link, options)
+  }
+
+  /** The leases there are of this process, whoever has them, and what they have used. */
+  async leases(): Promise<LeaseList> {
+    return (await this.#administer(adminLeases)) as LeaseList
+  }
+
   /** What the control plane knows of the process. */
   async describe(): Promise<ProcessDescription> {
     return (await this.#control.find(this.id, { timeoutMs: defaultConnectMs })).process
@@ -276,9 +309,13 @@ export class Process implements AsyncDisposable {
 
   /** Counters of the process and its workers, as its host keeps them. */
   async statistics(): Promise<unknown> {
+    return this.#administer(adminStatistics)
+  }
+
+  async #administer(op: number): Promise<unknown> {
     const session = await this.#link.session(defaultConnectMs)
     try {
-      return JSON.parse(await session.connection.admin(adminStatistics, '', defaultConnectMs)) as unknown
+      return JSON.parse(await session.connection.admin(op, '', defaultConnectMs)) as unknown
     } catch (error) {
       throw fromNative(error, { process: this.id })
     }
@@ -318,22 +355,10 @@ const maxLosses = 10
 const defaultConnectMs = 30_000
 /** AdminOp of native/protocol/frame.h. */
 const adminStatistics = 1
+const adminLeases = 4
 
 async function rejected(reason: unknown): Promise<never> {
   throw reason
-}
-
-function isWorkerDeath(error: unknown): boolean {
-  return error instanceof Error && 'code' in error && error.code === 'ERR_WORKER_CRASHED'
-}
-
-/** The function streams and the call does not, or the reverse. */
-export function streamMismatch(functionName: string, streaming: boolean): ArgumentError {
-  return new ArgumentError(
-    streaming
-      ? `${functionName} is declared with \`stream: true\`; call it with invokeStream`
-      : `${functionName} is not declared with \`stream: true\`; call it with invoke`,
-  )
 }
 
 function connectionInfo({ info, way }: Session): ConnectionInfo {

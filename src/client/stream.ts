@@ -2,9 +2,8 @@
 import { asBytes, describe } from '../codecs.js'
 import { ArgumentError, PayloadError } from '../errors.js'
 import { fromNative } from '../native/errors.js'
-import { checkInvokeOptions, type InvokeOptions } from './call.js'
+import { checkInvokeOptions, streamMismatch, type InvokeOptions } from './call.js'
 import type { Link } from './link.js'
-import { streamMismatch } from './process.js'
 import { callFlags, type Session } from './session.js'
 
 export type StreamOptions = Pick<InvokeOptions, 'signal' | 'timeoutMs'>

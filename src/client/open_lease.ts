@@ -1,0 +1,69 @@
+/** Takes a lease and connects to its workers. */
+import { monotonicMs } from '../clock.js'
+import type { NativeLeaseReply } from '../native/binding.js'
+import { LeaseControl, releaseQuietly, takeLease } from './lease_control.js'
+import { Lease } from './lease.js'
+import { LeaseHolding } from './lease_holding.js'
+import { leaseNotices } from './lease_notices.js'
+import { parseLeaseOptions, type LeaseOptions } from './lease_options.js'
+import type { LeasePhases } from './lease_report.js'
+import { LeasedWorker } from './leased_workers.js'
+import { abortable, type Link } from './link.js'
+import { openSession } from './open_session.js'
+import type { Session } from './session.js'
+
+type Connect = (index: number, timeoutMs: number) => Promise<Session>
+
+export async function openLease(link: Link, given: LeaseOptions): Promise<Lease> {
+  const options = parseLeaseOptions(given)
+  const { signal, timeoutMs, waitMs, transport = link.options.transport } = options
+  signal?.throwIfAborted()
+  const deadline = monotonicMs() + waitMs + timeoutMs
+  const session = await link.session(timeoutMs, signal)
+  return leaseNotices(session).whileTaking(async () => {
+    const reply = await takeLease(session, options)
+    const answeredMs = monotonicMs()
+    const phases = JSON.parse(reply.text) as Omit<LeasePhases, 'connectNs'>
+    const connect: Connect = (leaseWorker, leftMs) =>
+      openSession(session.info.process, session.endpoint, { ...link.options, transport }, Math.max(leftMs, 1), {
+        leaseKey: reply.key,
+        leaseWorker,
+      })
+    const sessions = await connectAll(session, reply, connect, deadline - answeredMs, signal)
+    const connectNs = Math.round((monotonicMs() - answeredMs) * 1e6)
+    const holding = new LeaseHolding(session, {
+      lease: reply.lease,
+      ttlMs: reply.ttlMs,
+      takenMs: answeredMs - (phases.spawnNs + phases.codeNs) / 1e6,
+      renew: options.renew,
+      workers: sessions.map((opened, index) => new LeasedWorker(index, reply.pids[index] ?? 0, opened)),
+      connect,
+      onNotice: options.onNotice,
+    })
+    return new Lease(holding, { ...phases, connectNs })
+  })
+}
+
+/** Connections to all workers, or none and no lease. */
+async function connectAll(
+  session: Session,
+  { lease, pids }: NativeLeaseReply,
+  connect: Connect,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<Session[]> {
+  const connecting = pids.map((_, index) => connect(index, timeoutMs))
+  const all = Promise.all(connecting)
+  try {
+    return await (signal ? abortable(all, signal) : all)
+  } catch (error) {
+    for (const one of connecting) {
+      one.then(
+        (opened) => opened.close(),
+        () => undefined,
+      )
+    }
+    releaseQuietly(new LeaseControl(session, lease))
+    throw error
+  }
+}
