@@ -9,6 +9,7 @@ import { doctor } from './doctor.js'
 import { exitCodeHelp, exitCodeOf, exitCodes } from './exit_codes.js'
 import { inspect } from './inspect.js'
 import { invoke } from './invoke.js'
+import { leases } from './leases.js'
 import { logs } from './logs.js'
 import { note, printError } from './output.js'
 import { create, ps, rm, stop } from './processes.js'
@@ -26,6 +27,7 @@ const parser = yargs(args)
   .command(stop as never)
   .command(rm as never)
   .command(state)
+  .command(leases as never)
   .command(logs as never)
   .command(inspect as never)
   .command(doctor as never)
