@@ -17,8 +17,10 @@ const reconnectMs = 30_000
 const maxFateMs = 5_000
 /** For what the host knows by heart. */
 const reportMs = 30_000
-/** After the end of a lease, until its report has come. */
-const lastReportMs = 1_000
+/** What the host itself says of the end of a lease. */
+const endCodes: ReadonlySet<string> = new Set(['ERR_LEASE_EXPIRED', 'ERR_LEASE_REVOKED'])
+/** What a call fails with when its worker leaves the lease, or has died: the host knows why. */
+const vagueCodes: ReadonlySet<string> = new Set(['ERR_LEASE_CLOSED', 'ERR_WORKER_CRASHED', 'ERR_INVOCATION_CANCELLED'])
 
 export interface HeldLease {
   readonly lease: bigint
@@ -47,7 +49,6 @@ export class LeaseHolding {
   #endTold = false
   #whyEnding = ''
   #report: LeaseReport | undefined
-  #reported: (() => void) | undefined
 
   constructor(session: Session, held: HeldLease) {
     this.session = session
@@ -110,16 +111,16 @@ export class LeaseHolding {
   /** The latest accounting, the last one after the end. */
   async report(): Promise<LeaseReport> {
     if (this.#report) return this.#report
-    this.throwIfEnded()
+    if (this.session.closed) this.throwIfEnded()
     return this.control.report(reportMs)
   }
 
   /** Gives the lease back, unless it has ended, and resolves with its last report if there is anybody to ask for it. */
   async close(timeoutMs: number): Promise<LeaseReport | undefined> {
-    if (this.#end) return this.#report ?? this.#lastReport()
-    this.#endTold = true
+    this.#endTold ||= !this.#end
     this.#finish('ERR_LEASE_CLOSED', `${this.#what} was closed`)
-    this.#notices.forget(this.#held.lease)
+    this.#tellEnd()
+    if (this.#report || this.session.closed) return this.#report
     try {
       return (this.#report = await this.control.release(timeoutMs))
     } catch (error) {
@@ -135,9 +136,13 @@ export class LeaseHolding {
   /** What needs no question: undefined when only the connection is known to have ended. */
   #known(error: unknown, worker: LeasedWorker, context: CallContext): unknown {
     const translated = fromNative(error, context)
-    if (translated instanceof LeaseError) this.#finish(translated.code, translated.message)
-    if (translated instanceof WorkerError) this.#died(worker, messageOf(error), translated)
-    if (!isLost(translated) || !worker.session.closed) return translated
+    const code = codeOf(translated) ?? ''
+    if (translated instanceof WorkerError && (translated.signal ?? translated.exitCode) !== undefined) {
+      this.#died(worker, messageOf(error), translated)
+      return translated
+    }
+    if (endCodes.has(code)) this.#finish(code, messageOf(translated))
+    else if (!vagueCodes.has(code) && !(isLost(translated) && worker.session.closed)) return translated
     if (this.#end) return this.ended
     if (worker.death !== undefined) return crash(worker.death, context)
     return undefined
@@ -153,7 +158,7 @@ export class LeaseHolding {
     if (fate.ended === 'lease') this.#finish(fate.code, fate.message)
     if (this.#end) return this.ended
     if (worker.death !== undefined) return crash(worker.death, context)
-    if (this.workers.at(worker.index) === worker) void this.#reconnect(worker.index)
+    if (worker.session.closed && this.workers.at(worker.index) === worker) void this.#reconnect(worker.index)
     return fromNative(error, context)
   }
 
@@ -209,7 +214,6 @@ export class LeaseHolding {
         return
       case leaseEvents.ended:
         this.#report = JSON.parse(text) as LeaseReport
-        this.#reported?.()
         this.#finish(notice.code || 'ERR_LEASE_CLOSED', this.#endMessage(notice.code))
         this.#tellEnd()
     }
@@ -249,15 +253,6 @@ export class LeaseHolding {
     this.#held.onNotice?.(notice)
   }
 
-  /** Of a lease that a call has found ended, until the host's own word of it has come. */
-  async #lastReport(): Promise<LeaseReport | undefined> {
-    if (!this.session.closed) {
-      const reported = new Promise<void>((resolve) => (this.#reported = resolve))
-      await Promise.race([reported, delay(lastReportMs, undefined, { ref: false })])
-    }
-    return this.#report
-  }
-
   /** Connects to the worker that has a place now. */
   async #reconnect(index: number): Promise<void> {
     if (this.#reconnecting.has(index)) {
@@ -275,7 +270,10 @@ export class LeaseHolding {
         }
         session.close()
       } catch (error) {
-        if (error instanceof LeaseError) this.#finish(error.code, error.message)
+        // Unavailable: it is still being replaced.
+        if (error instanceof LeaseError && error.code !== 'ERR_LEASE_UNAVAILABLE') {
+          this.#finish(error.code, error.message)
+        }
       }
       await delay(pauseMs, undefined, { ref: false })
     }

@@ -30,7 +30,8 @@ export interface LeaseReport extends LeaseUse {
   readonly name: string
   /** OS process that has taken it. */
   readonly client: number
-  readonly state: 'active' | 'ended'
+  /** Starting: its workers do. */
+  readonly state: 'starting' | 'active' | 'ended'
   readonly workers: number
   readonly lane: WorkerKind
   readonly ttlMs: number
@@ -38,7 +39,7 @@ export interface LeaseReport extends LeaseUse {
   readonly remainingMs: number
   /** How long its workers poll: −1 always, 0 never. */
   readonly hotMs: number
-  /** Since it was taken. */
+  /** Since its workers were there. */
   readonly heldNs: number
   readonly perWorker: readonly LeasedWorkerReport[]
 }
