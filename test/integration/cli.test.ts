@@ -2,8 +2,10 @@ import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
+import { connect } from '../../src/client/connect.js'
+import type { LeaseList } from '../../src/client/lease_report.js'
 import { compiledModule, packageVersion } from '../../src/package.js'
 import { expectNothingLeft, fixtureApp } from '../support/cluster.js'
 import { makeTemporaryFolder, temporaryFolder } from '../support/temporary.js'
@@ -262,6 +264,32 @@ describe('praas state', () => {
   })
 })
 
+describe('praas leases', () => {
+  it('lists who has leases, and what they and all before them have used', async () => {
+    const cluster = await connect(undefined, { runtimeDir })
+    onTestFinished(() => cluster.close())
+    const holder = await cluster.process('main', { create: false })
+    const lease = await holder.lease({ workers: 2, hotMs: 0, name: 'listed', ttlMs: 600_000 })
+    await lease.invoke('echo', new Uint8Array(2048))
+    const { stdout } = await praas('leases')
+    expect(stdout).toMatch(
+      new RegExp(`^main +${lease.id} +listed +${process.pid} +2 node +(10|9\\.\\d) min .* 1 +0 +2 KiB +2 KiB`, 'm'),
+    )
+    expect(stdout).toMatch(/^main +1 +0 +62 of 64 .* 1 +0 +2 KiB +2 KiB/m)
+    const [listed] = JSON.parse((await praas('leases', 'main', '--json')).stdout) as [LeaseList & { process: string }]
+    expect(listed).toMatchObject({
+      process: 'main',
+      leases: [{ name: 'listed', calls: 1, perWorker: [{ pid: lease.workers[0]?.pid }, {}] }],
+      capacity: 64,
+      free: 62,
+      totals: { leases: 1 },
+    })
+    await lease.close()
+    expect((await praas('leases')).stdout).not.toContain('listed')
+    expect(await praas('leases', 'nobody')).toMatchObject({ status: 3 })
+  })
+})
+
 describe('everything else', () => {
   it('explains itself', async () => {
     const { status, stdout } = await praas('--help')
@@ -274,6 +302,7 @@ describe('everything else', () => {
       'stop',
       'rm',
       'state',
+      'leases',
       'logs',
       'inspect',
       'doctor',
