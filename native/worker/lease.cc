@@ -106,16 +106,17 @@ void Lease::Bury() {
 
 void Lease::Leave() {
   const Status over(Code::kLeaseClosed, "the lease is over");
-  for (const auto& connection : connections_) {
+  const auto served = std::exchange(connections_, {});
+  for (const auto& connection : served) {
     connection->Deliver();
     connection->Goodbye(over);
     TellEnded(connection->window());
   }
-  connections_.clear();
   windows_.RetireDedicated();
   leaving_ = false;
   core_.hot_ns.store(0, std::memory_order_relaxed);
   core_.lease.expires_ns.store(0, std::memory_order_release);
+  // Before what was served goes: what a device holds takes long to give back.
   (void)core_.control.Send({.type = ControlType::kLeaseLeft, .terms = {.lease = std::exchange(lease_, 0)}});
 }
 

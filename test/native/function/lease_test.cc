@@ -45,6 +45,9 @@ class NativeLeases : public ::testing::TestWithParam<const char*> {
     if (std::string(GetParam()) != "verbs") return;
     if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
   }
+  /// How much longer everything takes with an emulated device, in an emulated machine.
+  [[nodiscard]] static uint64_t slow() { return std::string(GetParam()) == "verbs" ? 20 : 1; }
+
   void Start(const std::string& functions, uint32_t lease_workers = 8) {
     process_.assignment.workers = 0;
     process_.assignment.native_workers = 1;
@@ -219,7 +222,7 @@ TEST_P(NativeLeases, WhoWaitsIsServedInOrderOrToldInTime) {
 
 TEST_P(NativeLeases, ExpiryEndsItWhateverRuns) {
   Start(Raw("worker_pid") + Raw("infinite_loop"));
-  const LeaseReply lease = Take({.ttl_ms = 200});
+  const LeaseReply lease = Take({.ttl_ms = 200 * slow()});
   Driver calls = Worker(lease);
   const pid_t pid = PidOf(calls);
   const Driver::Outcome outcome = calls.Call(Index("infinite_loop"), {});
@@ -238,12 +241,12 @@ TEST_P(NativeLeases, ExpiryEndsItWhateverRuns) {
 
 TEST_P(NativeLeases, RenewalKeepsIt) {
   Start(Raw("worker_pid"));
-  const LeaseReply lease = Take({.ttl_ms = 300});
+  const LeaseReply lease = Take({.ttl_ms = 300 * slow()});
   Driver calls = Worker(lease);
   const pid_t pid = PidOf(calls);
-  for (int i = 0; i < 10; ++i) {
-    ::usleep(100'000);
-    const Result<LeaseReply> renewed = Ask(*holder_, LeaseOp::kRenew, {.lease = lease.lease, .ttl_ms = 300});
+  for (int i = 0; i < 6; ++i) {
+    ::usleep(static_cast<useconds_t>(100'000 * slow()));
+    const Result<LeaseReply> renewed = Ask(*holder_, LeaseOp::kRenew, {.lease = lease.lease, .ttl_ms = 300 * slow()});
     ASSERT_TRUE(renewed.ok()) << renewed.status().message();
     ASSERT_EQ(PidOf(calls), pid);
   }
