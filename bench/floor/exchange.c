@@ -32,7 +32,7 @@ static void check_answer(const struct options* options) {
     const unsigned char expected = (unsigned char)touch_read(outgoing, options->bytes);
     for (size_t i = 0; i < options->bytes; ++i) same &= ((unsigned char*)incoming)[i] == expected;
   } else {
-    same = memcmp(outgoing, incoming, options->bytes) == 0;
+    same = memcmp(outgoing, incoming, options->answer_bytes) == 0;
   }
   errno = 0;
   if (!same) fail("the last answer of a batch does not belong to its request");

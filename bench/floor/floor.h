@@ -18,11 +18,12 @@ enum side { kClient = 0, kServer = 1 };
 enum { kMaxInFlight = 1024 };
 
 struct options {
-  size_t bytes;       /* of a message, 1 … 1 GiB */
-  unsigned in_flight; /* requests that wait for their answer, 1 … kMaxInFlight */
-  bool touch;         /* each side reads what it gets and writes what it sends, all bytes */
-  bool batch;         /* requests that can be sent at the same time are sent by one system call */
-  int cpu[2];         /* of each side; -1: any */
+  size_t bytes;        /* of a request, 1 … 1 GiB */
+  size_t answer_bytes; /* of an answer, which is the beginning of its request, 1 … bytes */
+  unsigned in_flight;  /* requests that wait for their answer, 1 … kMaxInFlight */
+  bool touch;          /* each side reads what it gets and writes what it sends, all bytes */
+  bool batch;          /* requests that can be sent at the same time are sent by one system call */
+  int cpu[2];          /* of each side; -1: any */
   unsigned deadline_s;
 };
 
@@ -44,7 +45,7 @@ struct floor {
   void (*open)(const struct options* options);
   /* After the fork, in both processes: this one is that side from now on. May be NULL. */
   void (*become)(enum side side);
-  /* One whole message of options.bytes. The peer of a ping-pong is always ready for it. */
+  /* One whole message, of as many bytes as `bytes_from` says. The peer of a ping-pong is always ready for it. */
   void (*send)(const void* message);
   void (*receive)(void* message);
   /* In place of send and receive, when there is a better way to keep several in flight. NULL: there is none. */
@@ -52,10 +53,17 @@ struct floor {
   void (*serve_many)(uint64_t count);
 };
 
-extern const struct floor ring_floor, futex_floor, mq_floor, mq_spin_floor, unix_floor, unix_spin_floor, tcp_floor,
-    tcp_spin_floor, verbs_floor, verbs_sleep_floor, memcpy_floor;
+extern const struct floor ring_floor, futex_floor, eventfd_floor, mq_floor, mq_spin_floor, unix_floor, unix_spin_floor,
+    tcp_floor, tcp_spin_floor, verbs_floor, verbs_sleep_floor, memcpy_floor;
 
 /* --- for floors --- */
+
+static inline enum side other_side(enum side side) { return side == kClient ? kServer : kClient; }
+
+/* The size of what a side sends. */
+static inline size_t bytes_from(const struct options* options, enum side side) {
+  return side == kClient ? options->bytes : options->answer_bytes;
+}
 
 /* Ends the program with a line on stderr: what failed and why. Adds the text of errno unless it is 0. */
 _Noreturn void fail(const char* format, ...) __attribute__((format(printf, 1, 2)));

@@ -18,22 +18,27 @@ struct direction {
 static struct direction* directions[2]; /* by receiver */
 static enum side self;
 static uint32_t received;
-static size_t message_bytes;
+static size_t outgoing_bytes, incoming_bytes;
+static const struct options* options;
 
 static long futex(_Atomic uint32_t* word, int operation, uint32_t value) {
   return syscall(SYS_futex, word, operation, value, NULL, NULL, 0);
 }
 
-static void open_futex(const struct options* options) {
-  message_bytes = options->bytes;
-  for (int side = 0; side < 2; ++side) directions[side] = allocate_shared(sizeof(struct direction) + message_bytes);
+static void open_futex(const struct options* chosen) {
+  options = chosen;
+  for (int side = 0; side < 2; ++side) directions[side] = allocate_shared(sizeof(struct direction) + chosen->bytes);
 }
 
-static void become(enum side side) { self = side; }
+static void become(enum side side) {
+  self = side;
+  outgoing_bytes = bytes_from(options, side);
+  incoming_bytes = bytes_from(options, other_side(side));
+}
 
 static void send_message(const void* message) {
-  struct direction* out = directions[self == kClient ? kServer : kClient];
-  memcpy(out->payload, message, message_bytes);
+  struct direction* out = directions[other_side(self)];
+  memcpy(out->payload, message, outgoing_bytes);
   atomic_fetch_add_explicit(&out->messages, 1, memory_order_release);
   if (futex(&out->messages, FUTEX_WAKE, 1) < 0) fail("FUTEX_WAKE");
 }
@@ -44,7 +49,7 @@ static void receive_message(void* message) {
     if (futex(&in->messages, FUTEX_WAIT, received) != 0 && errno != EAGAIN && errno != EINTR) fail("FUTEX_WAIT");
   }
   ++received;
-  memcpy(message, in->payload, message_bytes);
+  memcpy(message, in->payload, incoming_bytes);
 }
 
 const struct floor futex_floor = {

@@ -11,7 +11,8 @@
 
 static mqd_t queues[2]; /* by receiver */
 static enum side self;
-static size_t message_bytes;
+static size_t message_bytes, outgoing_bytes, incoming_bytes;
+static const struct options* options;
 
 /*
  * A queue that has no name any more. All of a user's floors take the same name, and none needs it for longer than this:
@@ -32,7 +33,8 @@ static mqd_t create_queue(int flags, struct mq_attr* attributes) {
   }
 }
 
-static void open_queues(const struct options* options, int flags) {
+static void open_queues(const struct options* chosen, int flags) {
+  options = chosen;
   message_bytes = options->bytes;
   struct mq_attr attributes = {.mq_maxmsg = (long)options->in_flight, .mq_msgsize = (long)message_bytes};
   /* Whoever ends this program does so before the names are there or after they are gone. */
@@ -49,15 +51,19 @@ static void open_queues(const struct options* options, int flags) {
   sigprocmask(SIG_SETMASK, &before, NULL);
 }
 
-static void open_blocking(const struct options* options) { open_queues(options, 0); }
+static void open_blocking(const struct options* chosen) { open_queues(chosen, 0); }
 
-static void open_spinning(const struct options* options) { open_queues(options, O_NONBLOCK); }
+static void open_spinning(const struct options* chosen) { open_queues(chosen, O_NONBLOCK); }
 
-static void become(enum side side) { self = side; }
+static void become(enum side side) {
+  self = side;
+  outgoing_bytes = bytes_from(options, side);
+  incoming_bytes = bytes_from(options, other_side(side));
+}
 
 static void send_message(const void* message) {
   unsigned steps = 0;
-  while (mq_send(queues[self == kClient ? kServer : kClient], message, message_bytes, 0) != 0) {
+  while (mq_send(queues[other_side(self)], message, outgoing_bytes, 0) != 0) {
     if (errno == EAGAIN) {
       spin_call(&steps);
     } else if (errno != EINTR) {
@@ -68,7 +74,7 @@ static void send_message(const void* message) {
 
 static void receive_message(void* message) {
   unsigned steps = 0;
-  while (mq_receive(queues[self], message, message_bytes, NULL) != (ssize_t)message_bytes) {
+  while (mq_receive(queues[self], message, message_bytes, NULL) != (ssize_t)incoming_bytes) {
     if (errno == EAGAIN) {
       spin_call(&steps);
     } else if (errno != EINTR) {

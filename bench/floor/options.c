@@ -9,8 +9,8 @@
 #include <string.h>
 
 static const struct floor* const floors[] = {
-    &ring_floor, &futex_floor,    &mq_floor,    &mq_spin_floor,     &unix_floor,   &unix_spin_floor,
-    &tcp_floor,  &tcp_spin_floor, &verbs_floor, &verbs_sleep_floor, &memcpy_floor,
+    &ring_floor,      &futex_floor, &eventfd_floor,  &mq_floor,    &mq_spin_floor,     &unix_floor,
+    &unix_spin_floor, &tcp_floor,   &tcp_spin_floor, &verbs_floor, &verbs_sleep_floor, &memcpy_floor,
 };
 
 static const uint64_t kMaxBytes = 1ull << 30;
@@ -25,6 +25,8 @@ static void help(void) {
       "nanoseconds of all, the nanoseconds of each. Ends with stdin.\n"
       "\n"
       "  --bytes N           size of a message, 1 ... 1073741824\n"
+      "  --answer N          size of an answer, the beginning of its request, 1 ... size of a message; with one in\n"
+      "                      flight. Default: as large as the message\n"
       "  --in-flight K       requests that wait for their answer at a time, 1 ... 1024. Default: 1. Samples then are\n"
       "                      the latencies of requests\n"
       "  --batch             with --in-flight, over sockets: requests that can be sent at the same time are sent by\n"
@@ -94,23 +96,38 @@ static void check(const struct floor* floor, const struct options* options) {
   }
   if (options->batch && floor->call_many == NULL) usage_error("%s has no --batch", floor->name);
   if (options->batch && options->in_flight == 1) usage_error("--batch needs --in-flight of at least 2");
+  if (options->answer_bytes > options->bytes) {
+    usage_error("--answer is %zu; it has at most the %zu bytes of the message", options->answer_bytes, options->bytes);
+  }
+  const bool short_answer = options->answer_bytes < options->bytes;
+  if (short_answer && (floor->alone || options->touch || options->in_flight > 1)) {
+    usage_error("--answer is for one message at a time to another side, without --touch");
+  }
   if (options->touch && floor->alone) usage_error("%s has no other side to --touch", floor->name);
 }
 
-enum { kBytes = 1, kInFlight, kBatch, kTouch, kPin, kDeadline, kHelp };
+enum { kBytes = 1, kAnswer, kInFlight, kBatch, kTouch, kPin, kDeadline, kHelp };
 
 const struct floor* read_arguments(int count, char** arguments, struct options* options) {
   static const struct option known[] = {
-      {"bytes", required_argument, NULL, kBytes}, {"in-flight", required_argument, NULL, kInFlight},
-      {"batch", no_argument, NULL, kBatch},       {"touch", no_argument, NULL, kTouch},
-      {"pin", required_argument, NULL, kPin},     {"deadline-s", required_argument, NULL, kDeadline},
-      {"help", no_argument, NULL, kHelp},         {NULL, 0, NULL, 0},
+      {"bytes", required_argument, NULL, kBytes},
+      {"answer", required_argument, NULL, kAnswer},
+      {"in-flight", required_argument, NULL, kInFlight},
+      {"batch", no_argument, NULL, kBatch},
+      {"touch", no_argument, NULL, kTouch},
+      {"pin", required_argument, NULL, kPin},
+      {"deadline-s", required_argument, NULL, kDeadline},
+      {"help", no_argument, NULL, kHelp},
+      {NULL, 0, NULL, 0},
   };
   *options = (struct options){.in_flight = 1, .cpu = {-1, -1}, .deadline_s = 120};
   for (;;) {
     switch (getopt_long(count, arguments, "", known, NULL)) {
       case kBytes:
         options->bytes = number_of("--bytes", optarg, 1, kMaxBytes);
+        continue;
+      case kAnswer:
+        options->answer_bytes = number_of("--answer", optarg, 1, kMaxBytes);
         continue;
       case kInFlight:
         options->in_flight = (unsigned)number_of("--in-flight", optarg, 1, kMaxInFlight);
@@ -139,6 +156,7 @@ const struct floor* read_arguments(int count, char** arguments, struct options* 
   }
   if (optind + 1 != count) usage_error("expected the name of one floor, received %d", count - optind);
   const struct floor* floor = find_floor(arguments[optind]);
+  if (options->answer_bytes == 0) options->answer_bytes = options->bytes;
   check(floor, options);
   return floor;
 }

@@ -28,12 +28,13 @@ struct slot {
 static struct ring* rings[2]; /* by receiver */
 static struct ring *in, *out;
 static uint64_t received, sent, seen_consumed;
-static size_t message_bytes, chunk_bytes, slot_bytes;
+static size_t outgoing_bytes, incoming_bytes, chunk_bytes, slot_bytes;
 static uint64_t slots;
+static const struct options* options;
 
-static void open_ring(const struct options* options) {
-  message_bytes = options->bytes;
-  chunk_bytes = message_bytes < kMaxChunkBytes ? message_bytes : kMaxChunkBytes;
+static void open_ring(const struct options* chosen) {
+  options = chosen;
+  chunk_bytes = options->bytes < kMaxChunkBytes ? options->bytes : kMaxChunkBytes;
   slots = options->in_flight > kSlots ? options->in_flight : kSlots;
   slot_bytes = (sizeof(struct slot) + chunk_bytes + kCacheLine - 1) / kCacheLine * kCacheLine;
   for (int side = 0; side < 2; ++side) rings[side] = allocate_shared(sizeof(struct ring) + slots * slot_bytes);
@@ -41,7 +42,9 @@ static void open_ring(const struct options* options) {
 
 static void become(enum side side) {
   in = rings[side];
-  out = rings[side == kClient ? kServer : kClient];
+  out = rings[other_side(side)];
+  outgoing_bytes = bytes_from(options, side);
+  incoming_bytes = bytes_from(options, other_side(side));
 }
 
 static struct slot* slot_of(struct ring* ring, uint64_t chunk) {
@@ -68,15 +71,15 @@ static void receive_chunk(unsigned char* data, size_t bytes) {
 }
 
 static void send_message(const void* message) {
-  for (size_t at = 0; at < message_bytes; at += chunk_bytes) {
-    const size_t left = message_bytes - at;
+  for (size_t at = 0; at < outgoing_bytes; at += chunk_bytes) {
+    const size_t left = outgoing_bytes - at;
     send_chunk((const unsigned char*)message + at, left < chunk_bytes ? left : chunk_bytes);
   }
 }
 
 static void receive_message(void* message) {
-  for (size_t at = 0; at < message_bytes; at += chunk_bytes) {
-    const size_t left = message_bytes - at;
+  for (size_t at = 0; at < incoming_bytes; at += chunk_bytes) {
+    const size_t left = incoming_bytes - at;
     receive_chunk((unsigned char*)message + at, left < chunk_bytes ? left : chunk_bytes);
   }
 }

@@ -12,6 +12,7 @@
 static const struct options* options;
 static int sockets[2];
 static int own;
+static size_t outgoing_bytes, incoming_bytes;
 static int flags; /* of send and recv */
 static volatile uint64_t touched;
 
@@ -24,7 +25,9 @@ void stream_open(const struct options* chosen, const int ends[2], bool spin) {
 
 void stream_become(enum side side) {
   own = sockets[side];
-  close(sockets[side == kClient ? kServer : kClient]);
+  close(sockets[other_side(side)]);
+  outgoing_bytes = bytes_from(options, side);
+  incoming_bytes = bytes_from(options, other_side(side));
 }
 
 /* Bytes moved, or 0 when it would have to wait. */
@@ -53,12 +56,12 @@ static void send_all(const void* data, size_t bytes) {
   }
 }
 
-void stream_send(const void* message) { send_all(message, options->bytes); }
+void stream_send(const void* message) { send_all(message, outgoing_bytes); }
 
 void stream_receive(void* message) {
   unsigned steps = 0;
-  for (size_t at = 0; at < options->bytes;) {
-    const size_t moved = receive_some((char*)message + at, options->bytes - at, flags);
+  for (size_t at = 0; at < incoming_bytes;) {
+    const size_t moved = receive_some((char*)message + at, incoming_bytes - at, flags);
     if (moved == 0) spin_call(&steps);
     at += moved;
   }

@@ -33,7 +33,8 @@ struct endpoint {
 };
 
 static int meeting[2]; /* a socket for each side, where they tell each other */
-static size_t message_bytes;
+static size_t message_bytes, outgoing_bytes, incoming_bytes;
+static const struct options* options;
 static bool sleeping; /* until there is a completion; else it is polled for */
 static unsigned char *inbox, *outbox;
 static struct ibv_context* context;
@@ -211,7 +212,8 @@ static void post_receive(void) {
   if (errno != 0) fail("ibv_post_recv");
 }
 
-static void open_meeting(const struct options* options, bool sleeps) {
+static void open_meeting(const struct options* chosen, bool sleeps) {
+  options = chosen;
   message_bytes = options->bytes;
   sleeping = sleeps;
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, meeting) != 0) fail("socketpair");
@@ -220,6 +222,8 @@ static void open_meeting(const struct options* options, bool sleeps) {
 /* Devices do not survive a fork, so each side opens its own. */
 static void become(enum side side) {
   struct endpoint mine;
+  outgoing_bytes = bytes_from(options, side);
+  incoming_bytes = bytes_from(options, other_side(side));
   open_port();
   make_pair(&mine);
   if (write(meeting[side], &mine, sizeof mine) != (ssize_t)sizeof mine) fail("telling the other side");
@@ -267,10 +271,10 @@ static void await_message(void) {
 }
 
 static void send_message(const void* message) {
-  const bool small = message_bytes <= inline_bytes;
-  if (!small) memcpy(outbox, message, message_bytes);
+  const bool small = outgoing_bytes <= inline_bytes;
+  if (!small) memcpy(outbox, message, outgoing_bytes);
   struct ibv_sge part = {
-      .addr = (uintptr_t)(small ? message : outbox), .length = (uint32_t)message_bytes, .lkey = region->lkey};
+      .addr = (uintptr_t)(small ? message : outbox), .length = (uint32_t)outgoing_bytes, .lkey = region->lkey};
   struct ibv_send_wr work = {
       .sg_list = &part,
       .num_sge = 1,
@@ -287,13 +291,13 @@ static void send_message(const void* message) {
 static void receive_message(void* message) {
   await_message();
   post_receive();
-  memcpy(message, inbox, message_bytes);
+  memcpy(message, inbox, incoming_bytes);
 }
 
 #else
 
-static void open_meeting(const struct options* options, bool sleeps) {
-  (void)options;
+static void open_meeting(const struct options* chosen, bool sleeps) {
+  (void)chosen;
   (void)sleeps;
   errno = 0;
   fail("built without the headers of libibverbs (Debian: libibverbs-dev)");
@@ -304,9 +308,9 @@ static void receive_message(void* message) { (void)message; }
 
 #endif
 
-static void open_polling(const struct options* options) { open_meeting(options, false); }
+static void open_polling(const struct options* chosen) { open_meeting(chosen, false); }
 
-static void open_sleeping(const struct options* options) { open_meeting(options, true); }
+static void open_sleeping(const struct options* chosen) { open_meeting(chosen, true); }
 
 #define VERBS_FLOOR(floor_name, floor_summary, floor_open)                                                         \
   {                                                                                                                \

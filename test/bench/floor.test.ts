@@ -9,7 +9,7 @@ import { childrenOf } from '../support/native.js'
 import { floor, type Batch, type SamplerProgram } from '../support/sampler.js'
 import { temporaryFolder } from '../support/temporary.js'
 
-const names = ['ring', 'futex', 'mq', 'mq-spin', 'unix', 'unix-spin', 'tcp', 'tcp-spin', 'memcpy'] as const
+const names = ['ring', 'futex', 'eventfd', 'mq', 'mq-spin', 'unix', 'unix-spin', 'tcp', 'tcp-spin', 'memcpy'] as const
 /** For the moment between its creation and its removal. The file system of queues is mounted on few machines; removing one tells as well. */
 const queueName = `/praas-floor-${process.getuid!()}`
 const sockets = ['unix', 'unix-spin', 'tcp', 'tcp-spin'] as const
@@ -55,6 +55,14 @@ describe('one at a time', () => {
     const program = await floor(`${name} --bytes 4099 --touch`).ready()
     expectMeasured(await program.batch(50))
     expect((await program.end()).code).toBe(0)
+  })
+
+  it.each(names.filter((name) => name !== 'memcpy'))('%s of short answers', async (name) => {
+    for (const sizes of ['--bytes 8000 --answer 1', '--bytes 8000 --answer 7999', '--bytes 64 --answer 64']) {
+      const program = await floor(`${name} ${sizes}`).ready()
+      expectMeasured(await program.batch(50))
+      expect(await program.end()).toEqual({ code: 0, signal: null, stderr: '' })
+    }
   })
 
   it.each(['verbs', 'verbs-sleep'])('%s, or why there is none', async (name) => {
@@ -120,6 +128,11 @@ describe('wrong usage', () => {
     ['tcp --bytes 64 --batch', /--batch needs --in-flight/],
     ['ring --bytes 64 --in-flight 2 --batch', /ring has no --batch/],
     ['memcpy --bytes 64 --touch', /memcpy has no other side/],
+    ['tcp --bytes 64 --answer 0', /--answer is "0"/],
+    ['tcp --bytes 64 --answer 65', /--answer is 65; it has at most the 64 bytes of the message/],
+    ['tcp --bytes 64 --answer 1 --in-flight 2', /--answer is for one message at a time/],
+    ['ring --bytes 64 --answer 1 --touch', /--answer is for one message at a time/],
+    ['memcpy --bytes 64 --answer 1', /--answer is for one message at a time to another side/],
     ['tcp --bytes 64 --pin 0', /--pin is "0"; expected two processors/],
     ['tcp --bytes 64 --deadline-s 0', /--deadline-s is "0"/],
     ['tcp --bites 64', /unrecognized option '--bites'/],
@@ -191,7 +204,7 @@ describe('nothing is left', () => {
 })
 
 describe('the peer', () => {
-  it.each(['ring', 'futex', 'mq', 'tcp', 'memcpy'])('%s: sleeps between batches', async (name) => {
+  it.each(['ring', 'futex', 'eventfd', 'mq', 'tcp', 'memcpy'])('%s: sleeps between batches', async (name) => {
     const program = await floor(`${name} --bytes 64`).ready()
     await program.batch(100)
     for (const pid of [program.child.pid!, ...childrenOf(program.child.pid!)]) await untilAsleep(pid)
