@@ -6,6 +6,7 @@ import type { Quantity, Report, Result } from './result.js'
 /** Nanoseconds as people read them: three significant digits and a unit. */
 export function formatNs(ns: number | null): string {
   if (ns === null) return ''
+  if (ns < 0) return `-${formatNs(-ns)}`
   for (const [unit, size] of [
     ['s', 1e9],
     ['ms', 1e6],
@@ -24,6 +25,12 @@ export function formatRate(perSecond: number | null): string {
   return `${significant(perSecond)} /s`
 }
 
+/** Of inputs that are carried one way only, when each takes so long. Over shared memory large ones are not moved. */
+function formatBandwidth({ transport, function: name, bytes }: Result, ns: number | null): string {
+  if (name !== 'discard' || transport === 'shm' || ns === null || ns === 0) return ''
+  return `${significant((bytes * 1e9) / ns / 2 ** 20)} MiB/s`
+}
+
 function significant(value: number): string {
   return String(Number(value.toPrecision(3)))
 }
@@ -32,6 +39,7 @@ type Cell = (result: Result) => string
 
 const cells: readonly (readonly [string, Cell])[] = [
   ['TRANSPORT', ({ transport }) => transport ?? ''],
+  ['PATH', ({ path }) => path ?? ''],
   ['MODE', ({ mode }) => mode ?? ''],
   ['KIND', ({ kind }) => kind ?? ''],
   ['FUNCTION', ({ function: name }) => name],
@@ -47,9 +55,12 @@ const cells: readonly (readonly [string, Cell])[] = [
   ['P99.9', ({ p999Ns }) => formatNs(p999Ns)],
   ['MIN', ({ minNs }) => formatNs(minNs)],
   ['RATE', ({ opsPerSec }) => formatRate(opsPerSec)],
+  ['BANDWIDTH', (result) => formatBandwidth(result, result.p50Ns)],
   ['FLOOR', ({ floor }) => floor ?? ''],
   ['FLOOR P50', ({ floorP50Ns }) => formatNs(floorP50Ns)],
   ['FLOOR RATE', ({ floorOpsPerSec }) => formatRate(floorOpsPerSec)],
+  ['FLOOR BANDWIDTH', (result) => formatBandwidth(result, result.floorP50Ns)],
+  ['MINUS FLOOR', ({ minusFloorNs }) => formatNs(minusFloorNs)],
   ['RATIO', ({ ratio }) => (ratio === null ? '' : ratio.toFixed(2))],
 ]
 
@@ -58,11 +69,14 @@ export interface TableText {
   readonly rows: readonly (readonly string[])[]
 }
 
+/** What a column need not say, if it says nothing else. */
+const usual: Readonly<Record<string, string>> = { 'IN FLIGHT': '1', PATH: 'host' }
+
 /** A table of results, without the columns that say the same in every row. */
 export function resultTable(results: readonly Result[]): TableText {
   const columns = cells
     .map(([head, cell]) => ({ head, texts: results.map(cell) }))
-    .filter(({ head, texts }) => texts.some((text) => text !== '' && !(head === 'IN FLIGHT' && text === '1')))
+    .filter(({ head, texts }) => texts.some((text) => text !== '' && usual[head] !== text))
   return {
     head: columns.map(({ head }) => head),
     rows: results.map((_, row) => columns.map(({ texts }) => texts[row] ?? '')),
@@ -116,6 +130,7 @@ const columns = [
   'floor',
   'floorP50Ns',
   'floorOpsPerSec',
+  'minusFloorNs',
   'ratio',
 ] as const satisfies readonly (keyof Result)[]
 

@@ -4,19 +4,21 @@ import type { Summary } from './recorder.js'
 
 export type SuiteName = 'invoke' | 'state' | 'cold' | 'throughput'
 export type Transport = 'shm' | 'tcp' | 'verbs'
+/** How calls get to workers: passed on by the host, or directly to those of a lease. */
+export type Path = 'host' | 'lease'
 export type Mode = 'hot' | 'warm'
 export type Kind = 'ts' | 'native'
 export type Call = 'sync' | 'async'
-export type FunctionName = 'null' | 'touch'
+export type FunctionName = 'null' | 'touch' | 'discard'
 
 /** What was measured. `null` where a column says nothing about it. */
 export interface Labels {
   readonly suite: SuiteName
   readonly transport: Transport | null
-  readonly path: 'host' | null
+  readonly path: Path | null
   readonly mode: Mode | null
   readonly kind: Kind | null
-  /** `null`, `touch`, or the operation. */
+  /** `null`, `touch`, `discard`, or the operation. */
   readonly function: string
   readonly call: Call | null
   /**
@@ -24,7 +26,7 @@ export interface Labels {
    * that has nothing to do with praas.
    */
   readonly client: string
-  /** Of the input, and as many of the result. */
+  /** Of the input, and as many of the result, but for `discard`, which has none. */
   readonly bytes: number
   /** Calls in flight. */
   readonly concurrency: number
@@ -44,6 +46,8 @@ export interface Measurement extends Summary {
   readonly floor: string | null
   readonly floorP50Ns: number | null
   readonly floorOpsPerSec: number | null
+  /** What is left of the median without that of the floor. */
+  readonly minusFloorNs: number | null
   /** Subject/floor for times, floor/subject for rates: smaller is better. */
   readonly ratio: number | null
 }

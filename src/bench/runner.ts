@@ -117,6 +117,7 @@ export function compared<Of extends object>(
     floor: floor?.name ?? null,
     floorP50Ns: floor?.p50Ns ?? null,
     floorOpsPerSec: floor?.opsPerSec ?? null,
+    minusFloorNs: floor ? summary.p50Ns - floor.p50Ns : null,
     ratio: ratio ?? null,
   }
 }

@@ -18,7 +18,8 @@ const result: Result = {
     p99Ns: 2_000,
     p999Ns: 3_000_000,
   },
-  ...{ minNs: 900, opsPerSec: 812_345, floor: 'tcp+mq(64 B)', floorP50Ns: 617, floorOpsPerSec: 1.5e6, ratio: 2 },
+  ...{ minNs: 900, opsPerSec: 812_345, floor: 'tcp+mq(64 B)', floorP50Ns: 617, floorOpsPerSec: 1.5e6 },
+  ...{ minusFloorNs: 617, ratio: 2 },
 }
 const report: Report = {
   command: 'praas bench invoke',
@@ -36,6 +37,7 @@ it('figures have three digits and a unit', () => {
   expect([0.25, 950, 1_234, 12_345_678, 2e9].map(formatNs)).toEqual(['0.25 ns', '950 ns', '1.23 µs', '12.3 ms', '2 s'])
   expect([12, 1_234, 5.6e6].map(formatRate)).toEqual(['12 /s', '1.23 k/s', '5.6 M/s'])
   expect(formatNs(null)).toBe('')
+  expect(formatNs(-1_234)).toBe('-1.23 µs')
 })
 
 it('tables leave out what says nothing', () => {
@@ -43,15 +45,27 @@ it('tables leave out what says nothing', () => {
   expect(head).not.toContain('IN FLIGHT')
   expect(head).not.toContain('KEYS')
   expect(rows[0]).toContain('4 KiB')
+  for (const column of ['PATH', 'BANDWIDTH', 'FLOOR BANDWIDTH']) expect(head).not.toContain(column)
+  expect(resultTable([result, { ...result, path: 'lease' }]).head).toContain('PATH')
   expect(resultTable(report.results).head).toContain('IN FLIGHT')
   expect(quantityTable(report.quantities).rows).toEqual([['memory', '2 KiB']])
+})
+
+it('tables say what the floor leaves, and how many bytes go one way', () => {
+  const { head, rows } = resultTable([
+    { ...result, transport: 'tcp', function: 'discard', bytes: 2 ** 20, p50Ns: 2e6, floorP50Ns: 1e6 },
+  ])
+  const cell = (column: string): string | undefined => rows[0]?.[head.indexOf(column)]
+  expect(cell('MINUS FLOOR')).toBe('617 ns')
+  expect(cell('BANDWIDTH')).toBe('500 MiB/s')
+  expect(cell('FLOOR BANDWIDTH')).toBe('1000 MiB/s')
 })
 
 it('CSV quotes what needs it', () => {
   const lines = toCsv(report.results).split('\r\n')
   expect(lines).toHaveLength(report.results.length + 2)
   expect(lines[0]).toMatch(/^suite,transport,path,mode,kind,function,call,client,bytes,concurrency,/)
-  expect(lines[0]).toMatch(/,floor,floorP50Ns,floorOpsPerSec,ratio$/)
+  expect(lines[0]).toMatch(/,floor,floorP50Ns,floorOpsPerSec,minusFloorNs,ratio$/)
   expect(lines[1]).toMatch(/^invoke,shm,host,hot,ts,null,sync,invokeSync,4096,1,,,,,100,1234,/)
   expect(lines[2]).toContain('"</script>,""quoted"""')
 })
