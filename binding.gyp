@@ -74,7 +74,13 @@
     {
       'target_name': 'praas-bench-client',
       'type': 'executable',
-      'sources': ['bench/native/client.cc', 'bench/native/client_options.cc', 'bench/native/batches.cc'],
+      'sources': [
+        'bench/native/batches.cc',
+        'bench/native/client.cc',
+        'bench/native/client_options.cc',
+        'bench/native/lease_start.cc',
+        'bench/native/served.cc',
+      ],
       'dependencies': ['praas_core'],
       'ldflags!': ['-rdynamic'],
       'ldflags': ['-Wl,--gc-sections'],

@@ -13,59 +13,36 @@ namespace praas::bench {
 namespace {
 
 constexpr uint64_t kNsPerSecond = 1'000'000'000;
-constexpr uint64_t kSetUpNs = 30 * kNsPerSecond;
 
 volatile uint64_t touched;  // what reading gave; nobody needs it
-
-client::ConnectOptions ConnectOptionsOf(const ClientOptions& options) {
-  client::ConnectOptions connect;
-  connect.host = options.host;
-  connect.port = options.port;
-  connect.process = options.process;
-  connect.token = options.token;
-  connect.transport = options.transport;
-  connect.timeout_ns = kSetUpNs;
-  // Input and result of each call, and as much again for how blocks are cut.
-  connect.window_bytes = std::max(connect.window_bytes, 4 * options.in_flight * options.bytes);
-  return connect;
-}
-
-template <typename Value>
-Value OrFail(Result<Value> result, const char* what) {
-  if (!result.ok()) Fail(std::string(what) + ": " + result.status().message());
-  return std::move(*result);
-}
 
 }  // namespace
 
 Batches::Batches(const ClientOptions& options)
     : options_(options),
-      connection_(OrFail(client::Connection::Connect(ConnectOptionsOf(options)), "connect")),
       on_reply_([this](const transport::Reply& reply) { OnReply(reply); }),
       on_stream_([](const client::StreamEvent&) {}) {
+  if (options.lease_hot_ms) {
+    control_ = ConnectForControl(options);
+    lease_ = std::make_unique<Lease>(*control_, options);
+    connection_ = lease_->Connect(options);
+  } else {
+    connection_ = OrFail(client::Connection::Connect(ConnectOptionsOf(options)), "connect");
+  }
   const uint64_t window_calls = options.transport == "shm" ? window::kCalls : UINT64_MAX;
   const uint64_t most = std::min<uint64_t>(connection_->info().max_in_flight, window_calls);
   if (options.in_flight > most) {
     Fail("--in-flight is " + std::to_string(options.in_flight) + "; this connection takes " + std::to_string(most));
   }
-  Resolve(options.function);
+  function_ = Resolve(control_ ? *control_ : *connection_, options.function);
   lanes_.resize(options.in_flight);
   for (Lane& lane : lanes_) {
     lane.input = Memory(options.allocate);
     // Over TCP and verbs a result is received where it is wanted. Over shm it is read where the function has put it,
     // unless that is to be memory of the connection; `null` needs none, its result is the input.
-    if (options.transport != "shm" || (options.allocate && options.touch)) lane.output = Memory(options.allocate);
+    const bool placed = options.transport != "shm" || (options.allocate && options.touch);
+    if (placed && !options.no_result) lane.output = Memory(options.allocate);
   }
-}
-
-void Batches::Resolve(std::string_view function) {
-  Status status;
-  const client::Connection::ReplySink sink = [&](const transport::Reply& reply) {
-    status = reply.status;
-    if (reply.payload.size() == sizeof function_) std::memcpy(&function_, reply.payload.data(), sizeof function_);
-  };
-  connection_->WaitFor(OrFail(connection_->Resolve(function, DeadlineIn(kSetUpNs)), "resolve"), 0, sink, on_stream_);
-  if (!status.ok()) Fail("function " + std::string(function) + ": " + status.message());
 }
 
 /// Written once, so that no batch pays for page faults.
@@ -108,15 +85,16 @@ void Batches::Submit(Lane& lane) {
 
 void Batches::OnReply(const transport::Reply& reply) {
   if (!reply.status.ok()) Fail("call of " + options_.function + ": " + reply.status.message());
-  if (reply.payload.size() != options_.bytes) {
+  const uint64_t expected = options_.no_result ? 0 : options_.bytes;
+  if (reply.payload.size() != expected) {
     Fail(options_.function + " returned " + std::to_string(reply.payload.size()) + " bytes instead of " +
-         std::to_string(options_.bytes));
+         std::to_string(expected));
   }
   Lane& lane = LaneOf(reply.call);
   lane.call = 0;
   if (options_.touch) {
     touched = touch_read(reply.payload.data(), reply.payload.size());
-  } else if (samples_.empty() && std::memcmp(reply.payload.data(), lane.input.data(), options_.bytes) != 0) {
+  } else if (samples_.empty() && std::memcmp(reply.payload.data(), lane.input.data(), expected) != 0) {
     Fail(options_.function + " returned other bytes than it was given");
   }
   at_ns_ = NowNs();

@@ -4,15 +4,16 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <string_view>
 #include <vector>
 
 #include "client/connection.h"
 #include "client_options.h"
+#include "served.h"
 
 namespace praas::bench {
 
-/// Batches of calls of one function over one connection. What goes wrong ends the program with a reason.
+/// Batches of calls of one function over one connection, through the host or to a leased worker. What goes wrong ends
+/// the program with a reason.
 class Batches {
  public:
   explicit Batches(const ClientOptions& options);
@@ -30,14 +31,16 @@ class Batches {
     std::span<std::byte> output{};  // empty: where the transport puts results by itself
   };
 
-  void Resolve(std::string_view function);
   [[nodiscard]] std::span<std::byte> Memory(bool of_connection);
   void Submit(Lane& lane);
   void OnReply(const transport::Reply& reply);
   [[nodiscard]] Lane& LaneOf(uint64_t call);
 
   const ClientOptions options_;
-  std::unique_ptr<client::Connection> connection_;
+  // Of a lease, which is given back after the connection to its worker has been closed.
+  std::unique_ptr<client::Connection> control_{};
+  std::unique_ptr<Lease> lease_{};
+  std::unique_ptr<client::Connection> connection_{};
   client::FunctionRef function_{};
   std::vector<std::unique_ptr<std::byte[]>> memory_{};
   std::vector<Lane> lanes_{};

@@ -10,6 +10,7 @@
 
 #include "batches.h"
 #include "client_options.h"
+#include "lease_start.h"
 
 namespace {
 
@@ -44,6 +45,10 @@ void Write(const std::vector<uint64_t>& numbers) {
 int main(int argument_count, char** arguments) {
   const praas::bench::ClientOptions options = praas::bench::ReadArguments(argument_count, arguments);
   Pin(options.cpu);
+  if (options.lease_starts > 0) {
+    praas::bench::MeasureLeaseStarts(options, options.lease_starts);
+    return 0;
+  }
   praas::bench::Batches batches(options);
   std::puts("ready");
   std::fflush(stdout);

@@ -29,9 +29,14 @@ numbers: COUNT, the nanoseconds of all, the nanoseconds of each. Ends with stdin
   --bytes N           size of input and result, 1 ... 1073741824
   --in-flight K       calls at a time, 1 ... 4096. Default: 1. Samples then are the latencies of calls
   --allocate          input and result lie in memory of the connection: nothing is copied over shm
+  --no-result         the function returns nothing
   --touch             all bytes of the input are written before a call, and all of the result read after it
   --hot-us N          how long to poll for an answer before blocking, 0 ... 1000000000 microseconds. Default: 0
-  --pin CLIENT,PEER   processor to run on; the second is for the workers, which are not pinned from here
+  --lease HOT_MS      calls go to a worker that is leased and polls for so many milliseconds after each; -1: always, at
+                      most 86400000
+  --lease-starts N    in place of batches: takes N leases one after the other, makes one call with each, and writes a line
+                      of JSON for each: how long connecting, taking, connecting to the worker and the call took
+  --pin CLIENT,PEER   processors to run on; the second is for a leased worker: others are not pinned from here
   --deadline-s S      longest time for a batch, 1 ... 3600 seconds. Default: 120
 )";
 
@@ -44,8 +49,11 @@ enum Option {
   kBytes,
   kInFlight,
   kAllocate,
+  kNoResult,
   kTouch,
   kHotUs,
+  kLease,
+  kLeaseStarts,
   kPin,
   kDeadline,
   kHelpOption
@@ -61,11 +69,16 @@ uint64_t NumberOf(const std::string& option, const std::string& text, uint64_t l
   return number;
 }
 
-int FirstOf(const std::string& pins) {
+void ReadPins(const std::string& pins, ClientOptions& options) {
   const size_t comma = pins.find(',');
   if (comma == std::string::npos) UsageError("--pin is \"" + pins + "\"; expected two processors, as in 0,1");
-  static_cast<void>(NumberOf("--pin", pins.substr(comma + 1), 0, CPU_SETSIZE - 1));
-  return static_cast<int>(NumberOf("--pin", pins.substr(0, comma), 0, CPU_SETSIZE - 1));
+  options.worker_cpu = static_cast<int>(NumberOf("--pin", pins.substr(comma + 1), 0, CPU_SETSIZE - 1));
+  options.cpu = static_cast<int>(NumberOf("--pin", pins.substr(0, comma), 0, CPU_SETSIZE - 1));
+}
+
+int64_t HotMsOf(const std::string& text) {
+  constexpr uint64_t kMaxHotMs = 24ull * 3600 * 1000;
+  return text == "-1" ? -1 : static_cast<int64_t>(NumberOf("--lease", text, 0, kMaxHotMs));
 }
 
 void Check(const ClientOptions& options) {
@@ -76,6 +89,8 @@ void Check(const ClientOptions& options) {
   if (options.transport != "shm" && options.transport != "tcp" && options.transport != "verbs") {
     UsageError("--transport is \"" + options.transport + "\"; expected shm, tcp or verbs");
   }
+  if (options.touch && options.no_result) UsageError("--touch reads results, and --no-result has none");
+  if (options.lease_starts > 0 && !options.lease_hot_ms) UsageError("--lease-starts needs --lease");
   if (options.token.empty()) Fail(std::string("the environment has no ") + kTokenVariable + "; see --help", 2);
 }
 
@@ -102,7 +117,10 @@ ClientOptions ReadArguments(int count, char** arguments) {
       {"bytes", required_argument, nullptr, kBytes},
       {"in-flight", required_argument, nullptr, kInFlight},
       {"allocate", no_argument, nullptr, kAllocate},
+      {"no-result", no_argument, nullptr, kNoResult},
       {"touch", no_argument, nullptr, kTouch},
+      {"lease", required_argument, nullptr, kLease},
+      {"lease-starts", required_argument, nullptr, kLeaseStarts},
       {"hot-us", required_argument, nullptr, kHotUs},
       {"pin", required_argument, nullptr, kPin},
       {"deadline-s", required_argument, nullptr, kDeadline},
@@ -137,14 +155,23 @@ ClientOptions ReadArguments(int count, char** arguments) {
       case kAllocate:
         options.allocate = true;
         break;
+      case kNoResult:
+        options.no_result = true;
+        break;
       case kTouch:
         options.touch = true;
         break;
       case kHotUs:
         options.hot_us = NumberOf("--hot-us", value, 0, 1'000'000'000);
         break;
+      case kLease:
+        options.lease_hot_ms = HotMsOf(value);
+        break;
+      case kLeaseStarts:
+        options.lease_starts = NumberOf("--lease-starts", value, 1, 10'000);
+        break;
       case kPin:
-        options.cpu = FirstOf(value);
+        ReadPins(value, options);
         break;
       case kDeadline:
         options.deadline_s = NumberOf("--deadline-s", value, 1, 3600);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace praas::bench {
@@ -11,14 +12,18 @@ struct ClientOptions {
   uint16_t port = 0;
   std::string process{};
   std::string token{};
-  std::string transport{};  // "shm" or "tcp"
+  std::string transport{};  // "shm", "tcp" or "verbs"
   std::string function{};
   uint64_t bytes = 0;
   uint64_t in_flight = 1;
   bool allocate = false;
   bool touch = false;
+  bool no_result = false;
   uint64_t hot_us = 0;
-  int cpu = -1;  // of this program; -1: any
+  std::optional<int64_t> lease_hot_ms{};  // calls go to a leased worker that polls so long; -1: always
+  uint64_t lease_starts = 0;              // 0: batches of calls
+  int cpu = -1;                           // of this program; -1: any
+  int worker_cpu = -1;                    // of a leased worker
   uint64_t deadline_s = 120;
 };
 

@@ -33,6 +33,12 @@ PRAAS_FUNCTION(touch) {
   return PRAAS_OK;
 }
 
+/* N bytes in, none out. */
+PRAAS_FUNCTION(discard) {
+  (void)context;
+  return PRAAS_OK;
+}
+
 PRAAS_FUNCTION(call_null) {
   size_t bytes;
   const void* input = praas_input(context, &bytes);

@@ -50,7 +50,7 @@ async function open({ transport, mode, kind, client, function: name, inPlace }: 
     const served = await Served.open(shared.bench, options)
     return {
       sampler: ({ bytes, inFlight }) => {
-        const call = { suite: 'invoke' as const, function: name, bytes, inFlight }
+        const call = { suite: 'invoke', path: 'host', function: name, bytes, inFlight } as const
         const [subject] = served.subjects([client], { ...call, ...(inPlace === undefined ? {} : { inPlace }) })
         if (!subject) throw new Error(`nothing calls ${name}`)
         return subject.open()
@@ -77,7 +77,7 @@ function subject(way: Way): Peer {
     floors: ({ bytes, inFlight }) =>
       inFlight > 1
         ? floorsOfThroughput(transport, bytes, inFlight)
-        : floorsOfCall({ transport, mode, function: called, bytes }),
+        : floorsOfCall({ path: 'host', transport, mode, function: called, bytes }),
     missing: async () => undefined,
     open: () => open(way),
   }

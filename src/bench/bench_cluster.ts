@@ -19,6 +19,10 @@ import type { Kind, Mode, Transport } from './result.js'
 
 /** How long hot workers poll: longer than what passes between two calls of a batch, over soon after it. */
 const hotMs = 50
+
+export function hotMsOf(mode: Mode): number {
+  return mode === 'hot' ? hotMs : 0
+}
 /** Until a worker that has polled for `hotMs` sleeps. */
 const hotQuietMs = hotMs + 20
 
@@ -40,7 +44,7 @@ export class BenchCluster implements AsyncDisposable {
     const folder = mkdtempSync(join(tmpdir(), 'praas-bench-'))
     try {
       const cluster = await Cluster.local({
-        hotMs: mode === 'hot' ? hotMs : 0,
+        hotMs: hotMsOf(mode),
         // Copies every view.
         checkViews: false,
         ...options,

@@ -2,16 +2,29 @@
 import { ExternalSampler } from './external_sampler.js'
 import { floorPinning, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
-import type { FunctionName, Mode, Transport } from './result.js'
+import type { FunctionName, Mode, Path, Transport } from './result.js'
 import type { FloorPart } from './runner.js'
 
 /** What the program `praas-floor` measures. */
 export type FloorName =
-  'ring' | 'futex' | 'mq' | 'mq-spin' | 'unix' | 'unix-spin' | 'tcp' | 'tcp-spin' | 'verbs' | 'verbs-sleep' | 'memcpy'
+  | 'ring'
+  | 'futex'
+  | 'eventfd'
+  | 'mq'
+  | 'mq-spin'
+  | 'unix'
+  | 'unix-spin'
+  | 'tcp'
+  | 'tcp-spin'
+  | 'verbs'
+  | 'verbs-sleep'
+  | 'memcpy'
 
 export interface FloorSpec {
   readonly name: FloorName
   readonly bytes: number
+  /** Of the answer. Default: as many. */
+  readonly answerBytes?: number
   /** Default: 1. */
   readonly inFlight?: number
   /** All bytes are written before and read afterwards. Default: false. */
@@ -25,7 +38,11 @@ const queueBytes = 8 * 1024
 /** Up to here a call over shared memory copies its payload, as the ring does. */
 const copiedBytes = 4 * 1024
 
+/** Answers of `discard`. */
+const acknowledgementBytes = 1
+
 export interface FloorQuestion {
+  readonly path: Path
   readonly transport: Transport
   readonly mode: Mode
   readonly function: FunctionName
@@ -39,15 +56,18 @@ export const carriers = {
 } as const satisfies Record<Exclude<Transport, 'shm'>, Record<Mode, FloorName>>
 
 /** The floor of one call at a time. */
-export function floorsOfCall({ transport, mode, function: name, bytes }: FloorQuestion): FloorSpec[] {
+export function floorsOfCall(question: FloorQuestion): FloorSpec[] {
+  const { path, transport, mode, function: name, bytes } = question
+  const answer = name === 'discard' ? { answerBytes: acknowledgementBytes } : {}
   const touch = name === 'touch'
   if (transport !== 'shm') {
-    const carrier: FloorSpec = { name: carriers[transport][mode], bytes, touch }
-    // Where nobody polls, the host passes each call on to a worker through a message queue.
-    return mode === 'hot' ? [carrier] : [carrier, queueOf(bytes)]
+    const carrier: FloorSpec = { name: carriers[transport][mode], bytes, touch, ...answer }
+    // Where nobody polls, the host passes each call on to a worker through a message queue; to a leased one, it does not.
+    return mode === 'hot' || path === 'lease' ? [carrier] : [carrier, queueOf(bytes)]
   }
-  if (mode === 'warm') return touch && bytes > copiedBytes ? [{ name: 'futex', bytes, touch }] : [queueOf(bytes)]
-  return [touch ? { name: 'ring', bytes, touch } : ringOf(bytes)]
+  if (mode === 'hot') return [touch ? { name: 'ring', bytes, touch } : { ...ringOf(bytes), ...answer }]
+  if (path === 'lease') return [{ name: 'futex', bytes: touch ? bytes : signalOf(bytes), touch, ...answer }]
+  return touch && bytes > copiedBytes ? [{ name: 'futex', bytes, touch }] : [queueOf(bytes)]
 }
 
 /** The floor of a call from function to function. */
@@ -61,9 +81,13 @@ export function floorsOfThroughput(transport: Transport, bytes: number, inFlight
   return [{ ...(transport === 'tcp' ? { name: 'tcp', bytes } : ringOf(bytes)), inFlight }]
 }
 
-/** Larger inputs that nobody touches are not moved: handing one over is a message. */
+/** Larger inputs that nobody touches are not moved over shared memory: handing one over is a message. */
+function signalOf(bytes: number): number {
+  return bytes <= copiedBytes ? bytes : signalBytes
+}
+
 function ringOf(bytes: number): FloorSpec {
-  return { name: 'ring', bytes: bytes <= copiedBytes ? bytes : signalBytes }
+  return { name: 'ring', bytes: signalOf(bytes) }
 }
 
 function queueOf(bytes: number): FloorSpec {
@@ -79,8 +103,9 @@ export async function openFloor(
   const parts: FloorPart[] = []
   try {
     for (const spec of specs) {
-      const { name, bytes, inFlight = 1, touch = false } = spec
+      const { name, bytes, answerBytes = bytes, inFlight = 1, touch = false } = spec
       const args = [name, '--bytes', String(bytes), ...(inFlight > 1 ? ['--in-flight', String(inFlight)] : [])]
+      args.push(...(answerBytes < bytes ? ['--answer', String(answerBytes)] : []))
       args.push(...(touch ? ['--touch'] : []), ...floorPinning(pinning))
       parts.push({
         name: bytes === shown ? name : `${name}(${bytes} B)`,

@@ -1,4 +1,4 @@
-/** The functions that benchmarks call. The library of native ones has `null` and `touch`, too. */
+/** The functions that benchmarks call. The library of native ones has `null`, `touch` and `discard`, too. */
 import { defineFunction } from '../function/define.js'
 import type { Context } from '../function/context.js'
 import { packBatch } from './packed_batch.js'
@@ -13,6 +13,13 @@ function untouched(input: Uint8Array): Uint8Array {
 /** Reads the whole input and writes as much: what it costs when the bytes are used. */
 export function touch(input: Uint8Array, context: Context): Uint8Array {
   return answer(input, context.output(input.byteLength))
+}
+
+const nothing = new Uint8Array(0)
+
+/** Looks at nothing and has no result: what it costs to get an input there. */
+export function discard(): Uint8Array {
+  return nothing
 }
 
 export { untouched as null }

@@ -6,7 +6,7 @@ import { maxFunctions } from '../limits.js'
 import { compiledModule } from '../package.js'
 
 /** What a process has room for beside the functions that are called. */
-export const maxIdleFunctions = maxFunctions - 3
+export const maxIdleFunctions = maxFunctions - 4
 
 const nameOf = (index: number): string => `idle${index}`
 
@@ -27,5 +27,5 @@ export function moduleWithIdle(count: number, folder: string): string {
  */
 export function nativeWithIdle(count: number): Record<string, NativeFunctionOptions> {
   const idle = Array.from({ length: count }, (_, index) => [nameOf(index), { symbol: 'null' }] as const)
-  return { null: {}, touch: {}, measure_null: {}, ...Object.fromEntries(idle) }
+  return { null: {}, touch: {}, discard: {}, measure_null: {}, ...Object.fromEntries(idle) }
 }

@@ -1,12 +1,12 @@
 /** What the command line says, checked and made the options of a suite. */
-import { ArgumentError, PraasError } from '../errors.js'
+import { ArgumentError } from '../errors.js'
 import { maxIdleFunctions } from './idle_functions.js'
 import { noLoad, type IdleLoad } from './idle_load.js'
 import { checked, parseIntegers, parseSizes, parseWords } from './lists.js'
 import { parsePinning, type Pinning } from './pinning.js'
 import type { Progress } from './progress.js'
 import type { Repetitions } from './repetitions.js'
-import type { Call, Kind, Measured, Mode, Transport } from './result.js'
+import type { Call, Kind, Measured, Mode, Path, Transport } from './result.js'
 import { callOf, clients } from './subjects.js'
 import { coldSuite, type ColdOptions } from './suites/cold.js'
 import { invokeSuite, type InvokeOptions } from './suites/invoke.js'
@@ -67,10 +67,7 @@ export interface ChosenSuite {
   readonly pinning?: Pinning | undefined
 }
 
-/**
- * @throws {ArgumentError} naming the option, what it takes, and what it was given · {PraasError} `ERR_UNSUPPORTED` for a
- *   path that is not there
- */
+/** @throws {ArgumentError} naming the option, what it takes, and what it was given */
 export function chosenSuite(choice: SuiteChoice): ChosenSuite {
   switch (choice.suite) {
     case 'invoke': {
@@ -93,6 +90,7 @@ export function chosenSuite(choice: SuiteChoice): ChosenSuite {
 }
 
 const transports: readonly Transport[] = ['shm', 'tcp', 'verbs']
+const paths: readonly Path[] = ['host', 'lease']
 const modes: readonly Mode[] = ['hot', 'warm']
 const kinds: readonly Kind[] = ['ts', 'native']
 const calls: readonly Call[] = ['sync', 'async']
@@ -109,7 +107,7 @@ export function invokeOptions(args: InvokeArguments): InvokeOptions {
       '--client',
       wanted.filter((client) => chosenCalls.includes(callOf(client))),
     ),
-    functions: parseWords('--function', args.function, ['null', 'touch'] as const),
+    functions: parseWords('--function', args.function, ['null', 'touch', 'discard'] as const),
     nested: args.nested,
     loads: loadsOf(args),
   }
@@ -154,6 +152,7 @@ export function coldOptions(args: ColdArguments): ColdOptions {
 
 interface CallOptions extends Repetitions {
   readonly transports: readonly Transport[]
+  readonly paths: readonly Path[]
   readonly modes: readonly Mode[]
   readonly kinds: readonly Kind[]
   readonly sizes: readonly number[]
@@ -161,10 +160,10 @@ interface CallOptions extends Repetitions {
 }
 
 function callOptions(args: CallArguments): CallOptions {
-  checkPath(args.path)
   return {
     ...repetitions(args),
     transports: parseWords('--transport', args.transport, transports),
+    paths: parseWords('--path', args.path, paths),
     modes: parseWords('--mode', args.mode, modes),
     kinds: parseWords('--kind', args.kind, kinds),
     sizes: parseSizes('--sizes', args.sizes, 1, largestBytes),
@@ -174,12 +173,6 @@ function callOptions(args: CallArguments): CallOptions {
 
 function pinningOf({ pin }: { readonly pin?: string | undefined }): Pinning | undefined {
   return pin === undefined ? undefined : parsePinning(pin)
-}
-
-function checkPath(path: string): void {
-  if (path === 'host') return
-  if (path !== 'lease') throw new ArgumentError(`--path: expected host, received ${JSON.stringify(path)}`)
-  throw new PraasError('ERR_UNSUPPORTED', '--path lease: this version has no leases; calls go through the host')
 }
 
 function repetitions({ samples, rounds }: RepetitionArguments): Repetitions {

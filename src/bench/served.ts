@@ -1,11 +1,12 @@
 /** The processes whose functions are called, one per kind of function, over one transport. */
 import type { Process } from '../client/process.js'
 import type { Endpoint } from '../control.js'
-import { apps, pinServer, quietMsOf, type BenchCluster } from './bench_cluster.js'
+import { apps, hotMsOf, pinServer, quietMsOf, type BenchCluster } from './bench_cluster.js'
 import { IdleConnections, idleLabels, type IdleLoad } from './idle_load.js'
+import { leaseWorker } from './leased.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import type { PlannedSubject } from './plan.js'
-import type { FunctionName, Kind, Labels, Mode, SuiteName, Transport } from './result.js'
+import type { FunctionName, Kind, Labels, Mode, Path, SuiteName, Transport } from './result.js'
 import { callOf, callSampler, nativeClientSampler, type Client } from './subjects.js'
 
 export interface ServeOptions {
@@ -18,6 +19,7 @@ export interface ServeOptions {
 
 export interface CallOptions {
   readonly suite: SuiteName
+  readonly path: Path
   readonly function: FunctionName
   readonly bytes: number
   /** Calls at a time. Default: 1. */
@@ -72,20 +74,25 @@ export class Served implements Disposable {
     return this.#options.kinds.flatMap((kind) => who.map((client) => this.#subject(kind, client, call)))
   }
 
-  #subject(kind: Kind, client: Client, { suite, inFlight = 1, ...call }: CallOptions): PlannedSubject {
+  #subject(kind: Kind, client: Client, { suite, path, inFlight = 1, ...call }: CallOptions): PlannedSubject {
     const { function: name, bytes } = call
     const { transport, mode, idle, pinning } = this.#options
     const labels: Labels = {
-      ...{ suite, transport, path: 'host', mode, kind, function: name, call: callOf(client), client },
+      ...{ suite, transport, path, mode, kind, function: name, call: callOf(client), client },
       ...{ bytes, concurrency: inFlight, ...idleLabels(idle) },
     }
     const spec = { ...call, inFlight, quietMs: quietMsOf(mode) }
     const open = async (): ReturnType<PlannedSubject['open']> => {
       const served = this.#processes.get(kind)
       if (!served) throw new Error(`no process serves ${kind} functions`)
-      if (client !== 'native') return callSampler(client, served.process, spec)
-      const { endpoint } = served
-      return nativeClientSampler({ ...spec, endpoint, process: kind, transport, mode, pinning })
+      if (client === 'native') {
+        const lease = path === 'lease' ? { lease: { hotMs: hotMsOf(mode) } } : {}
+        const { endpoint } = served
+        return nativeClientSampler({ ...spec, endpoint, process: kind, transport, mode, pinning, ...lease })
+      }
+      if (path === 'host') return callSampler(client, served.process, spec)
+      const lease = await leaseWorker(served.process, { transport, mode, pinning })
+      return callSampler(client, lease, spec, async () => void (await lease.close()))
     }
     return { labels, open }
   }

@@ -1,10 +1,10 @@
 /** Samplers of calls, by client. */
 import type { InvokeOptions } from '../client/call.js'
-import type { Process } from '../client/process.js'
 import type { Endpoint } from '../control.js'
 import { ExternalSampler } from './external_sampler.js'
 import { floorPinning, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
+import type { Callee } from './callee.js'
 import type { Call, FunctionName, Mode, Transport } from './result.js'
 import {
   awaitingSampler,
@@ -35,22 +35,22 @@ function isInPlace(transport: string, bytes: number): boolean {
 
 /** Bytes that one call moves from place to place. */
 export function movedBytes(transport: Transport, name: FunctionName, bytes: number): number {
-  return transport === 'shm' && name === 'null' && isInPlace(transport, bytes) ? 0 : bytes
+  return transport === 'shm' && name !== 'touch' && isInPlace(transport, bytes) ? 0 : bytes
 }
 
 /** What one call takes and what is done around it. */
 class Payload {
   readonly input: Uint8Array
   readonly options: InvokeOptions | undefined
-  readonly #served: Process
+  readonly #served: Callee
   readonly #shared: Uint8Array[] = []
   readonly #touch = new Touch()
 
-  constructor(served: Process, { function: name, bytes, inPlace = isInPlace(served.transport, bytes) }: CallSpec) {
+  constructor(served: Callee, { function: name, bytes, inPlace = isInPlace(served.transport, bytes) }: CallSpec) {
     this.#served = served
     this.input = inPlace ? this.#allocate(bytes) : new Uint8Array(bytes)
     // Over shared memory `null` gives the input back where it lies; anything else needs a place.
-    const needsPlace = name === 'touch' || served.transport !== 'shm'
+    const needsPlace = name === 'touch' || (name === 'null' && served.transport !== 'shm')
     this.options = inPlace && needsPlace ? { output: this.#allocate(bytes) } : undefined
     this.input.fill(1)
   }
@@ -86,11 +86,20 @@ export interface CallSpec {
   readonly quietMs: number
 }
 
-/** Calls by a client in this OS process. */
-export function callSampler(client: Exclude<Client, 'native'>, served: Process, spec: CallSpec): Sampler {
+/** Calls by a client in this OS process. `close`: what is to be done when there will be no more of them. */
+export function callSampler(
+  client: Exclude<Client, 'native'>,
+  served: Callee,
+  spec: CallSpec,
+  close: () => Promise<void> = async () => undefined,
+): Sampler {
   const { function: name, bytes, inFlight = 1, quietMs } = spec
   const payload = new Payload(served, spec)
-  const options: OperationOptions = { warmUp: warmUpOf(bytes), quietMs, close: payload.close }
+  const closeAll = async (): Promise<void> => {
+    payload.close()
+    await close()
+  }
+  const options: OperationOptions = { warmUp: warmUpOf(bytes), quietMs, close: closeAll }
   const { input } = payload
   switch (client) {
     case 'invokeSync':
@@ -103,18 +112,18 @@ export function callSampler(client: Exclude<Client, 'native'>, served: Process, 
   }
 }
 
-function blockingCall(served: Process, name: FunctionName, payload: Payload): () => void {
+function blockingCall(served: Callee, name: FunctionName, payload: Payload): () => void {
   const { input, options } = payload
-  if (name === 'null') return () => void served.invokeSync(name, input, options)
+  if (name !== 'touch') return () => void served.invokeSync(name, input, options)
   return () => {
     payload.write()
     payload.read(served.invokeSync(name, input, options))
   }
 }
 
-function awaitedCall(served: Process, name: FunctionName, payload: Payload): () => Promise<unknown> {
+function awaitedCall(served: Callee, name: FunctionName, payload: Payload): () => Promise<unknown> {
   const { input, options } = payload
-  if (name === 'null') return () => served.invoke(name, input, options)
+  if (name !== 'touch') return () => served.invoke(name, input, options)
   return async () => {
     payload.write()
     payload.read(await served.invoke(name, input, options))
@@ -131,6 +140,8 @@ export interface NativeClientSpec extends CallSpec {
   readonly transport: Transport
   readonly mode: Mode
   readonly pinning: Pinning | undefined
+  /** The workers it calls are those of a lease it takes. Default: it calls through the host. */
+  readonly lease?: { readonly hotMs: number }
 }
 
 /** How long a hot client polls for one answer: longer than any takes. */
@@ -139,12 +150,14 @@ const hotUs = 1_000_000
 /** Calls by the client library in a program without Node. */
 export function nativeClientSampler(spec: NativeClientSpec): Promise<Sampler> {
   const { endpoint, process: id, transport, mode, function: name, bytes, inFlight = 1, quietMs, pinning } = spec
-  const { inPlace = isInPlace(transport, bytes) } = spec
+  const { lease, inPlace = isInPlace(transport, bytes) } = spec
   const args = [
     ...['--port', String(endpoint.port), '--process', id, '--transport', transport, '--function', name],
     ...['--bytes', String(bytes), ...(inFlight > 1 ? ['--in-flight', String(inFlight)] : [])],
     ...(inPlace ? ['--allocate'] : []),
     ...(name === 'touch' ? ['--touch'] : []),
+    ...(name === 'discard' ? ['--no-result'] : []),
+    ...(lease ? ['--lease', String(lease.hotMs)] : []),
     ...(mode === 'hot' ? ['--hot-us', String(hotUs)] : []),
     ...floorPinning(pinning),
   ]

@@ -116,7 +116,7 @@ function repetitionOptions(yargs: Argv, samples: number, rounds: number): Argv {
 function callOptions(yargs: Argv): Argv {
   return repetitionOptions(yargs, 10_000, 5)
     .option('transport', { type: 'string', default: 'shm,tcp', describe: 'some of shm, tcp, verbs' })
-    .option('path', { type: 'string', default: 'host', describe: 'how calls get to workers: host' })
+    .option('path', { type: 'string', default: 'host', describe: 'how calls get to workers, some of host, lease' })
     .option('mode', { type: 'string', default: 'hot,warm', describe: 'hot: all poll; warm: all sleep between calls' })
     .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
     .option('sizes', { type: 'string', default: '64,4KiB,64KiB,1MiB,16MiB', describe: 'bytes of input and result' })
@@ -135,12 +135,12 @@ function nestedOptions(yargs: Argv): Argv {
     .option('function', {
       type: 'string',
       default: 'null,touch',
-      describe: 'null: bytes stay as they are; touch: are used',
+      describe: 'null: bytes stay as they are; touch: are used; discard: go one way only',
     })
     .option('nested', { type: 'boolean', default: false, describe: 'also from function to function' })
     .option('connections', { type: 'string', default: '0', describe: 'idle connections beside, such as 1,10,1000' })
     .option('processes', { type: 'string', default: '0', describe: 'idle processes beside' })
-    .option('functions', { type: 'string', default: '0', describe: 'idle functions beside, at most 1021' })
+    .option('functions', { type: 'string', default: '0', describe: 'idle functions beside, at most 1020' })
 }
 
 function throughputOptions(yargs: Argv): Argv {

@@ -56,7 +56,29 @@ describe('floors', () => {
     ['verbs', 'hot', 'touch', 65_536, ['verbs 65536']],
     ['verbs', 'warm', 'null', 4_096, ['verbs-sleep 4096', 'mq 4096']],
   ] as const)('of %s, %s, %s of %i bytes', (transport, mode, name, bytes, expected) => {
-    expect(names(floorsOfCall({ transport, mode, function: name, bytes }))).toEqual(expected)
+    expect(names(floorsOfCall({ path: 'host', transport, mode, function: name, bytes }))).toEqual(expected)
+  })
+
+  it.each([
+    ['shm', 'hot', 'null', 65_536, ['ring 64']],
+    ['shm', 'warm', 'null', 64, ['futex 64']],
+    ['shm', 'warm', 'null', 65_536, ['futex 64']],
+    ['shm', 'warm', 'touch', 65_536, ['futex 65536']],
+    ['tcp', 'hot', 'null', 65_536, ['tcp-spin 65536']],
+    ['tcp', 'warm', 'null', 4_096, ['tcp 4096']],
+    ['verbs', 'warm', 'null', 4_096, ['verbs-sleep 4096']],
+  ] as const)('of a leased worker, %s, %s, %s of %i bytes', (transport, mode, name, bytes, expected) => {
+    expect(names(floorsOfCall({ path: 'lease', transport, mode, function: name, bytes }))).toEqual(expected)
+  })
+
+  it('of inputs that have no result are acknowledged', () => {
+    const question = { path: 'lease', function: 'discard', bytes: 2 ** 20 } as const
+    expect(floorsOfCall({ ...question, transport: 'tcp', mode: 'hot' })).toMatchObject([
+      { name: 'tcp-spin', bytes: 2 ** 20, answerBytes: 1 },
+    ])
+    expect(floorsOfCall({ ...question, transport: 'shm', mode: 'warm' })).toMatchObject([
+      { name: 'futex', bytes: 64, answerBytes: 1 },
+    ])
   })
 
   it('of nested calls and of many at a time', () => {
@@ -69,13 +91,14 @@ describe('floors', () => {
 
   it('are there', async () => {
     const specs = [
-      ...floorsOfCall({ transport: 'tcp', mode: 'warm', function: 'touch', bytes: 65_536 }),
+      ...floorsOfCall({ path: 'host', transport: 'tcp', mode: 'warm', function: 'touch', bytes: 65_536 }),
+      ...floorsOfCall({ path: 'lease', transport: 'tcp', mode: 'hot', function: 'discard', bytes: 65_536 }),
       ...floorsOfThroughput('tcp', 65_536, 8),
       ...floorsOfThroughput('shm', 65_536, 8),
     ]
     const parts = await openFloor(specs, 65_536, { client: 0, worker: 0, host: 0 })
     try {
-      expect(parts.map(({ name }) => name)).toEqual(['tcp', 'mq(64 B)', 'tcp', 'ring(64 B)'])
+      expect(parts.map(({ name }) => name)).toEqual(['tcp', 'mq(64 B)', 'tcp-spin', 'tcp', 'ring(64 B)'])
       for (const { sampler } of parts) expect((await sampler.run(3)).timesNs).toHaveLength(3)
     } finally {
       await closeFloor(parts)

@@ -27,6 +27,7 @@ describe('praas bench invoke', () => {
   it('takes lists, sizes with units, and cores', () => {
     expect(invokeOptions({ ...args, pin: '0,1' })).toEqual({
       ...{ samples: 10, rounds: 2, transports: ['shm', 'tcp'], modes: ['hot', 'warm'], kinds: ['ts', 'native'] },
+      paths: ['host'],
       ...{ sizes: [64, 4096], functions: ['null', 'touch'], clients: ['native', 'invokeSync', 'await invoke'] },
       ...{
         nested: false,
@@ -49,12 +50,12 @@ describe('praas bench invoke', () => {
     [{ rounds: 1.5 }, /--rounds/],
     [{ connections: '-1' }, /--connections: expected an integer, 0 … 100000, received -1/],
     [{ processes: '1,x' }, /--processes/],
-    [{ functions: '1022' }, /--functions: expected an integer, 0 … 1021, received 1022/],
+    [{ functions: '1021' }, /--functions: expected an integer, 0 … 1020, received 1021/],
     [{ pin: '0' }, /--pin: expected CLIENT,WORKER or CLIENT,WORKER,HOST, received "0"/],
     [{ pin: '0,1,2,3' }, /--pin/],
     [{ call: 'async', client: 'native' }, /--client: none of them makes the calls/],
     [{ client: 'invokeMany' }, /--client: expected some of native, invokeSync, await invoke/],
-    [{ path: 'wire' }, /--path: expected host/],
+    [{ path: 'wire' }, /--path: expected some of host, lease, received "wire"/],
   ])('refuses %o', (wrong, message) => {
     const error = thrown(() => invokeOptions({ ...args, ...wrong }))
     expect(error).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
@@ -71,10 +72,10 @@ describe('praas bench invoke', () => {
     ])
   })
 
-  it('has no leases', () => {
-    const error = thrown(() => invokeOptions({ ...args, path: 'lease' }))
-    expect(error).toMatchObject({ code: 'ERR_UNSUPPORTED' })
-    expect(error.message).toMatch(/no leases/)
+  it('goes through the host, to leased workers, or both ways', () => {
+    expect(invokeOptions({ ...args, path: 'lease' }).paths).toEqual(['lease'])
+    expect(invokeOptions({ ...args, path: 'host,lease' }).paths).toEqual(['host', 'lease'])
+    expect(invokeOptions({ ...args, function: 'discard' }).functions).toEqual(['discard'])
   })
 })
 

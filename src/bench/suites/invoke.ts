@@ -8,13 +8,14 @@ import type { Progress } from '../progress.js'
 import { perRound, type Repetitions } from '../repetitions.js'
 import { withoutPerftest } from '../perftest.js'
 import { besideVerbs } from '../references.js'
-import type { FunctionName, Kind, Measured, Mode, Result, Transport } from '../result.js'
+import type { FunctionName, Kind, Measured, Mode, Path, Result, Transport } from '../result.js'
 import { Served } from '../served.js'
 import { movedBytes, type Client } from '../subjects.js'
 import { nestedPlans } from './nested.js'
 
 export interface InvokeOptions extends Repetitions {
   readonly transports: readonly Transport[]
+  readonly paths: readonly Path[]
   readonly modes: readonly Mode[]
   readonly kinds: readonly Kind[]
   readonly clients: readonly Client[]
@@ -37,7 +38,7 @@ export async function invokeSuite(options: InvokeOptions, progress: Progress): P
 }
 
 async function measureLoad(mode: Mode, idle: IdleLoad, options: InvokeOptions, progress: Progress): Promise<Result[]> {
-  const { transports, kinds, nested } = options
+  const { transports, paths, kinds, nested } = options
   await using bench = await BenchCluster.start(mode)
   // Idle processes run TypeScript.
   if (idle.processes > 0 || kinds.includes('ts')) await bench.deploy('ts', idle.functions)
@@ -50,21 +51,28 @@ async function measureLoad(mode: Mode, idle: IdleLoad, options: InvokeOptions, p
   }
   for (const transport of transports) {
     using served = await Served.open(bench, { ...options, transport, mode, idle })
-    await run(callPlans(served, transport, mode, options))
+    await run(paths.flatMap((path) => callPlans(served, { transport, path, mode }, options)))
   }
   if (nested) await run(await nestedPlans(bench, mode, idle, options))
   return results
 }
 
-function callPlans(served: Served, transport: Transport, mode: Mode, options: InvokeOptions): Plan[] {
+interface Way {
+  readonly transport: Transport
+  readonly path: Path
+  readonly mode: Mode
+}
+
+function callPlans(served: Served, way: Way, options: InvokeOptions): Plan[] {
+  const { transport, path, mode } = way
   const { functions, sizes, clients, pinning, rounds } = options
   return functions.flatMap((name) =>
     sizes.map((bytes) => ({
       subjects: [
-        ...served.subjects(clients, { suite: 'invoke', function: name, bytes }),
+        ...served.subjects(clients, { suite: 'invoke', path, function: name, bytes }),
         ...(transport === 'verbs' && name === 'null' ? besideVerbs(mode, bytes, pinning) : []),
       ],
-      floors: floorsOfCall({ transport, mode, function: name, bytes }),
+      floors: floorsOfCall({ ...way, function: name, bytes }),
       ...{ bytes, perRound: perRound(options, movedBytes(transport, name, bytes)), rounds, pinning },
     })),
   )

@@ -6,12 +6,13 @@ import type { Pinning } from '../pinning.js'
 import { runPlans, stepsOf, type Plan } from '../plan.js'
 import type { Progress } from '../progress.js'
 import { perRound, type Repetitions } from '../repetitions.js'
-import type { Kind, Measured, Mode, Result, Transport } from '../result.js'
+import type { Kind, Measured, Mode, Path, Result, Transport } from '../result.js'
 import { Served } from '../served.js'
 import { movedBytes, type Client } from '../subjects.js'
 
 export interface ThroughputOptions extends Repetitions {
   readonly transports: readonly Transport[]
+  readonly paths: readonly Path[]
   readonly modes: readonly Mode[]
   readonly kinds: readonly Kind[]
   readonly clients: readonly Client[]
@@ -28,7 +29,7 @@ export async function throughputSuite(options: ThroughputOptions, progress: Prog
     for (const kind of options.kinds) await bench.deploy(kind)
     for (const transport of options.transports) {
       using served = await Served.open(bench, { ...options, transport, mode, idle: noLoad })
-      const plans = plansOf(served, transport, options)
+      const plans = options.paths.flatMap((path) => plansOf(served, transport, path, options))
       progress.expect(plans.reduce((steps, plan) => steps + stepsOf(plan), 0))
       results.push(...(await runPlans(plans, progress)))
     }
@@ -36,11 +37,11 @@ export async function throughputSuite(options: ThroughputOptions, progress: Prog
   return { results, quantities: [] }
 }
 
-function plansOf(served: Served, transport: Transport, options: ThroughputOptions): Plan[] {
+function plansOf(served: Served, transport: Transport, path: Path, options: ThroughputOptions): Plan[] {
   const { sizes, concurrency, clients, pinning, rounds } = options
   return sizes.flatMap((bytes) =>
     concurrency.map((inFlight) => ({
-      subjects: served.subjects(clients, { suite: 'throughput', function: 'null', bytes, inFlight }),
+      subjects: served.subjects(clients, { suite: 'throughput', path, function: 'null', bytes, inFlight }),
       floors: floorsOfThroughput(transport, bytes, inFlight),
       ...{
         bytes,
