@@ -39,6 +39,12 @@ PRAAS_FUNCTION(discard) {
   return PRAAS_OK;
 }
 
+/* Never returns. */
+PRAAS_FUNCTION(forever) {
+  (void)context;
+  for (;;) __asm__ volatile("" ::: "memory");
+}
+
 PRAAS_FUNCTION(call_null) {
   size_t bytes;
   const void* input = praas_input(context, &bytes);

@@ -27,7 +27,10 @@ export function hotMsOf(mode: Mode): number {
 const hotQuietMs = hotMs + 20
 
 /** Names the functions are deployed under. */
-export const apps = { ts: 'bench', native: 'bench-native', state: 'bench-state' } as const
+export const apps = {
+  ...{ ts: 'bench', native: 'bench-native', state: 'bench-state' },
+  ...{ 'ts-endless': 'bench-endless', 'native-endless': 'bench-native-endless' },
+} as const
 
 export function quietMsOf(mode: Mode): number {
   return mode === 'hot' ? hotQuietMs : 0
@@ -67,7 +70,7 @@ export class BenchCluster implements AsyncDisposable {
   }
 
   /** Makes the benchmark functions of one kind known as `apps[kind]`, among `idle` others that nobody calls. */
-  async deploy(kind: Kind | 'state', idle: number = 0): Promise<void> {
+  async deploy(kind: keyof typeof apps, idle: number = 0): Promise<void> {
     const name = apps[kind]
     switch (kind) {
       case 'native': {
@@ -78,6 +81,14 @@ export class BenchCluster implements AsyncDisposable {
       case 'ts':
         await this.cluster.deploy({ app: moduleWithIdle(idle, this.#folder), name })
         return
+      case 'ts-endless':
+        await this.cluster.deploy({ app: compiledModule('bench/endless_functions.js'), name })
+        return
+      case 'native-endless': {
+        const native = benchProgram('praas-bench-functions.so')
+        await this.cluster.deploy({ native, name, functions: { null: {}, forever: {} } })
+        return
+      }
       case 'state':
         await this.cluster.deploy({ app: compiledModule('bench/state_functions.js'), name, external: ['benchmark'] })
     }

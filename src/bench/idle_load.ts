@@ -1,10 +1,11 @@
 /** What else a cluster has to hold while something is measured, to see that it costs nothing. */
-import { readdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import type { Process } from '../client/process.js'
 import type { Endpoint } from '../control.js'
 import { PraasError } from '../errors.js'
 import { native, type NativeConnection } from '../native/binding.js'
 import { apps, type BenchCluster } from './bench_cluster.js'
+import { openFiles } from './os_usage.js'
 import type { Transport } from './result.js'
 
 export interface IdleLoad {
@@ -77,10 +78,6 @@ export class IdleConnections implements Disposable {
   [Symbol.dispose](): void {
     for (const connection of this.#connections.splice(0)) connection.close()
   }
-}
-
-function openFiles(pid: number): number {
-  return readdirSync(`/proc/${pid}/fd`).length
 }
 
 function openFilesLimit(pid: number): number {

@@ -10,6 +10,7 @@ import type { Call, Kind, Measured, Mode, Path, Transport } from './result.js'
 import { callOf, clients } from './subjects.js'
 import { coldSuite, type ColdOptions } from './suites/cold.js'
 import { invokeSuite, type InvokeOptions } from './suites/invoke.js'
+import { leaseSuite, type LeaseOptions } from './suites/lease.js'
 import { stateSuite, type StateOptions } from './suites/state.js'
 import { throughputSuite, type ThroughputOptions } from './suites/throughput.js'
 
@@ -52,6 +53,16 @@ export interface ColdArguments extends RepetitionArguments {
   readonly processes: string
   readonly seconds: number
   readonly workers: number
+  readonly path: string
+  readonly transport: string
+}
+
+export interface LeaseArguments {
+  readonly kind: string
+  readonly transport: string
+  readonly samples: number
+  readonly ttl: number
+  readonly leases: number
 }
 
 /** A suite with its part of the command line. */
@@ -60,6 +71,7 @@ export type SuiteChoice =
   | { readonly suite: 'state'; readonly args: StateArguments }
   | { readonly suite: 'cold'; readonly args: ColdArguments }
   | { readonly suite: 'throughput'; readonly args: ThroughputArguments }
+  | { readonly suite: 'lease'; readonly args: LeaseArguments }
 
 /** A suite that is ready to run. */
 export interface ChosenSuite {
@@ -85,6 +97,10 @@ export function chosenSuite(choice: SuiteChoice): ChosenSuite {
     case 'throughput': {
       const options = throughputOptions(choice.args)
       return { run: (progress) => throughputSuite(options, progress), pinning: options.pinning }
+    }
+    case 'lease': {
+      const options = leaseOptions(choice.args)
+      return { run: (progress) => leaseSuite(options, progress) }
     }
   }
 }
@@ -147,6 +163,18 @@ export function coldOptions(args: ColdArguments): ColdOptions {
     processes: parseIntegers('--processes', args.processes, 0, 1_000).filter((count) => count > 0),
     seconds: checked('--seconds', args.seconds, 1, 3_600),
     workers: checked('--workers', args.workers, 0, 1_000),
+    paths: parseWords('--path', args.path, paths),
+    transports: parseWords('--transport', args.transport, transports),
+  }
+}
+
+export function leaseOptions(args: LeaseArguments): LeaseOptions {
+  return {
+    kinds: parseWords('--kind', args.kind, kinds),
+    transports: parseWords('--transport', args.transport, transports),
+    samples: checked('--samples', args.samples, 1, 100_000),
+    ttlMs: checked('--ttl', args.ttl, 50, 3_600_000),
+    leases: checked('--leases', args.leases, 0, 1_000_000),
   }
 }
 

@@ -25,6 +25,21 @@ export function privateBytes(pid: number): number {
   return fields.reduce((sum, [, kilobytes]) => sum + Number(kilobytes) * 1024, 0)
 }
 
+export function openFiles(pid: number): number {
+  return readdirSync(`/proc/${pid}/fd`).length
+}
+
+/** Memory without a name in the file system that is shared with other processes: windows are of this kind. */
+export function mappedWindows(pid: number): number {
+  return read(`/proc/${pid}/maps`)?.match(/\/memfd:/g)?.length ?? 0
+}
+
+/** Not when it has ended and nobody has asked how. */
+export function isRunning(pid: number): boolean {
+  const state = /\) (\w) /.exec(read(`/proc/${pid}/stat`) ?? '')?.[1] ?? 'X'
+  return state !== 'Z' && state !== 'X'
+}
+
 const stillMs = 200
 /** Of a core, in which a process that only waits may wake now and then. */
 const stillShare = 0.02

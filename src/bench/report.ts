@@ -1,7 +1,7 @@
 /** Reports as tables, CSV and text. */
 import { formatSize } from '../units.js'
 import type { Machine } from './machine.js'
-import type { Quantity, Report, Result } from './result.js'
+import { isMet, type Check, type Quantity, type Report, type Result } from './result.js'
 
 /** Nanoseconds as people read them: three significant digits and a unit. */
 export function formatNs(ns: number | null): string {
@@ -86,15 +86,32 @@ export function resultTable(results: readonly Result[]): TableText {
 export function quantityTable(quantities: readonly Quantity[]): TableText {
   return {
     head: ['QUANTITY', 'VALUE'],
-    rows: quantities.map(({ name, value, unit }) => [
-      name,
-      unit === 'B' ? formatSize(value) : `${significant(value)} ${unit}`,
+    rows: quantities.map((quantity) => [quantity.name, formatQuantity(quantity)]),
+  }
+}
+
+export function checkTable(checks: readonly Check[]): TableText {
+  return {
+    head: ['CHECK', 'VALUE', 'AT MOST', ''],
+    rows: checks.map((check) => [
+      ...[check.name, formatQuantity(check), formatQuantity({ ...check, value: check.most })],
+      isMet(check) ? 'met' : 'NOT MET',
     ]),
   }
 }
 
+function formatQuantity({ value, unit }: Quantity): string {
+  if (unit !== 'B') return `${significant(value)} ${unit}`.trimEnd()
+  return value < 0 ? `-${formatSize(-value)}` : formatSize(value)
+}
+
 /** What has to be known to read the figures. */
-export function notesOn({ command, machine, versions, notes = [] }: Omit<Report, 'results' | 'quantities'>): string[] {
+export function notesOn({
+  command,
+  machine,
+  versions,
+  notes = [],
+}: Omit<Report, 'results' | 'quantities' | 'checks'>): string[] {
   const where = `${machine.cpu}, ${machine.cores} cores, Linux ${machine.kernel}`
   const lines = [command, `${where}, Node ${versions.node}, praas ${versions.praas}, ${machine.date}`]
   if (!machine.coreEach) lines.push(sharedCores(machine))

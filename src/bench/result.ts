@@ -2,7 +2,7 @@
 import type { Machine, Versions } from './machine.js'
 import type { Summary } from './recorder.js'
 
-export type SuiteName = 'invoke' | 'state' | 'cold' | 'throughput'
+export type SuiteName = 'invoke' | 'state' | 'cold' | 'throughput' | 'lease'
 export type Transport = 'shm' | 'tcp' | 'verbs'
 /** How calls get to workers: passed on by the host, or directly to those of a lease. */
 export type Path = 'host' | 'lease'
@@ -62,6 +62,16 @@ export interface Quantity {
   readonly unit: string
 }
 
+/** A figure with a limit. */
+export interface Check extends Quantity {
+  /** It is met by values up to here. */
+  readonly most: number
+}
+
+export function isMet({ value, most }: Check): boolean {
+  return value <= most
+}
+
 export interface Report {
   /** What it was asked for. */
   readonly command: string
@@ -69,9 +79,10 @@ export interface Report {
   readonly versions: Versions
   readonly results: readonly Result[]
   readonly quantities: readonly Quantity[]
+  readonly checks?: readonly Check[]
   /** What was left out, and why. */
   readonly notes?: readonly string[]
 }
 
 /** What a suite measures. */
-export type Measured = Pick<Report, 'results' | 'quantities' | 'notes'>
+export type Measured = Pick<Report, 'results' | 'quantities' | 'checks' | 'notes'>

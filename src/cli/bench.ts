@@ -23,7 +23,8 @@ export const bench: CommandModule = {
       .command(suite('state', 'operations of the state inside a function', stateOptions))
       .command(suite('cold', 'from nothing to the first result; idle processes', coldOptions))
       .command(suite('throughput', 'calls per second with many in flight', (y) => throughputOptions(callOptions(y))))
-      .demandCommand(1, 'name a suite: invoke, state, cold or throughput')
+      .command(suite('lease', 'whether leases end on time and leave nothing', leaseOptions))
+      .demandCommand(1, 'name a suite: invoke, state, cold, throughput or lease')
       .example('$0 bench invoke --transport shm --mode hot --sizes 64,4KiB', 'a part of the table')
       .example('$0 bench throughput --json out.json --plot out.html', 'for scripts, and to look at'),
   handler: () => undefined,
@@ -60,6 +61,8 @@ async function run(choice: SuiteChoice, output: OutputArguments): Promise<void> 
     bar.end()
   }
   await print(report, output)
+  const { isMet } = await import('../bench/result.js')
+  if (report.checks?.every(isMet) === false) process.exitCode = exitCodes.failed
 }
 
 /** Before anything is measured, because minutes of measuring would be lost. */
@@ -84,9 +87,10 @@ function commandLine(): string {
 }
 
 async function print(report: Report, { json, csv, plot = [] }: OutputArguments): Promise<void> {
-  const { notesOn, quantityTable, resultTable, toCsv } = await import('../bench/report.js')
+  const { checkTable, notesOn, quantityTable, resultTable, toCsv } = await import('../bench/report.js')
   for (const line of notesOn(report)) note(line)
-  for (const { head, rows } of [resultTable(report.results), quantityTable(report.quantities)]) {
+  const { results, quantities, checks = [] } = report
+  for (const { head, rows } of [resultTable(results), quantityTable(quantities), checkTable(checks)]) {
     if (rows.length > 0) printTable(head, rows)
   }
   if (json !== undefined) writeFileSync(json, `${JSON.stringify(report, null, 2)}\n`)
@@ -172,4 +176,23 @@ function coldOptions(yargs: Argv): Argv {
     })
     .option('seconds', { type: 'number', default: 10, describe: 'for which their CPU time is measured' })
     .option('workers', { type: 'number', default: 1_000, describe: 'native workers of one process; 0: not measured' })
+    .option('path', {
+      type: 'string',
+      default: 'host',
+      describe: 'host: all of that; lease: the first call of leased workers, phase by phase',
+    })
+    .option('transport', { type: 'string', default: 'shm,tcp', describe: 'to leased workers, some of shm, tcp, verbs' })
+}
+
+function leaseOptions(yargs: Argv): Argv {
+  return yargs
+    .option('kind', { type: 'string', default: 'ts,native', describe: 'language of the functions, some of ts, native' })
+    .option('transport', { type: 'string', default: 'shm,tcp', describe: 'some of shm, tcp, verbs' })
+    .option('samples', { type: 'number', default: 10, describe: 'leases that expire while their worker never returns' })
+    .option('ttl', { type: 'number', default: 300, describe: 'after so many milliseconds' })
+    .option('leases', {
+      type: 'number',
+      default: 1_000,
+      describe: 'leases taken, used and ended one after the other; 0: not measured',
+    })
 }

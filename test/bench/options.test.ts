@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest'
 import {
   coldOptions,
   invokeOptions,
+  leaseOptions,
   stateOptions,
   throughputOptions,
   type InvokeArguments,
@@ -88,10 +89,18 @@ it('the other suites check theirs', () => {
   )
   expect(stateOptions({ samples: 1, rounds: 1, sizes: '64', keys: '1,100' })).toMatchObject({ keys: [1, 100] })
   expect(() => stateOptions({ samples: 1, rounds: 1, sizes: '12', keys: '1' })).toThrow(/multiples of 8/)
-  const cold = { samples: 1, rounds: 1, kind: 'ts', processes: '1,50', seconds: 1, workers: 0 }
+  const cold = {
+    ...{ samples: 1, rounds: 1, kind: 'ts', processes: '1,50', seconds: 1, workers: 0 },
+    ...{ path: 'host', transport: 'shm,tcp' },
+  }
   expect(coldOptions(cold)).toMatchObject({ kinds: ['ts'], processes: [1, 50] })
   expect(coldOptions({ ...cold, processes: '0' }).processes).toEqual([])
   expect(() => coldOptions({ ...cold, seconds: 0 })).toThrow(/--seconds/)
+  expect(coldOptions({ ...cold, path: 'host,lease' }).paths).toEqual(['host', 'lease'])
+  const lease = { kind: 'native', transport: 'tcp', samples: 2, ttl: 300, leases: 0 }
+  expect(leaseOptions(lease)).toEqual({ kinds: ['native'], transports: ['tcp'], samples: 2, ttlMs: 300, leases: 0 })
+  expect(() => leaseOptions({ ...lease, ttl: 10 })).toThrow(/--ttl: expected an integer, 50 … 3600000, received 10/)
+  expect(() => leaseOptions({ ...lease, leases: -1 })).toThrow(/--leases/)
 })
 
 it('large payloads have fewer samples', () => {

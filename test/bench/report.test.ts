@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { machine, versions } from '../../src/bench/machine.js'
 import { checkPlotName, writePlot } from '../../src/bench/plot.js'
-import { formatNs, formatRate, notesOn, quantityTable, resultTable, toCsv } from '../../src/bench/report.js'
+import { checkTable, formatNs, formatRate, notesOn, quantityTable, resultTable, toCsv } from '../../src/bench/report.js'
 import type { Report, Result } from '../../src/bench/result.js'
 import { temporaryFolder } from '../support/temporary.js'
 
@@ -59,6 +59,21 @@ it('tables say what the floor leaves, and how many bytes go one way', () => {
   expect(cell('MINUS FLOOR')).toBe('617 ns')
   expect(cell('BANDWIDTH')).toBe('500 MiB/s')
   expect(cell('FLOOR BANDWIDTH')).toBe('1000 MiB/s')
+})
+
+it('checks say whether they are met', () => {
+  const late = { suite: 'lease', name: 'late', unit: 'ms', most: 50 } as const
+  const files = { suite: 'lease', name: 'files', unit: '', most: 0 } as const
+  const { rows } = checkTable([
+    { ...late, value: 50 },
+    { ...late, value: 50.4 },
+    { ...files, value: -1 },
+  ])
+  expect(rows).toEqual([
+    ['late', '50 ms', '50 ms', 'met'],
+    ['late', '50.4 ms', '50 ms', 'NOT MET'],
+    ['files', '-1', '0', 'met'],
+  ])
 })
 
 it('CSV quotes what needs it', () => {

@@ -3,15 +3,20 @@ import type { Cluster } from '../../client/cluster.js'
 import { apps, BenchCluster } from '../bench_cluster.js'
 import { descendantsOf, untilStill } from '../os_usage.js'
 import type { Progress } from '../progress.js'
-import type { Kind, Labels, Measured, Quantity, Result } from '../result.js'
+import type { Kind, Labels, Measured, Path, Quantity, Result, Transport } from '../result.js'
 import { batchesOf, measureGroup } from '../runner.js'
 import { batchOf, sampler, type Sampler } from '../sampler.js'
+import { leaseStarts, leaseStartSteps } from './lease_start.js'
 import { nativeStarts } from './native_start.js'
 import { startingNode } from '../start_node.js'
 import { idleQuantities, manyWorkers } from './idle.js'
 
 export interface ColdOptions {
   readonly kinds: readonly Kind[]
+  /** `lease`: the first call of leased workers; `host`: everything else. */
+  readonly paths: readonly Path[]
+  /** To leased workers. */
+  readonly transports: readonly Transport[]
   /** First results of each kind, with an empty pool and with a filled one. */
   readonly samples: number
   readonly rounds: number
@@ -24,6 +29,16 @@ export interface ColdOptions {
 }
 
 export async function coldSuite(options: ColdOptions, progress: Progress): Promise<Measured> {
+  const { paths } = options
+  if (paths.includes('lease')) progress.expect(leaseStartSteps(options))
+  const leased = paths.includes('lease') ? await leaseStarts(options, progress) : []
+  const { results, quantities } = paths.includes('host') ? await throughHost(options, progress) : nothing
+  return { results: [...results, ...leased], quantities }
+}
+
+const nothing: Measured = { results: [], quantities: [] }
+
+async function throughHost(options: ColdOptions, progress: Progress): Promise<Measured> {
   const { kinds, processes, workers, rounds } = options
   const native = kinds.includes('native')
   const extra = Number(native) + processes.length + Number(workers > 0)
