@@ -15,7 +15,7 @@ import { compiledModule } from '../package.js'
 import { moduleWithIdle, nativeWithIdle } from './idle_functions.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
-import type { Kind, Mode, Transport } from './result.js'
+import type { Mode, Transport } from './result.js'
 
 /** How long hot workers poll: longer than what passes between two calls of a batch, over soon after it. */
 const hotMs = 50

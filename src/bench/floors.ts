@@ -82,7 +82,7 @@ export function floorsOfThroughput(transport: Transport, bytes: number, inFlight
 }
 
 /** Larger inputs that nobody touches are not moved over shared memory: handing one over is a message. */
-function signalOf(bytes: number): number {
+export function signalOf(bytes: number): number {
   return bytes <= copiedBytes ? bytes : signalBytes
 }
 

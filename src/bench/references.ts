@@ -1,40 +1,49 @@
-/** What RDMA is measured beside, in turns with calls over it: TCP without praas, and the programs of perftest. */
-import { carriers, openFloor } from './floors.js'
+/**
+ * What some calls are measured beside, in turns with them, apart from their floor: RDMA beside TCP without praas and the
+ * programs of perftest, warm leases over shared memory beside the way to sleep that they use.
+ */
+import { carriers, openFloor, signalOf, type FloorSpec } from './floors.js'
 import { perftestFor, perftestSampler, withoutPerftest } from './perftest.js'
 import type { Pinning } from './pinning.js'
 import type { PlannedSubject } from './plan.js'
 import { chosenRdma } from './rdma_choice.js'
-import type { Labels, Mode } from './result.js'
+import type { Labels, Mode, Transport } from './result.js'
 
 export function besideVerbs(mode: Mode, bytes: number, pinning: Pinning | undefined): PlannedSubject[] {
   return [
-    tcpBeside(mode, bytes, pinning),
+    floorBeside({ name: carriers.tcp[mode], bytes }, labelsOf('tcp', mode, bytes), pinning),
     ...(withoutPerftest() === undefined ? perftestBeside(mode, bytes, pinning) : []),
   ]
 }
 
-function labelsOf(transport: 'tcp' | 'verbs', mode: Mode, client: string, bytes: number): Labels {
+/** Both sides can wait for an eventfd together with a socket, as they cannot for a futex. */
+export function besideWarmWindow(bytes: number, pinning: Pinning | undefined): PlannedSubject {
+  return floorBeside({ name: 'eventfd', bytes: signalOf(bytes) }, labelsOf('shm', 'warm', bytes), pinning)
+}
+
+type UnnamedLabels = Omit<Labels, 'client'>
+
+function labelsOf(transport: Transport, mode: Mode, bytes: number): UnnamedLabels {
   return {
-    ...{ suite: 'invoke', transport, path: null, mode, kind: null, function: 'round trip', call: null, client, bytes },
+    ...{ suite: 'invoke', transport, path: null, mode, kind: null, function: 'round trip', call: null, bytes },
     concurrency: 1,
   }
 }
 
-/** The same bytes over TCP, both sides doing as the mode says. */
-function tcpBeside(mode: Mode, bytes: number, pinning: Pinning | undefined): PlannedSubject {
-  const name = carriers.tcp[mode]
+/** Another floor, in the place of a subject. */
+function floorBeside(spec: FloorSpec, labels: UnnamedLabels, pinning: Pinning | undefined): PlannedSubject {
   const open: PlannedSubject['open'] = async () => {
-    const [part] = await openFloor([{ name, bytes }], bytes, pinning)
-    if (!part) throw new Error(`praas-floor has no ${name}`)
+    const [part] = await openFloor([spec], labels.bytes, pinning)
+    if (!part) throw new Error(`praas-floor has no ${spec.name}`)
     return part.sampler
   }
-  return { labels: labelsOf('tcp', mode, `praas-floor ${name}`, bytes), open }
+  return { labels: { ...labels, client: `praas-floor ${spec.name}` }, open }
 }
 
 function perftestBeside(mode: Mode, bytes: number, pinning: Pinning | undefined): PlannedSubject[] {
   const choice = chosenRdma()
   return perftestFor(mode).map((program) => ({
-    labels: labelsOf('verbs', mode, `${program}, twice its time`, bytes),
+    labels: { ...labelsOf('verbs', mode, bytes), client: `${program}, twice its time` },
     open: async () => perftestSampler({ program, bytes, mode, choice, pinning }),
   }))
 }

@@ -63,9 +63,11 @@ it('invoke of leased workers', async () => {
   const chosen = ['--path', 'host,lease', '--function', 'null,touch,discard']
   const { results, stdout } = await run('invoke', '--sizes', '64,8KiB', ...chosen, ...few)
   const leased = results.filter(({ path }) => path === 'lease')
+  const beside = results.filter(({ path }) => path === null)
   // Transports, modes, functions, sizes, kinds, clients.
   expect(leased).toHaveLength(2 * 2 * 3 * 2 * 2 * 3)
-  expect(results).toHaveLength(2 * leased.length)
+  expect(beside.map(({ client }) => client)).toEqual(['praas-floor eventfd', 'praas-floor eventfd'])
+  expect(results).toHaveLength(2 * leased.length + beside.length)
   expect(new Set(leased.map(({ transport, mode, floor }) => `${transport} ${mode} ${floor}`))).toEqual(
     new Set([
       ...['shm hot ring', 'shm hot ring(64 B)', 'shm warm futex', 'shm warm futex(64 B)'],

@@ -3,11 +3,11 @@ import { BenchCluster } from '../bench_cluster.js'
 import { floorsOfCall } from '../floors.js'
 import { addIdleProcesses, type IdleLoad } from '../idle_load.js'
 import type { Pinning } from '../pinning.js'
-import { runPlans, stepsOf, type Plan } from '../plan.js'
+import { runPlans, stepsOf, type Plan, type PlannedSubject } from '../plan.js'
 import type { Progress } from '../progress.js'
 import { perRound, type Repetitions } from '../repetitions.js'
 import { withoutPerftest } from '../perftest.js'
-import { besideVerbs } from '../references.js'
+import { besideVerbs, besideWarmWindow } from '../references.js'
 import type { FunctionName, Kind, Measured, Mode, Path, Result, Transport } from '../result.js'
 import { Served } from '../served.js'
 import { movedBytes, type Client } from '../subjects.js'
@@ -64,16 +64,21 @@ interface Way {
 }
 
 function callPlans(served: Served, way: Way, options: InvokeOptions): Plan[] {
-  const { transport, path, mode } = way
+  const { transport, path } = way
   const { functions, sizes, clients, pinning, rounds } = options
   return functions.flatMap((name) =>
     sizes.map((bytes) => ({
       subjects: [
         ...served.subjects(clients, { suite: 'invoke', path, function: name, bytes }),
-        ...(transport === 'verbs' && name === 'null' ? besideVerbs(mode, bytes, pinning) : []),
+        ...(name === 'null' ? besideOf(way, bytes, pinning) : []),
       ],
       floors: floorsOfCall({ ...way, function: name, bytes }),
       ...{ bytes, perRound: perRound(options, movedBytes(transport, name, bytes)), rounds, pinning },
     })),
   )
+}
+
+function besideOf({ transport, path, mode }: Way, bytes: number, pinning: Pinning | undefined): PlannedSubject[] {
+  if (transport === 'verbs') return besideVerbs(mode, bytes, pinning)
+  return transport === 'shm' && path === 'lease' && mode === 'warm' ? [besideWarmWindow(bytes, pinning)] : []
 }
