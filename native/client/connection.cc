@@ -178,7 +178,8 @@ void Connection::WaitFor(uint64_t call, uint64_t spin_ns, const ReplySink& repli
     waiting[0] = {wire_->fd(), static_cast<short>(POLLIN | (wire_->wants_write() ? POLLOUT : 0)), 0};
     waiting[1] = {transport_fd(), POLLIN, 0};
     // Interrupted or failed: the next round looks at everything again, and the deadline ends it.
-    (void)::poll(waiting.data(), waiting.size(), PollTimeoutMs(next_deadline_ns()));
+    const int ready = ::poll(waiting.data(), waiting.size(), PollTimeoutMs(next_deadline_ns()));
+    if (ready > 0 && waiting[0].revents == 0) slept_ = false;  // the socket has nothing: a system call less
   }
 }
 

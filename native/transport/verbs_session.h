@@ -85,8 +85,8 @@ class VerbsSession {
     bool cancelled = false;
     Message call;
     uint64_t deadline_ns = 0;
-    uint64_t told = 0;        // ticket of the last message about it
-    Buffer input;  // empty: the input lies in the message
+    uint64_t told = 0;  // ticket of the last message about it
+    Buffer input;       // empty: the input lies in the message
     uint64_t input_received = 0;
     bool has_input = false;
     Lease input_lease;
@@ -130,8 +130,7 @@ class VerbsSession {
   void ReplyError(uint32_t slot, const Status& status);
   /// As a result, because it is larger than a message. false: there is no room for it.
   [[nodiscard]] bool OfferError(uint32_t slot, std::span<const std::byte> text);
-  void Send(MessageKind kind, uint32_t slot, const Message& message, size_t payload_bytes,
-            uint64_t id = 0);
+  void Send(MessageKind kind, uint32_t slot, const Message& message, size_t payload_bytes, uint64_t id = 0);
   void Tell(MessageKind kind, uint32_t slot);
   void Violated(const char* what);
 

@@ -15,11 +15,11 @@ namespace praas::worker {
 
 Lease::Lease(Core& core, Inbox& inbox, RunningTable& running, Windows& windows)
     : core_(core), inbox_(inbox), running_(running), windows_(windows), waiter_(::epoll_create1(EPOLL_CLOEXEC)) {
-  if (!Watch(core_.event.get(), EPOLLIN)) Core::DescriptorLost();
+  if (!Watch(core_.event.get(), EPOLLIN, this)) Core::DescriptorLost();
 }
 
-bool Lease::Watch(int fd, uint32_t events) {
-  epoll_event event{.events = events, .data = {}};
+bool Lease::Watch(int fd, uint32_t events, void* whose) {
+  epoll_event event{.events = events, .data = {.ptr = whose}};
   return ::epoll_ctl(waiter_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
@@ -62,17 +62,17 @@ void Lease::AddSocket(ControlMessage message) {
   auto window = core_.MapWindow(message.index, std::move(message.fds[0]), std::move(message.fds[1]));
   if (!window.ok() || !handover.memfd || !handover.complete_event) return TellEnded(message.index);
   handover.window_bytes = (*window)->bytes();
-  auto connection = ServedConnection::Make(std::move(message.fds[3]), message.index, std::move(handover), core_.segment,
-                                           {.max_contiguous = core_.attach.max_contiguous,
-                                            .default_timeout_ns = core_.attach.default_timeout_ns,
-                                            .checksum = message.text == "checksum"},
-                                           [this](int fd, uint32_t events) {
-                                             return Watch(fd, events | EPOLLET) || errno == EEXIST
-                                                        ? Status::Ok()
-                                                        : Status::System("epoll_ctl");
-                                           });
+  auto connection = ServedConnection::Make(
+      std::move(message.fds[3]), message.index, std::move(handover), core_.segment,
+      {.max_contiguous = core_.attach.max_contiguous,
+       .default_timeout_ns = core_.attach.default_timeout_ns,
+       .checksum = message.text == "checksum"},
+      [this](int fd, uint32_t events, void* whose) {
+        return Watch(fd, events | EPOLLET, whose) || errno == EEXIST ? Status::Ok() : Status::System("epoll_ctl");
+      });
   if (!connection.ok()) return TellEnded(message.index);
   windows_.Dedicate(message.index, message.generation, std::move(*window), UniqueFd());
+  (*connection)->set_polls(core_.hot_ns.load(std::memory_order_relaxed) != 0);
   connections_.push_back(std::move(*connection));
 }
 
@@ -125,12 +125,21 @@ bool Lease::PrepareToSleep() {
                      [](const auto& connection) { return connection->PrepareToSleep(); });
 }
 
-void Lease::Wait(uint64_t deadline_ns) {
+bool Lease::Wait(uint64_t deadline_ns) {
   // Edges are told once: to take them is all that is needed.
   std::array<epoll_event, 16> ready;
   const int timeout_ms = deadline_ns == 0 ? 0 : PollTimeoutMs(deadline_ns);
   const int count = ::epoll_wait(waiter_.get(), ready.data(), ready.size(), timeout_ms);
   if (count < 0 && errno != EINTR) Core::DescriptorLost();
+  bool own = false;
+  for (int i = 0; i < count; ++i) {
+    void* const whose = ready[static_cast<size_t>(i)].data.ptr;
+    own |= whose == this;
+    for (const auto& connection : connections_) {
+      if (connection.get() == whose) connection->SocketHasNews();
+    }
+  }
+  return own;
 }
 
 }  // namespace praas::worker

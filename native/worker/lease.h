@@ -36,16 +36,17 @@ class Lease {
   /// Readable when there may be something to do, provided that PrepareToSleep returned true: what Wait waits for.
   [[nodiscard]] int fd() const noexcept { return waiter_.get(); }
   [[nodiscard]] bool PrepareToSleep();
-  void Wait(uint64_t deadline_ns);
+  /// true: the worker's eventfd is to be drained.
+  [[nodiscard]] bool Wait(uint64_t deadline_ns);
   /// After fd() was readable.
-  void Awake() noexcept { Wait(0); }
+  void Awake() noexcept { static_cast<void>(Wait(0)); }
 
  private:
   void Take(ControlMessage message);
   void AddWindow(ControlMessage message);
   void AddSocket(ControlMessage message);
   void Leave();
-  [[nodiscard]] bool Watch(int fd, uint32_t events);
+  [[nodiscard]] bool Watch(int fd, uint32_t events, void* whose = nullptr);
   void Bury();
   void TellEnded(uint32_t window);
 

@@ -259,8 +259,7 @@ void WorkerRuntime::Sleep(dispatch::Takes takes, uint64_t deadline_ns) {
   }
   if (NowNs() >= deadline_ns || !PrepareToSleep(takes)) return;
   if (parts.core->dedicated.load(std::memory_order_relaxed)) {
-    parts.lease.Wait(deadline_ns);
-    parts.DrainEvent();
+    if (parts.lease.Wait(deadline_ns)) parts.DrainEvent();
   } else if (parts.Wait(takes == dispatch::Takes::kAll && !draining(), deadline_ns)) {
     parts.DrainEvent();
   }

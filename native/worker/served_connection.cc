@@ -38,10 +38,11 @@ Result<std::unique_ptr<ServedConnection>> ServedConnection::Make(UniqueFd socket
                                                                  Watch watch) {
   Result<std::unique_ptr<transport::TcpStream>> stream = transport::TcpStream::Adopt(std::move(socket));
   if (!stream.ok()) return stream.status();
-  std::unique_ptr<ServedConnection> connection(new ServedConnection(*std::move(stream), window, std::move(handover),
-                                                                    segment, limits, std::move(watch)));
+  std::unique_ptr<ServedConnection> connection(
+      new ServedConnection(*std::move(stream), window, std::move(handover), segment, limits, std::move(watch)));
   const uint32_t events = EPOLLIN | EPOLLOUT | EPOLLRDHUP;
-  if (Status status = connection->watch_(connection->stream_->fd(), events); !status.ok()) return status;
+  if (Status status = connection->watch_(connection->stream_->fd(), events, connection.get()); !status.ok())
+    return status;
   connection->writer_.PushCopy({.type = FrameType::kUpgradeOffer},
                                protocol::Encode(protocol::UpgradeOffer{.worker = true}));
   connection->Flush();
@@ -89,7 +90,7 @@ Status ServedConnection::OpenCalls() {
     const uint32_t pages = segment_.function(index).max_output_pages;
     if (pages > 0) calls_->ExpectResults(index, pages);
   }
-  return watch_(calls_->fd(), EPOLLIN);
+  return watch_(calls_->fd(), EPOLLIN, nullptr);
 }
 
 Result<protocol::UpgradeOffer> ServedConnection::UseVerbs(const protocol::UpgradeRequest& request) {
@@ -104,7 +105,7 @@ Result<protocol::UpgradeOffer> ServedConnection::UseVerbs(const protocol::Upgrad
       {.max_contiguous = limits_.max_contiguous, .default_timeout_ns = limits_.default_timeout_ns}, *request.verbs);
   if (!verbs.ok()) return verbs.status();
   for (const int fd : {(*verbs)->completions_fd(), (*verbs)->results_fd(), (*verbs)->events_fd()}) {
-    if (Status status = watch_(fd, EPOLLIN); !status.ok()) return status;
+    if (Status status = watch_(fd, EPOLLIN, nullptr); !status.ok()) return status;
   }
   verbs_ = *std::move(verbs);
   return protocol::UpgradeOffer{.verbs = verbs_->end()};
@@ -114,9 +115,8 @@ Status ServedConnection::OnUpgrade(std::span<const std::byte> payload) {
   const Result<protocol::UpgradeRequest> request = protocol::DecodeUpgradeRequest(payload);
   if (!request.ok()) return request.status();
   Result<protocol::UpgradeOffer> offer =
-      request->transport == "verbs"
-          ? UseVerbs(*request)
-          : Status(Code::kUpgradeFailed, "this worker serves its client over the socket");
+      request->transport == "verbs" ? UseVerbs(*request)
+                                    : Status(Code::kUpgradeFailed, "this worker serves its client over the socket");
   // "tcp" comes after an attempt that came to nothing on the other side.
   if (request->transport == "tcp") verbs_.reset();
   protocol::UpgradeOffer answer;
@@ -149,7 +149,7 @@ bool ServedConnection::Poll() {
 bool ServedConnection::ReadSocket() {
   bool progress = DeliverFromSocket();
   if (!ended_.ok()) return true;
-  if (paused_) return progress;
+  if (paused_ || !(hot_ || news_)) return progress;
   const uint64_t frames = reader_.frames();
   const Result<protocol::FrameReader::State> state = reader_.Read(*stream_, *this);
   if (!state.ok()) {
@@ -161,6 +161,7 @@ bool ServedConnection::ReadSocket() {
   }
   paused_ = *state == protocol::FrameReader::State::kPaused;
   more_ = *state == protocol::FrameReader::State::kMore;
+  news_ = *state != protocol::FrameReader::State::kDrained;
   progress |= reader_.frames() != frames || more_;
   if (!writer_.empty()) Flush();
   return progress;
@@ -212,7 +213,7 @@ bool ServedConnection::PrepareToSleep() {
   polls_ = 0;  // whatever ends the sleep, the socket is looked at
   if (more_) return false;
   if (verbs_ != nullptr) return verbs_->PrepareToSleep();
-  return calls_ == nullptr || calls_->PrepareToSleep();
+  return in_flight_ == 0 || calls_->PrepareToSleep();  // without calls there are no results to be woken by
 }
 
 // -------------------------------------------------------------------------------------------------------------------

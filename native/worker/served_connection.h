@@ -11,10 +11,10 @@
 #include "base/unique_fd.h"
 #include "protocol/frame_reader.h"
 #include "protocol/frame_writer.h"
+#include "protocol/messages.h"
 #include "segment/segment.h"
 #include "transport/byte_stream.h"
 #include "transport/shm_transport.h"
-#include "protocol/messages.h"
 #include "window/handover.h"
 #include "worker/served_verbs.h"
 
@@ -32,8 +32,9 @@ class ServedConnection final : private protocol::FrameSink {
     uint64_t default_timeout_ns = 0;
     bool checksum = false;
   };
-  /// Called with what has to be watched, edge-triggered, and for what: at once and when there is more.
-  using Watch = std::function<Status(int fd, uint32_t events)>;
+  /// Called with what has to be watched, edge-triggered, and for what: at once and when there is more. `whose` is this
+  /// for the socket, whose events SocketHasNews is to be told of, nullptr for all else.
+  using Watch = std::function<Status(int fd, uint32_t events, void* whose)>;
   /// `window`: index of the window, for the host. Says to the client that the worker speaks from here on.
   [[nodiscard]] static Result<std::unique_ptr<ServedConnection>> Make(UniqueFd socket, uint32_t window,
                                                                       window::Handover handover,
@@ -46,6 +47,9 @@ class ServedConnection final : private protocol::FrameSink {
   bool Poll();
   /// Sends what is finished.
   void Deliver();
+  void SocketHasNews() noexcept { news_ = true; }
+  /// Whether Poll looks at the socket without being told of news there.
+  void set_polls(bool polls) noexcept { hot_ = polls; }
   /// Says why it ends.
   void Goodbye(const Status& why);
   /// Asks for the end of every call in flight.
@@ -92,7 +96,9 @@ class ServedConnection final : private protocol::FrameSink {
   std::unordered_map<uint64_t, transport::Buffer> inputs_;  // large ones, by call
   uint32_t in_flight_ = 0;
   bool paused_ = false;  // there was no room for a call
-  bool more_ = false;    // there is more to read
+  bool hot_ = true;
+  bool news_ = true;   // of the socket, since it was read to the end
+  bool more_ = false;  // there is more to read
   uint32_t polls_ = 0;
   Status ended_;
 };

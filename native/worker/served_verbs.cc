@@ -64,8 +64,8 @@ Result<std::unique_ptr<ServedVerbs>> ServedVerbs::Make(window::Handover handover
   Result<verbs::SharedReceiveQueue> receives = verbs::SharedReceiveQueue::Make(*domain, kReceives);
   if (!receives.ok()) return receives.status();
   if (Status status = receives->Post(kReceives); !status.ok()) return status;
-  auto parts = std::make_unique<Parts>(
-      Parts{*context, *std::move(completions), *std::move(domain), *std::move(receives)});
+  auto parts =
+      std::make_unique<Parts>(Parts{*context, *std::move(completions), *std::move(domain), *std::move(receives)});
   Result<std::unique_ptr<VerbsSession>> calls = VerbsSession::Create(
       **context, parts->completions, parts->receives, std::move(handover),
       {.max_contiguous = limits.max_contiguous, .default_timeout_ns = limits.default_timeout_ns}, client);

@@ -102,6 +102,8 @@ void Windows::Dedicate(uint32_t index, uint32_t generation, std::unique_ptr<wind
   mapped->generation = generation;
   mapped->dedicated = true;
   mapped->submit_event = std::move(submit_event);
+  // A client without one is this worker itself, which need not wake itself.
+  if (!mapped->submit_event) mapped->window->SetNeedsWake(false);
   ++dedicated_;
   mapped_.push_back(mapped.get());
   by_index_[index] = std::move(mapped);
@@ -175,7 +177,7 @@ bool Windows::AbandonAll(bool capacity) {
   for (MappedWindow* mapped : mapped_) {
     const bool adopted = std::exchange(mapped->adopted, false);
     if (mapped->dedicated) {
-      if (adopted) mapped->window->SetNeedsWake(true);
+      if (adopted && mapped->submit_event) mapped->window->SetNeedsWake(true);
       submissions |= capacity && mapped->window->HasSubmissions();
     } else if (adopted) {
       submissions |= mapped->window->Abandon(core_.self);

@@ -439,7 +439,9 @@ describe('many calls', () => {
       inputs.map(({ a }) => a + 1),
     )
     expect(new Set(results.map(({ worker }) => worker))).toEqual(new Set([0, 1]))
-    expect(await failureOf(all(lease.invokeMany('throwsError', [new Uint8Array(1)])))).toMatchObject({ code: 'ERR_FUNCTION_THREW' })
+    expect(await failureOf(all(lease.invokeMany('throwsError', [new Uint8Array(1)])))).toMatchObject({
+      code: 'ERR_FUNCTION_THREW',
+    })
   })
 
   it('are shared with this thread', async () => {
