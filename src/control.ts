@@ -42,6 +42,8 @@ export interface WorkerDescription {
   readonly index: number
   readonly pid: number
   readonly kind: WorkerKind
+  /** It is for leases, and serves nobody else. */
+  readonly leased: boolean
   readonly state: string
 }
 

@@ -106,6 +106,7 @@ Supervisor::Hooks Host::SupervisorHooks() {
                                                                             {"pid", std::to_string(link.id().pid)},
                                                                             {"kind", LaneName(link.lane)},
                                                                             {"state", std::string(state)}};
+            if (link.dedicated) values.emplace_back("leased", "1");
             if (!message.empty()) values.emplace_back("message", std::string(message));
             agent_->Say("worker", values);
           },

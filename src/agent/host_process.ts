@@ -20,6 +20,7 @@ export interface HostWorker {
   readonly index: number
   readonly pid: number
   readonly kind: WorkerKind
+  readonly leased: boolean
   readonly state: string
 }
 
@@ -172,6 +173,7 @@ export class HostProcess extends EventEmitter<HostEvents> {
           index: Number(values['index']),
           pid: Number(values['pid']),
           kind: values['kind'] === 'native' ? 'native' : 'node',
+          leased: values['leased'] === '1',
           state: values['state'] ?? '',
         })
         break

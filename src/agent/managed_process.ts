@@ -256,7 +256,7 @@ export class ManagedProcess {
   /** Whether there is a worker for each function. */
   #workersReady(): boolean {
     const { workers, nativeWorkers } = this.#given.options
-    const ready = [...this.#workers.values()].filter(({ state }) => state === 'ready')
+    const ready = [...this.#workers.values()].filter(({ state, leased }) => state === 'ready' && !leased)
     return (
       (workers === 0 || ready.some(({ kind }) => kind === 'node')) &&
       (nativeWorkers === 0 || ready.some(({ kind }) => kind === 'native'))

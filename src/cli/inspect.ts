@@ -59,7 +59,7 @@ function inspectProcess(args: InspectArguments): Promise<void> {
           ...Object.entries(rest).map(([name, value]) => `${name.padEnd(12)} ${String(value)}`),
           `${'address'.padEnd(12)} ${host}:${port}`,
           `${'memory'.padEnd(12)} ${formatSize(memoryBytes)}`,
-          `${'workers'.padEnd(12)} ${workers.map(({ pid, kind, state }) => `${pid} (${kind}, ${state})`).join(', ')}`,
+          `${'workers'.padEnd(12)} ${workers.map(({ pid, kind, leased, state }) => `${pid} (${leased ? 'leased ' : ''}${kind}, ${state})`).join(', ')}`,
           `${'transport'.padEnd(12)} ${found.connection?.transport ?? '-'} ${found.connection?.reason ?? ''}`,
           `statistics ${JSON.stringify(statistics, undefined, 2)}`,
           ...segmentLines(segment),

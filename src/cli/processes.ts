@@ -60,7 +60,7 @@ export const ps: CommandModule<object, CommonArguments> = {
           process.state,
           process.app,
           process.pid ?? '-',
-          process.workers.filter(({ state }) => state === 'ready').length,
+          process.workers.filter(({ state, leased }) => state === 'ready' && !leased).length,
           formatSize(process.memoryBytes),
           `${process.host}:${process.port}`,
           process.restarts,

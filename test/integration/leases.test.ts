@@ -76,8 +76,9 @@ function thrownBy(run: () => unknown): Error {
 describe.each(transports)('a lease over %s', (transport) => {
   it('reaches workers of its own, which share the state of the process', async () => {
     const process = await processFor(transport)
-    const own = await workerPids(process, 'node')
     const lease = await take(process, { workers: 2, name: 'mine' })
+    const own = await workerPids(process, 'node')
+    expect(own).toHaveLength(1)
     expect(lease).toMatchObject({ transport, processId: process.id, closed: false, ended: undefined })
     expect(lease.workers).toMatchObject([
       { worker: 0, transport, alive: true },
