@@ -204,6 +204,7 @@ void ServedConnection::End(Status why) {
 }
 
 void ServedConnection::CancelAll() {
+  cancelled_ = true;
   if (verbs_ != nullptr) return verbs_->CancelAll();
   if (calls_ != nullptr) calls_->CancelAll();
 }
@@ -346,7 +347,9 @@ void ServedConnection::OnReply(const transport::Reply& reply) {
   if (!ended_.ok()) return DropInput(reply.call);
   if (!reply.status.ok()) {
     DropInput(reply.call);
-    return ReplyError(FrameType::kReply, reply.call, reply.status);
+    // What a function throws when it is told to stop is not its outcome: the client learns from the host why.
+    const Status over(Code::kLeaseClosed, "the lease is over");
+    return ReplyError(FrameType::kReply, reply.call, cancelled_ ? over : reply.status);
   }
   const Frame frame{.type = FrameType::kReply, .call = reply.call};
   if (reply.payload.size() < protocol::kDirectBytes) {

@@ -95,7 +95,8 @@ class ServedConnection final : private protocol::FrameSink {
   std::optional<transport::Buffer> receiving_;              // of the input that is arriving
   std::unordered_map<uint64_t, transport::Buffer> inputs_;  // large ones, by call
   uint32_t in_flight_ = 0;
-  bool paused_ = false;  // there was no room for a call
+  bool cancelled_ = false;  // the lease has ended: what still comes is no outcome
+  bool paused_ = false;     // there was no room for a call
   bool hot_ = true;
   bool news_ = true;   // of the socket, since it was read to the end
   bool more_ = false;  // there is more to read
