@@ -230,13 +230,14 @@ describe.each(transports)('a leased worker that dies, over %s,', (transport) => 
 
   it('is not noticed by calls that may be made again', async () => {
     const lease = await take(await processFor(transport), { workers: 2 })
-    expect(await lease.invoke('crashesOnce')).toBe(2)
+    // The host may have had it made again, too.
+    expect(await lease.invoke('crashesOnce')).toBeGreaterThanOrEqual(2)
     expect(lease.ended).toBeUndefined()
   })
 
   it('is not noticed by blocking calls that may be made again', async () => {
     const lease = await take(await processFor(transport), { workers: 2 })
-    expect(lease.invokeSync('crashesOnce')).toBe(2)
+    expect(lease.invokeSync('crashesOnce')).toBeGreaterThanOrEqual(2)
   })
 
   it('between calls is replaced, too', async () => {
