@@ -273,7 +273,7 @@ describe('praas leases', () => {
     await lease.invoke('echo', new Uint8Array(2048))
     const { stdout } = await praas('leases')
     expect(stdout).toMatch(
-      new RegExp(`^main +${lease.id} +listed +${process.pid} +2 node +(10|9\\.\\d) min .* 1 +0 +2 KiB +2 KiB`, 'm'),
+      new RegExp(`^main +${lease.id} +listed +${process.pid} +2 node +(10|9\\.\\d+) min .* 1 +0 +2 KiB +2 KiB`, 'm'),
     )
     expect(stdout).toMatch(/^main +1 +0 +62 of 64 .* 1 +0 +2 KiB +2 KiB/m)
     const [listed] = JSON.parse((await praas('leases', 'main', '--json')).stdout) as [LeaseList & { process: string }]
