@@ -112,7 +112,10 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
       if (!goodbye.ok()) return goodbye.status();
       const Code code = goodbye->code == Code::kOk ? Code::kConnectionLost : goodbye->code;
-      wire_->Announce(Status(code, "the process host closed the connection: " + goodbye->message));
+      // Of a leased worker that has died it is JSON, and stays so.
+      const bool json = code == Code::kWorkerCrashed;
+      wire_->Announce(Status(code, json ? goodbye->message
+                                        : "the process host closed the connection: " + goodbye->message));
       return Status::Ok();
     }
     case FrameType::kPing: {

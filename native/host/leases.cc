@@ -22,6 +22,8 @@ constexpr uint64_t kMillisecondNs = 1'000'000;
 constexpr size_t kRemembered = 256;
 /// A connection may end before the host hears of the worker's end.
 constexpr uint64_t kFateNs = 200 * kMillisecondNs;
+/// How long the end of a worker stays the answer after another one has taken its place.
+constexpr uint64_t kFateKeptNs = 5'000 * kMillisecondNs;
 constexpr uint64_t kMaxBackoffMs = 10'000;
 /// Sessions that were handed over are named by numbers no session of the host has.
 constexpr uint64_t kHandedOver = uint64_t{1} << 63;
@@ -250,7 +252,6 @@ void Leases::ActivateIfReady(uint64_t id) {
 /// The worker of `seat`, which is ready, begins.
 void Leases::Serve(uint64_t id, Lease& lease, Seat& seat) {
   seat.pid = workers.PidOf(seat.participant);
-  seat.fate.clear();
   seat.meter.Begin(process_.segment->participant(seat.participant), NowNs());
   const int64_t hot_ns = lease.hot_ms < 0 ? -1 : lease.hot_ms * static_cast<int64_t>(kMillisecondNs);
   const worker::LeaseTerms terms{.lease = id, .hot_ns = hot_ns, .expires_ns = lease.expires_ns};
@@ -275,6 +276,7 @@ void Leases::SeatEnded(uint16_t participant, const WorkerEnd& end) {
   seat->leaving = false;
   const std::string text = end.Json(dispatch::kSlotOutputBytes);
   seat->fate = FateOfWorker(text);
+  seat->fate_ns = NowNs();
   EndSessions(*seat, lease.ending ? *lease.ending : Status(Code::kWorkerCrashed, text));
   if (lease.ending) return FinishIfLeft(id);
   if (!served) {
@@ -373,7 +375,9 @@ void Leases::TellFate(uint64_t session, uint64_t call, const LeaseRequest& reque
   }
   if (lease->ending) return answer(FateOfLease(*lease->ending));
   const Seat& seat = lease->seats[request.worker];
-  if (!seat.fate.empty()) return answer(seat.fate);
+  // Who asks late, because it was blocked, asks for the one before.
+  const bool recent = seat.participant == 0 || NowNs() - seat.fate_ns < kFateKeptNs;
+  if (!seat.fate.empty() && recent) return answer(seat.fate);
   const auto timer = loop_.At(DeadlineIn(kFateNs), [this, id = request.lease, worker = request.worker] {
     if (Lease* waited = Find(id)) AnswerFates(*waited, worker, R"({"ended":"no"})");
   });

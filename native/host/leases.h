@@ -75,6 +75,7 @@ class Leases {
     LeaseMeter meter{};
     LeaseAccount before{};          // of those who had the seat before
     std::string fate{};             // JSON: how the last one ended
+    uint64_t fate_ns = 0;           // and when
     std::set<uint64_t> sessions{};  // whose windows it serves, handed-over ones included
     EventLoop::TimerId timer{};     // until it is filled again
   };
