@@ -434,6 +434,22 @@ Status Leases::HandOver(const LeaseSeat& admitted, int32_t client_pid, UniqueFd 
   return Status::Ok();
 }
 
+void Leases::Cancel(uint64_t session, uint64_t call) {
+  const auto found = std::find_if(queue_.begin(), queue_.end(), [&](const Queued& queued) {
+    return queued.session == session && queued.call == call;
+  });
+  const Status cancelled(Code::kInvocationCancelled, "cancelled while it waited for workers");
+  if (found != queue_.end()) {
+    loop_.CancelTimer(found->timer);
+    queue_.erase(found);
+    Answer(session, call, cancelled);
+    return GrantQueued();
+  }
+  for (const auto& [id, lease] : leases_) {
+    if (lease.session == session && lease.call == call && lease.granted_ns == 0) return End(id, cancelled);
+  }
+}
+
 void Leases::SessionClosed(uint64_t session) {
   std::vector<uint64_t> held;
   for (auto& [id, lease] : leases_) {

@@ -58,6 +58,8 @@ class Leases {
   [[nodiscard]] Result<LeaseSeat> Admit(uint64_t session, const std::string& key, uint32_t worker);
   /// The worker goes on with that session's client. `socket` is a copy.
   [[nodiscard]] Status HandOver(const LeaseSeat& seat, int32_t client_pid, UniqueFd socket, bool checksum);
+  /// A request of that session is given up; only those that wait can be.
+  void Cancel(uint64_t session, uint64_t call);
   void SessionClosed(uint64_t session);
   void OnWorkerMessage(uint16_t participant, const worker::ControlMessage& message);
 

@@ -135,6 +135,7 @@ void Session::Cancel(uint64_t call) {
     return;
   }
   if (state_requests_ > 0) services_.state.Cancel(id_, call);  // a lock it waits for, perhaps
+  services_.leases.Cancel(id_, call);
 }
 
 void Session::CancelAll() {
