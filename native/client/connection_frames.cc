@@ -114,8 +114,8 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
       const Code code = goodbye->code == Code::kOk ? Code::kConnectionLost : goodbye->code;
       // Of a leased worker that has died it is JSON, and stays so.
       const bool json = code == Code::kWorkerCrashed;
-      wire_->Announce(Status(code, json ? goodbye->message
-                                        : "the process host closed the connection: " + goodbye->message));
+      wire_->Announce(
+          Status(code, json ? goodbye->message : "the process host closed the connection: " + goodbye->message));
       return Status::Ok();
     }
     case FrameType::kPing: {

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <vector>
 
+#include "protocol/lease_messages.h"
 #include "protocol/messages.h"
 #include "protocol/state_messages.h"
 
@@ -54,7 +55,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 1) return 0;
   // A copy of exactly this size, so that reading beyond the end is found.
   const Bytes bytes(reinterpret_cast<const std::byte*>(data) + 1, reinterpret_cast<const std::byte*>(data) + size);
-  switch (data[0] & 15) {
+  switch (data[0] & 31) {
     case 0:
       RoundTrip(DecodeHello, bytes);
       break;
@@ -76,8 +77,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       Check(!DecodeError(frame, bytes).ok());
       break;
     }
+    case 30:
+      RoundTrip(DecodeLeaseRequest, bytes);
+      break;
+    case 31:
+      RoundTrip(DecodeLeaseReply, bytes);
+      break;
     default:
-      RoundTripState(static_cast<uint16_t>((data[0] & 15) - 6), bytes);
+      RoundTripState(static_cast<uint16_t>((data[0] & 31) - 6), bytes);
   }
   return 0;
 }

@@ -98,7 +98,9 @@ export function pattern(byteLength: number): Uint8Array {
 /** Of the workers of one kind that are ready and not leased, in order. */
 export async function workerPids(process: Process, kind: WorkerKind = 'native'): Promise<number[]> {
   const { workers } = await process.describe()
-  return workers.filter((worker) => worker.kind === kind && worker.state === 'ready' && !worker.leased).map(({ pid }) => pid)
+  return workers
+    .filter((worker) => worker.kind === kind && worker.state === 'ready' && !worker.leased)
+    .map(({ pid }) => pid)
 }
 
 /** Resolves with their pids when there are as many ready workers of a kind. */

@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "protocol/lease_messages.h"
 #include "protocol/names.h"
 #include "protocol/tlv.h"
 
@@ -110,6 +111,70 @@ TEST(Messages, HelloRoundTripsAndKeepsItsShape) {
   EXPECT_EQ(hello->client_pid, 42);
   EXPECT_EQ(hello->name, "me");
   CheckShape(Encode(AHello()), With(DecodeHello), {6});
+}
+
+TEST(Messages, HelloToALeasedWorkerRoundTripsAndKeepsItsShape) {
+  Hello hello = AHello();
+  hello.lease_key = std::string(kLeaseKeyBytes, 'a');
+  hello.lease_worker = 3;
+  const Result<Hello> read = DecodeHello(Encode(hello));
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(read->lease_key, hello.lease_key);
+  EXPECT_EQ(read->lease_worker, 3u);
+  CheckShape(Encode(hello), With(DecodeHello), {6, 7});
+  hello.lease_worker = kMaxLeaseWorkers;
+  EXPECT_EQ(DecodeHello(Encode(hello)).status().code(), Code::kProtocolInvalid);
+  hello.lease_worker = 0;
+  hello.lease_key += 'a';
+  EXPECT_EQ(DecodeHello(Encode(hello)).status().code(), Code::kProtocolInvalid);
+}
+
+TEST(Messages, LeaseRequestRoundTripsAndKeepsItsShape) {
+  const LeaseRequest request{.lease = 1ull << 40,
+                             .workers = kMaxLeaseWorkers,
+                             .lane = LeaseLane::kNative,
+                             .hot_ms = -1,
+                             .ttl_ms = kMaxLeaseMs,
+                             .wait_ms = 7,
+                             .name = "näme",
+                             .worker = kMaxLeaseWorkers - 1};
+  const Result<LeaseRequest> read = DecodeLeaseRequest(Encode(request));
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(*read, request);
+  CheckShape(Encode(request), With(DecodeLeaseRequest));
+  const auto code = [&](const std::function<void(LeaseRequest&)>& change) {
+    LeaseRequest changed = request;
+    change(changed);
+    return DecodeLeaseRequest(Encode(changed)).status().code();
+  };
+  EXPECT_EQ(code([](LeaseRequest& r) { r.hot_ms = 0; }), Code::kOk);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.hot_ms = -2; }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.workers = 0; }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.workers = kMaxLeaseWorkers + 1; }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.lane = static_cast<LeaseLane>(3); }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.ttl_ms = kMaxLeaseMs + 1; }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.wait_ms = kMaxLeaseMs + 1; }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.name = std::string(kMaxName + 1, 'x'); }), Code::kProtocolInvalid);
+  EXPECT_EQ(code([](LeaseRequest& r) { r.worker = kMaxLeaseWorkers; }), Code::kProtocolInvalid);
+}
+
+TEST(Messages, LeaseReplyRoundTripsAndKeepsItsShape) {
+  const LeaseReply reply{
+      .lease = 5, .key = std::string(kLeaseKeyBytes, 'f'), .ttl_ms = 9, .pids = {1, 1u << 22}, .text = "{}"};
+  const Result<LeaseReply> read = DecodeLeaseReply(Encode(reply));
+  ASSERT_TRUE(read.ok()) << read.status().message();
+  EXPECT_EQ(*read, reply);
+  CheckShape(Encode(reply), With(DecodeLeaseReply));
+  LeaseReply many = reply;
+  many.pids.resize(kMaxLeaseWorkers + 1);
+  EXPECT_EQ(DecodeLeaseReply(Encode(many)).status().code(), Code::kProtocolInvalid);
+}
+
+TEST(Messages, UpgradeOffersMayBeOfTheWorkerItself) {
+  const Result<UpgradeOffer> offer = DecodeUpgradeOffer(Encode(UpgradeOffer{.worker = true}));
+  ASSERT_TRUE(offer.ok()) << offer.status().message();
+  EXPECT_TRUE(offer->worker);
+  EXPECT_TRUE(offer->socket_path.empty());
 }
 
 TEST(Messages, HelloRefusesBadValues) {

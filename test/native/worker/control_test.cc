@@ -105,6 +105,20 @@ TEST(ControlSocket, CarriesTheLargestFunctionTable) {
   EXPECT_EQ(OpenFds(), before);
 }
 
+TEST(ControlSocket, CarriesTheTermsOfLeases) {
+  Ends ends = MakeEnds();
+  const LeaseTerms terms{.lease = 1ull << 40, .hot_ns = -1, .expires_ns = 1ull << 62};
+  for (const ControlType type : {ControlType::kLease, ControlType::kLeaseEnd}) {
+    ASSERT_TRUE(ends.host.Send({.type = type, .terms = terms}).ok());
+    EXPECT_EQ(Received(ends.worker).terms, terms);
+  }
+  ASSERT_TRUE(ends.worker.Send({.type = ControlType::kLeaseLeft, .terms = terms}).ok());
+  EXPECT_EQ(Received(ends.host).terms, terms);
+  EXPECT_EQ(ends.host.Send({.type = ControlType::kLease}).code(), Code::kArgumentInvalid) << "of no lease";
+  EXPECT_EQ(ends.host.Send({.type = ControlType::kLease, .terms = {.lease = 1, .hot_ns = -2}}).code(),
+            Code::kArgumentInvalid);
+}
+
 TEST(ControlSocket, CarriesTextsAroundThePacketSize) {
   Ends ends = MakeEnds();
   for (const size_t bytes : {size_t{0}, size_t{1}, kMaxPacket - 21, kMaxPacket - 20, kMaxPacket - 19, kMaxPacket}) {
