@@ -35,6 +35,9 @@ void ConnectionWrap::BecomeBusy() {
   busy_ = true;
   Ref();
   watcher_->EveryTurn(true, true);
+  // A call begun by what another connection's reply has set off comes after this turn's part for such handlers, and the
+  // loop would block with nothing sent.
+  watcher_->KeepTurning(true);
 }
 
 void ConnectionWrap::BecomeIdle() {

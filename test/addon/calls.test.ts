@@ -26,6 +26,16 @@ describe.each(['shm', 'tcp'] as const)('calls over %s', (transport) => {
     expect(connection.inFlight).toBe(0)
   })
 
+  // Each of them would wait for its connection's rest, two seconds: the whole then takes longer than a test may.
+  it("sends at once what another connection's reply sets off", async () => {
+    const [first, second] = [await host.connect(transport, { spinUs: 1e6 }), await host.connect(transport)]
+    const echo = fn(first, 'echo')
+    for (let round = 0; round < 100; round++) {
+      await first.invoke(echo, bytes('one'), undefined, 0, long)
+      expect(text(await second.invoke(echo, bytes('two'), undefined, 0, long))).toBe('two')
+    }
+  })
+
   it('resolves names', async () => {
     await expect(connection.resolve('echo', long)).resolves.toEqual({ index: expect.any(Number) as number, flags: 0 })
     await expect(connection.resolve('stream', long)).resolves.toMatchObject({ flags: 1 })
