@@ -19,10 +19,16 @@ LeaseWorkers::LeaseWorkers(EventLoop& loop, Process& process, Supervisor& superv
 LeaseWorkers::~LeaseWorkers() { loop_.CancelTimer(trim_timer_); }
 
 Result<uint16_t> LeaseWorkers::Take(dispatch::Lane lane) {
+  Result<uint16_t> participant = Refill(lane);
+  if (participant.ok()) ++taken_;
+  return participant;
+}
+
+Result<uint16_t> LeaseWorkers::Refill(dispatch::Lane lane) {
   // The one given back last: its caches are warm.
   auto best = workers_.end();
   for (auto each = workers_.begin(); each != workers_.end(); ++each) {
-    if (each->second.taken || each->second.lane != lane) continue;
+    if (each->second.taken || each->second.leaving || each->second.lane != lane) continue;
     if (best == workers_.end() || each->second.free_ns > best->second.free_ns) best = each;
   }
   if (best == workers_.end()) {
@@ -34,7 +40,6 @@ Result<uint16_t> LeaseWorkers::Take(dispatch::Lane lane) {
     best->second.pid = static_cast<uint32_t>((*link)->id().pid);
   }
   best->second.taken = true;
-  ++taken_;
   return best->first;
 }
 
@@ -42,13 +47,13 @@ Result<uint16_t> LeaseWorkers::Take(dispatch::Lane lane) {
 void LeaseWorkers::MakeRoom(dispatch::Lane lane) {
   if (workers_.size() < capacity()) return;
   for (const auto& [participant, worker] : workers_) {
-    if (!worker.taken && worker.lane != lane) return Kill(participant);
+    if (!worker.taken && !worker.leaving && worker.lane != lane) return Kill(participant);
   }
 }
 
 bool LeaseWorkers::IsReady(uint16_t participant) const noexcept {
   const auto found = workers_.find(participant);
-  return found != workers_.end() && found->second.ready;
+  return found != workers_.end() && found->second.ready && !found->second.leaving;
 }
 
 uint32_t LeaseWorkers::PidOf(uint16_t participant) const noexcept {
@@ -71,6 +76,7 @@ void LeaseWorkers::GiveBack(uint16_t participant) {
 }
 
 void LeaseWorkers::Kill(uint16_t participant) {
+  if (const auto found = workers_.find(participant); found != workers_.end()) found->second.leaving = true;
   WorkerLink* const link = supervisor_.Find(participant);
   if (link != nullptr && link->stage != WorkerLink::Stage::kEnded) link->Kill();
 }
@@ -102,9 +108,7 @@ void LeaseWorkers::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   if (found == workers_.end()) return;
   const bool taken = found->second.taken;
   workers_.erase(found);
-  if (!taken) return;
-  --taken_;
-  hooks_.ended(link.participant, end);
+  if (taken) hooks_.ended(link.participant, end);
 }
 
 void LeaseWorkers::ArmTrim() {
@@ -118,9 +122,10 @@ void LeaseWorkers::ArmTrim() {
 void LeaseWorkers::Trim() {
   const uint64_t now_ns = NowNs();
   bool kept = false;
-  for (const auto& [participant, worker] : workers_) {
-    if (worker.taken) continue;
+  for (auto& [participant, worker] : workers_) {
+    if (worker.taken || worker.leaving) continue;
     if (now_ns - worker.free_ns >= kKeptNs) {
+      worker.leaving = true;
       if (!Send(participant, {.type = worker::ControlType::kDrain}).ok()) Kill(participant);
     } else {
       kept = true;

@@ -29,10 +29,14 @@ class LeaseWorkers {
   ~LeaseWorkers();
 
   [[nodiscard]] uint32_t capacity() const noexcept { return process_.assignment.lease_workers; }
-  /// How many more can be taken now.
+  /// How many more can be taken now. The place of one that has died while it was taken stays taken.
   [[nodiscard]] uint32_t free() const noexcept { return capacity() - taken_; }
   /// One that is ready, or one that starts: `ready` follows. Precondition: free() > 0.
   [[nodiscard]] Result<uint16_t> Take(dispatch::Lane lane);
+  /// Another one in the place of one that has died.
+  [[nodiscard]] Result<uint16_t> Refill(dispatch::Lane lane);
+  /// Nor is there to be one.
+  void Forgo() noexcept { --taken_; }
   [[nodiscard]] bool IsReady(uint16_t participant) const noexcept;
   [[nodiscard]] uint32_t PidOf(uint16_t participant) const noexcept;
   [[nodiscard]] Phases PhasesOf(uint16_t participant) const noexcept;
@@ -49,6 +53,7 @@ class LeaseWorkers {
     dispatch::Lane lane = dispatch::Lane::kNode;
     bool taken = true;
     bool ready = false;
+    bool leaving = false;  // told to, or killed: of no use to anybody
     uint32_t pid = 0;
     uint64_t started_ns = 0;
     uint64_t free_ns = 0;  // since when nobody has it

@@ -24,6 +24,9 @@ constexpr size_t kRemembered = 256;
 constexpr uint64_t kFateNs = 200 * kMillisecondNs;
 /// How long the end of a worker stays the answer after another one has taken its place.
 constexpr uint64_t kFateKeptNs = 5'000 * kMillisecondNs;
+constexpr uint64_t kHealthyNs = 10'000 * kMillisecondNs;
+/// Requests of one session that may wait.
+constexpr std::ptrdiff_t kMaxQueued = 64;
 constexpr uint64_t kMaxBackoffMs = 10'000;
 /// Sessions that were handed over are named by numbers no session of the host has.
 constexpr uint64_t kHandedOver = uint64_t{1} << 63;
@@ -154,6 +157,10 @@ void Leases::Take(uint64_t session, int32_t client_pid, uint64_t call, const Lea
     return refuse(Status(Code::kArgumentInvalid, std::string("the application has no ") +
                                                      (native ? "native functions" : "functions in TypeScript")));
   }
+  if (std::count_if(queue_.begin(), queue_.end(), [&](const Queued& each) { return each.session == session; }) >=
+      kMaxQueued) {
+    return refuse(Status(Code::kBackpressure, "this connection waits for " + std::to_string(kMaxQueued) + " leases"));
+  }
   queue_.push_back({session, client_pid, call, lane, NowNs(), request, {}});
   GrantQueued();
   if (queue_.empty() || queue_.back().session != session || queue_.back().call != call) return;
@@ -175,12 +182,14 @@ void Leases::Take(uint64_t session, int32_t client_pid, uint64_t call, const Lea
 }
 
 void Leases::GrantQueued() {
+  if (std::exchange(granting_, true)) return;  // what ends at once while it is granted comes here again
   while (!queue_.empty() && queue_.front().request.workers <= workers.free()) {
     const Queued queued = std::move(queue_.front());
     queue_.pop_front();
     loop_.CancelTimer(queued.timer);
     Grant(queued);
   }
+  granting_ = false;
 }
 
 void Leases::Grant(const Queued& queued) {
@@ -206,11 +215,22 @@ void Leases::Grant(const Queued& queued) {
 }
 
 Status Leases::FillSeat(Lease& lease, Seat& seat) {
-  Result<uint16_t> participant = workers.Take(lease.lane);
+  Result<uint16_t> participant = seat.reserved ? workers.Refill(lease.lane) : workers.Take(lease.lane);
   if (!participant.ok()) return participant.status();
+  seat.reserved = true;
   seat.participant = *participant;
   seat.pid = workers.PidOf(*participant);
   return Status::Ok();
+}
+
+/// Its worker is the next one's, or its place is.
+void Leases::EmptySeat(Seat& seat) {
+  if (!std::exchange(seat.reserved, false)) return;
+  if (seat.participant != 0) {
+    workers.GiveBack(std::exchange(seat.participant, 0));
+  } else {
+    workers.Forgo();
+  }
 }
 
 void Leases::SeatReady(uint16_t participant) {
@@ -246,12 +266,14 @@ void Leases::ActivateIfReady(uint64_t id) {
   json.EndObject();
   LeaseReply reply{.lease = id, .key = lease.key, .ttl_ms = lease.ttl_ms, .text = json.Take()};
   for (const Seat& seat : lease.seats) reply.pids.push_back(seat.pid);
-  Answer(lease.session, std::exchange(lease.call, 0), reply);
+  lease.answered = true;
+  Answer(lease.session, lease.call, reply);
 }
 
 /// The worker of `seat`, which is ready, begins.
 void Leases::Serve(uint64_t id, Lease& lease, Seat& seat) {
   seat.pid = workers.PidOf(seat.participant);
+  seat.served_ns = NowNs();
   seat.meter.Begin(process_.segment->participant(seat.participant), NowNs());
   const int64_t hot_ns = lease.hot_ms < 0 ? -1 : lease.hot_ms * static_cast<int64_t>(kMillisecondNs);
   const worker::LeaseTerms terms{.lease = id, .hot_ns = hot_ns, .expires_ns = lease.expires_ns};
@@ -270,10 +292,14 @@ void Leases::SeatEnded(uint16_t participant, const WorkerEnd& end) {
   const auto worker = static_cast<uint32_t>(seat - lease.seats.data());
   const bool served = lease.granted_ns != 0;
   seat->meter.Stop(NowNs(), true);
-  seat->before += seat->meter.Read(0);
+  // One that has answered calls can do its work: what ended it was one of them.
+  const LeaseAccount used = seat->meter.Read(0);
+  if (used.calls > used.failures || NowNs() - seat->served_ns >= kHealthyNs) seat->failures = 0;
+  seat->before += used;
   seat->meter = {};
   seat->participant = 0;
   seat->leaving = false;
+  if (lease.ending) EmptySeat(*seat);
   const std::string text = end.Json(dispatch::kSlotOutputBytes);
   seat->fate = FateOfWorker(text);
   seat->fate_ns = NowNs();
@@ -307,6 +333,7 @@ void Leases::EndSessions(Seat& seat, const Status& why) {
     if ((session & kHandedOver) != 0) {
       windows_.SessionClosed(session);
     } else {
+      windows_.ForgetOffers(session);
       hooks.end_session(session, why);
     }
   }
@@ -326,6 +353,13 @@ void Leases::Renew(uint64_t session, uint64_t call, const LeaseRequest& request)
   if (!held.ok()) return Answer(session, call, held.status());
   if (request.ttl_ms == 0) return Answer(session, call, Status(Code::kArgumentInvalid, "a lease lasts 1 ms at least"));
   Lease& lease = **held;
+  lease.used = true;
+  if (lease.granted_ns != 0 && NowNs() >= lease.expires_ns) {
+    // Its workers may be leaving already.
+    const Status late(Code::kLeaseExpired, "the lease was not renewed in time");
+    Answer(session, call, late);
+    return End(request.lease, late);
+  }
   if (lease.granted_ns == 0) return Answer(session, call, Status(Code::kLeaseClosed, "the lease has not begun"));
   lease.ttl_ms = request.ttl_ms;
   lease.expires_ns = DeadlineIn(request.ttl_ms * kMillisecondNs);
@@ -357,10 +391,11 @@ void Leases::Report(uint64_t session, uint64_t call, const LeaseRequest& request
   if (const Ended* ended = FindEnded(request.lease); ended != nullptr) {
     return Answer(session, call, LeaseReply{.lease = request.lease, .text = ended->report});
   }
-  const Lease* const lease = Find(request.lease);
+  Lease* const lease = Find(request.lease);
   if (lease == nullptr || lease->session != session) {
     return Answer(session, call, Held(session, request.lease).status());
   }
+  lease->used = true;
   Answer(session, call, LeaseReply{.lease = request.lease, .text = ReportOf(request.lease, *lease)});
 }
 
@@ -415,6 +450,7 @@ Result<LeaseSeat> Leases::Admit(uint64_t session, const std::string& key, uint32
       return Status(Code::kLeaseUnavailable, "the worker has ended and is being replaced");
     }
     seat.sessions.insert(session);
+    lease.used = true;
     return LeaseSeat{id, worker, seat.participant};
   }
   return Status(Code::kLeaseClosed, "there is no lease with this key");
@@ -426,7 +462,8 @@ Status Leases::HandOver(const LeaseSeat& admitted, int32_t client_pid, UniqueFd 
   Seat& seat = lease->seats[admitted.worker];
   if (seat.participant != admitted.participant) return Status(Code::kLeaseUnavailable, "the worker has ended");
   const uint64_t session = kHandedOver | next_handed_over_++;
-  if (Status status = windows_.OpenForSocket(session, client_pid, admitted.participant, std::move(socket), checksum);
+  if (Status status = windows_.OpenForSocket(session, client_pid, {admitted.participant, admitted.lease},
+                                             std::move(socket), checksum);
       !status.ok()) {
     return status;
   }
@@ -446,7 +483,8 @@ void Leases::Cancel(uint64_t session, uint64_t call) {
     return GrantQueued();
   }
   for (const auto& [id, lease] : leases_) {
-    if (lease.session == session && lease.call == call && lease.granted_ns == 0) return End(id, cancelled);
+    // Granted, too, as long as its holder has not come to know of it.
+    if (lease.session == session && lease.call == call && !lease.used && !lease.ending) return End(id, cancelled);
   }
 }
 
@@ -488,13 +526,18 @@ void Leases::OnWorkerMessage(uint16_t participant, const worker::ControlMessage&
   }
   if (message.type != worker::ControlType::kLeaseLeft) return;
   const auto [id, seat] = SeatOf(participant);
-  if (seat == nullptr || !seat->leaving || message.terms.lease != id) return;
+  if (seat == nullptr || message.terms.lease != id) return;
+  if (!seat->leaving) {
+    // By its own clock, which has been faster.
+    const Lease& lease = leases_.at(id);
+    if (lease.granted_ns == 0) return;
+    End(id, Status(Code::kLeaseExpired, "the lease was not renewed in time"));
+  }
   seat->leaving = false;
   seat->meter.Stop(NowNs(), false);
   seat->before += seat->meter.Read(0);
   seat->meter = {};
-  seat->participant = 0;
-  workers.GiveBack(participant);
+  EmptySeat(*seat);
   FinishIfLeft(id);
 }
 
@@ -516,12 +559,12 @@ void Leases::End(uint64_t id, const Status& why) {
     for (const uint64_t session : std::set<uint64_t>(seat.sessions)) {
       if ((session & kHandedOver) != 0) continue;
       seat.sessions.erase(session);
+      windows_.ForgetOffers(session);
       hooks.end_session(session, why);
     }
-    if (seat.participant == 0) continue;
-    if (lease.granted_ns == 0) {
+    if (seat.participant == 0 || lease.granted_ns == 0) {
       // It serves nobody yet. One that still starts is of use to the next.
-      workers.GiveBack(std::exchange(seat.participant, 0));
+      EmptySeat(seat);
       continue;
     }
     seat.leaving = true;
@@ -561,7 +604,8 @@ void Leases::FinishIfLeft(uint64_t id) {
   const Lease over = std::move(lease);
   leases_.erase(id);
   if (!begun) {
-    Answer(over.session, over.call, why);
+    if (!over.answered) Answer(over.session, over.call, why);
+    if (over.releasing) Answer(over.session, *over.releasing, why);
   } else if (over.releasing) {
     Answer(over.session, *over.releasing, LeaseReply{.lease = id, .text = report});
   } else {

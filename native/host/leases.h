@@ -72,8 +72,10 @@ class Leases {
   struct Seat {
     uint16_t participant = 0;  // 0: none at the moment
     uint32_t pid = 0;
+    bool reserved = false;  // a worker's place is taken for it, whether there is one or not
     bool leaving = false;
-    uint32_t failures = 0;  // in a row
+    uint32_t failures = 0;   // in a row
+    uint64_t served_ns = 0;  // since when its worker is there
     LeaseMeter meter{};
     LeaseAccount before{};          // of those who had the seat before
     std::string fate{};             // JSON: how the last one ended
@@ -89,7 +91,9 @@ class Leases {
   struct Lease {
     uint64_t session = 0;
     int32_t client_pid = 0;
-    uint64_t call = 0;  // that took it, until it is answered
+    uint64_t call = 0;      // that took it
+    bool answered = false;  // which it has been
+    bool used = false;      // its holder has come to know of it
     std::string name{};
     std::string key{};
     dispatch::Lane lane = dispatch::Lane::kNode;
@@ -125,6 +129,7 @@ class Leases {
   void GrantQueued();
   void Grant(const Queued& queued);
   [[nodiscard]] Status FillSeat(Lease& lease, Seat& seat);
+  void EmptySeat(Seat& seat);
   void FillLater(uint64_t id, uint32_t worker);
   void SeatReady(uint16_t participant);
   void SeatEnded(uint16_t participant, const WorkerEnd& end);
@@ -156,6 +161,7 @@ class Leases {
   WindowHost& windows_;
   std::map<uint64_t, Lease> leases_;
   std::deque<Queued> queue_;
+  bool granting_ = false;
   std::deque<Ended> ended_;
   LeaseAccount past_;  // of all that have ended
   uint64_t past_count_ = 0;

@@ -126,7 +126,9 @@ void Session::OnUpgrade(std::span<const std::byte> payload) {
 Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeRequest>& request) {
   if (!request.ok()) return request.status();
   if (request->transport == "shm") {
-    return services_.windows.Offer(id_, hello_.client_pid, request->window_bytes, seat_ ? seat_->participant : 0);
+    return services_.windows.Offer(
+        id_, hello_.client_pid, request->window_bytes,
+        seat_ ? WindowHost::ServedBy{seat_->participant, seat_->lease} : WindowHost::ServedBy{});
   }
   if (seat_)
     return Status(Code::kUpgradeFailed, "transport \"" + request->transport + "\" is to be asked of the worker");
@@ -200,15 +202,15 @@ Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) 
   const Frame out{.type = FrameType::kAdminReply, .call = frame.call};
   const auto op = static_cast<protocol::AdminOp>(frame.code);
   switch (op) {
+    case protocol::AdminOp::kLeases:
+      ReplyAdmin(frame.call, services_.leases.Json());
+      return Status::Ok();
     case protocol::AdminOp::kDrain:
       if (hello_.role != protocol::Role::kAdmin) {
         Reply(out, Status(Code::kTokenInvalid, "only an administrator may drain a process"));
         return Status::Ok();
       }
       [[fallthrough]];
-    case protocol::AdminOp::kLeases:
-      ReplyAdmin(frame.call, services_.leases.Json());
-      return Status::Ok();
     case protocol::AdminOp::kStats:
     case protocol::AdminOp::kInspect:
       services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()),

@@ -96,7 +96,7 @@ void WindowHost::Listen() {
 }
 
 Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
-                                                 uint16_t worker) {
+                                                 ServedBy by) {
   if (!available()) return Status(Code::kUpgradeFailed, unavailable_);
   if (offers_.size() >= kMaxOffers) return Status(Code::kUpgradeFailed, "too many clients are upgrading");
   for (const auto& [index, window] : windows_) {
@@ -108,7 +108,7 @@ Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t clien
   }
   const uint64_t limit = process_.assignment.window_bytes;
   const uint64_t bytes = window_bytes == 0 ? limit : std::min(window_bytes, limit);
-  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs), worker});
+  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs), by});
   return protocol::UpgradeOffer{
       .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
 }
@@ -178,8 +178,8 @@ Result<uint32_t> WindowHost::FreeSlot() {
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
   return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
-    if (offer.worker != 0) {
-      if (Status given = GiveToWorker(offer.worker, index, created, UniqueFd(), false); !given.ok()) return given;
+    if (offer.by.worker != 0) {
+      if (Status given = GiveToWorker(offer.by, index, created, UniqueFd(), false); !given.ok()) return given;
     }
     return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes,
                         published_.get());
@@ -202,29 +202,29 @@ Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, 
   return handover;
 }
 
-Status WindowHost::OpenForSocket(uint64_t session, int32_t client_pid, uint16_t worker, UniqueFd socket,
-                                 bool checksum) {
-  const OfferMade offer{session, client_pid, process_.assignment.window_bytes, 0, worker};
+Status WindowHost::OpenForSocket(uint64_t session, int32_t client_pid, ServedBy by, UniqueFd socket, bool checksum) {
+  const OfferMade offer{session, client_pid, process_.assignment.window_bytes, 0, by};
   return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t, uint32_t index) {
-    return GiveToWorker(worker, index, created, std::move(socket), checksum);
+    return GiveToWorker(by, index, created, std::move(socket), checksum);
   });
 }
 
-Status WindowHost::GiveToWorker(uint16_t worker, uint32_t index, const window::ServerWindow::Created& created,
+Status WindowHost::GiveToWorker(ServedBy by, uint32_t index, const window::ServerWindow::Created& created,
                                 UniqueFd socket, bool checksum) {
   using worker::ControlMessage;
   using worker::ControlType;
   ControlMessage message{.type = socket ? ControlType::kLeaseSocket : ControlType::kLeaseWindow,
                          .index = index,
                          .generation = process_.segment->window(index).generation.load(),
-                         .text = checksum ? "checksum" : ""};
+                         .text = checksum ? "checksum" : "",
+                         .terms = {.lease = by.lease}};
   for (const int fd : {created.memfd.get(), created.complete_event.get(), created.submit_event.get()}) {
     Result<UniqueFd> copy = Duplicate(fd);
     if (!copy) return copy.status();
     message.fds.push_back(*std::move(copy));
   }
   if (socket) message.fds.push_back(std::move(socket));
-  return tell_worker(worker, message);
+  return tell_worker(by.worker, message);
 }
 
 std::optional<uint64_t> WindowHost::SessionOf(uint32_t index, uint16_t worker) const {
@@ -249,13 +249,13 @@ Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
   slot.bytes = offer.window_bytes;
   slot.client_pid = offer.client_pid;
   slot.calls.store(0);
-  slot.poller.store(offer.worker);  // so that no other takes it over
+  slot.poller.store(offer.by.worker);  // so that no other takes it over
   slot.consumer.store(0);
   Result<std::unique_ptr<window::ServerWindow>> mapped =
       window::ServerWindow::Map(*process_.segment, *index, std::move(*memory), std::move(*complete));
   Status status = mapped ? Status::Ok() : mapped.status();
   EventLoop::WatchId watched = 0;
-  if (status.ok() && offer.worker == 0) {
+  if (status.ok() && offer.by.worker == 0) {
     Result<EventLoop::WatchId> watch =
         loop_.Watch(created->submit_event.get(), EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
     status = watch.status();
@@ -268,12 +268,18 @@ Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
     window.submit_event = std::move(created->submit_event);
     window.watch = watched;
     window.session = offer.session;
-    window.worker = offer.worker;
+    window.worker = offer.by.worker;
     slot.state.store(kSlotOpen, std::memory_order_release);
-    if (offer.worker == 0) OfferToPoller();
+    if (offer.by.worker == 0) OfferToPoller();
     return status;
   }
   loop_.Unwatch(watched);
+  if (offer.by.worker != 0) {
+    // It may have been given the window by then.
+    (void)tell_worker(
+        offer.by.worker,
+        {.type = worker::ControlType::kWindowGone, .index = *index, .generation = slot.generation.fetch_add(1)});
+  }
   free_.push_back(*index);
   return status;
 }
@@ -490,8 +496,12 @@ Result<worker::ControlMessage> WindowHost::ForWorker(uint32_t index) const {
   return message;
 }
 
-void WindowHost::SessionClosed(uint64_t session) {
+void WindowHost::ForgetOffers(uint64_t session) {
   std::erase_if(offers_, [&](const auto& offer) { return offer.second.session == session; });
+}
+
+void WindowHost::SessionClosed(uint64_t session) {
+  ForgetOffers(session);
   for (auto& [index, window] : windows_) {
     if (window.session != session || window.closing) continue;
     window.closing = true;

@@ -48,14 +48,19 @@ class WindowHost {
   [[nodiscard]] bool available() const noexcept { return static_cast<bool>(listener_); }
 
   /// A one-time nonce for a client. kUpgradeFailed says why not.
-  /// `worker`: the leased one that alone will serve it; 0: any.
+  /// The leased worker that alone will serve a window; 0: any.
+  struct ServedBy {
+    uint16_t worker = 0;
+    uint64_t lease = 0;
+  };
   [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
-                                                     uint16_t worker = 0);
+                                                     ServedBy by);
   /// A window for calls the host itself passes on from a client elsewhere.
   [[nodiscard]] Result<window::Handover> Open(uint64_t session, int32_t client_pid, uint64_t window_bytes);
   /// A window for calls that a leased worker takes from `socket`, which goes to it.
-  [[nodiscard]] Status OpenForSocket(uint64_t session, int32_t client_pid, uint16_t worker, UniqueFd socket,
-                                     bool checksum);
+  [[nodiscard]] Status OpenForSocket(uint64_t session, int32_t client_pid, ServedBy by, UniqueFd socket, bool checksum);
+  /// Nonces it was given are of no use any more.
+  void ForgetOffers(uint64_t session);
   /// Whose window `index` is, if that worker alone serves it.
   [[nodiscard]] std::optional<uint64_t> SessionOf(uint32_t index, uint16_t worker) const;
   void SessionClosed(uint64_t session);
@@ -82,7 +87,7 @@ class WindowHost {
     int32_t client_pid;
     uint64_t window_bytes;
     uint64_t expires_ns;
-    uint16_t worker = 0;
+    ServedBy by{};
   };
   struct Arrival {  // connected to the socket, its nonce not read yet
     UniqueFd socket;
@@ -116,7 +121,7 @@ class WindowHost {
   /// `pass_on` gives the descriptors to whoever will be the client.
   using PassOn = std::function<Status(window::ServerWindow::Created& created, uint64_t bytes, uint32_t index)>;
   [[nodiscard]] Status OpenWindow(const OfferMade& offer, const PassOn& pass_on);
-  [[nodiscard]] Status GiveToWorker(uint16_t worker, uint32_t index, const window::ServerWindow::Created& created,
+  [[nodiscard]] Status GiveToWorker(ServedBy by, uint32_t index, const window::ServerWindow::Created& created,
                                     UniqueFd socket, bool checksum);
   [[nodiscard]] Result<uint32_t> FreeSlot();
   void OnSubmitEvent(uint32_t index);

@@ -220,7 +220,7 @@ void WorkerWrap::OnBeforeWait() {
   watcher_->KeepTurning(!asleep_);
   if (!asleep_) return;
   // A full worker must not be woken by bells it cannot answer.
-  watcher_->Listen(kDoorbell, capacity(), false);
+  watcher_->Listen(kDoorbell, capacity() || runtime().dedicated(), false);
   watcher_->SetTimer(NextLockDeadline());
 }
 

@@ -107,7 +107,8 @@ bool ReadFunctions(Reader* in, std::vector<FunctionInfo>* functions) {
 }
 
 bool HasTerms(ControlType type) noexcept {
-  return type == ControlType::kLease || type == ControlType::kLeaseEnd || type == ControlType::kLeaseLeft;
+  return type == ControlType::kLease || type == ControlType::kLeaseEnd || type == ControlType::kLeaseLeft ||
+         type == ControlType::kLeaseWindow || type == ControlType::kLeaseSocket;
 }
 
 bool ReadTerms(Reader* in, LeaseTerms* terms) {

@@ -23,6 +23,8 @@ bool Lease::Watch(int fd, uint32_t events, void* whose) {
   return ::epoll_ctl(waiter_.get(), EPOLL_CTL_ADD, fd, &event) == 0;
 }
 
+void Lease::Unwatch(int fd) noexcept { (void)::epoll_ctl(waiter_.get(), EPOLL_CTL_DEL, fd, nullptr); }
+
 void Lease::Integrate() {
   for (ControlMessage& message : inbox_.TakeLease()) Take(std::move(message));
   if (leaving_ && running_.count() == 0) Leave();
@@ -40,7 +42,12 @@ void Lease::Take(ControlMessage message) {
       AddSocket(std::move(message));
       break;
     case ControlType::kLeaseEnd:
-      if (message.terms.lease != lease_ || leaving_) break;
+      if (message.terms.lease != lease_) {
+        // It has left by its own clock: the host need not wait.
+        (void)core_.control.Send({.type = ControlType::kLeaseLeft, .terms = {.lease = message.terms.lease}});
+        break;
+      }
+      if (leaving_) break;
       leaving_ = true;
       for (const auto& connection : connections_) connection->CancelAll();
       break;
@@ -49,13 +56,22 @@ void Lease::Take(ControlMessage message) {
   }
 }
 
+/// Whether the window of this message, which may have lain here for as long as a function ran, is still that client's.
+bool Lease::IsCurrent(const ControlMessage& message) const {
+  return message.terms.lease == lease_ && !leaving_ &&
+         message.index < core_.segment.header().windows.committed.load(std::memory_order_acquire) &&
+         core_.segment.window(message.index).generation.load(std::memory_order_acquire) == message.generation;
+}
+
 void Lease::AddWindow(ControlMessage message) {
+  if (!IsCurrent(message)) return TellEnded(message.index);
   auto window = core_.MapWindow(message.index, std::move(message.fds[0]), std::move(message.fds[1]));
   if (!window.ok() || !Watch(message.fds[2].get(), EPOLLIN | EPOLLET)) return TellEnded(message.index);
   windows_.Dedicate(message.index, message.generation, std::move(*window), std::move(message.fds[2]));
 }
 
 void Lease::AddSocket(ControlMessage message) {
+  if (!IsCurrent(message)) return TellEnded(message.index);
   const auto copy = [](const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
   window::Handover handover{
       .memfd = copy(message.fds[0]), .submit_event = std::move(message.fds[2]), .complete_event = copy(message.fds[1])};
@@ -135,8 +151,9 @@ bool Lease::Wait(uint64_t deadline_ns) {
   for (int i = 0; i < count; ++i) {
     void* const whose = ready[static_cast<size_t>(i)].data.ptr;
     own |= whose == this;
+    const bool closed = (ready[static_cast<size_t>(i)].events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
     for (const auto& connection : connections_) {
-      if (connection.get() == whose) connection->SocketHasNews();
+      if (connection.get() == whose) connection->SocketHasNews(closed);
     }
   }
   return own;

@@ -30,6 +30,8 @@ class Lease {
   bool Look() { return polled_ = Poll(); }
   /// Sends what has just been completed.
   void Deliver();
+  /// That descriptor of a window is about to be closed here, though its client may keep it.
+  void Unwatch(int fd) noexcept;
   /// The lease is over, and only what runs keeps this worker from leaving it.
   [[nodiscard]] bool leaving() const noexcept { return leaving_; }
 
@@ -43,6 +45,7 @@ class Lease {
 
  private:
   void Take(ControlMessage message);
+  [[nodiscard]] bool IsCurrent(const ControlMessage& message) const;
   void AddWindow(ControlMessage message);
   void AddSocket(ControlMessage message);
   void Leave();

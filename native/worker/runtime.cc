@@ -47,7 +47,8 @@ struct WorkerRuntime::Parts {
         peers(*core),
         windows(*core, inbox,
                 {.unmap = std::move(options.on_unmap),
-                 .gone = [this](const window::ServerWindow& window) { areas.Forget(&window); }}),
+                 .gone = [this](const window::ServerWindow& window) { areas.Forget(&window); },
+                 .unwatch = [this](int fd) { lease.Unwatch(fd); }}),
         streams(*core),
         results(*core, *running, windows, streams, areas),
         nested(*core),
@@ -270,6 +271,7 @@ int WorkerRuntime::doorbell_fd() const noexcept {
   return parts_->core->dedicated.load(std::memory_order_acquire) ? parts_->lease.fd() : parts_->core->doorbell().fd();
 }
 int WorkerRuntime::event_fd() const noexcept { return parts_->core->event.get(); }
+bool WorkerRuntime::dedicated() const noexcept { return parts_->core->dedicated.load(std::memory_order_acquire); }
 int64_t WorkerRuntime::hot_ns() const noexcept { return parts_->core->hot_ns.load(std::memory_order_relaxed); }
 
 // -------------------------------------------------------------------------------------------------------------------

@@ -100,6 +100,8 @@ class WorkerRuntime {
       const noexcept;  // message queue; −1 for futex (then event_fd is signalled by a bridge thread)
   [[nodiscard]] int event_fd() const noexcept;  // completions, notices, cancellations, control
   [[nodiscard]] int64_t hot_ns() const noexcept;
+  /// It is there to be leased: doorbell_fd() then tells of all that concerns its lease, also while it has no capacity.
+  [[nodiscard]] bool dedicated() const noexcept;
 
   // --- results ---
   /// `bytes` of memory at the result's final place (up to 4 KiB: memory of this worker, copied once). A second call for

@@ -221,6 +221,9 @@ bool ServedConnection::PrepareToSleep() {
 // frames
 
 Result<Placement> ServedConnection::OnHeader(const Frame& frame) {
+  const bool answered = frame.type != FrameType::kData && frame.type != FrameType::kCredit &&
+                        frame.type != FrameType::kCancel && frame.type != FrameType::kGoodbye;
+  if (answered && writer_.queued_bytes() > kMaxQueuedBytes) return Placement::NotNow();
   switch (frame.type) {
     case FrameType::kCall:
       return OnCallHeader(frame);
@@ -260,7 +263,7 @@ Result<Placement> ServedConnection::OnCallHeader(const Frame& frame) {
     ReplyError(FrameType::kReply, frame.call, NotHere());
     return Placement::Discard();
   }
-  if (in_flight_ >= window::kCalls || writer_.queued_bytes() > kMaxQueuedBytes) return Placement::NotNow();
+  if (in_flight_ >= window::kCalls) return Placement::NotNow();
   if (frame.payload_bytes < protocol::kDirectBytes) return Placement::Scratch();
   const Result<transport::Buffer> block = calls_->Allocate(frame.payload_bytes);
   if (block.ok()) {

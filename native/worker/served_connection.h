@@ -47,7 +47,11 @@ class ServedConnection final : private protocol::FrameSink {
   bool Poll();
   /// Sends what is finished.
   void Deliver();
-  void SocketHasNews() noexcept { news_ = true; }
+  /// `closed`: its end may come behind what is there, and nothing will tell of it again.
+  void SocketHasNews(bool closed) noexcept {
+    news_ = true;
+    hot_ |= closed;
+  }
   /// Whether Poll looks at the socket without being told of news there.
   void set_polls(bool polls) noexcept { hot_ = polls; }
   /// Says why it ends.

@@ -15,6 +15,7 @@
 namespace praas::worker {
 namespace {
 
+constexpr uint64_t kHostFirstNs = 5'000'000;
 /// What a worker gets to leave a lease that is over, on top of what the host gives it.
 constexpr uint64_t kLeaveNs = 40'000'000;
 
@@ -116,7 +117,8 @@ uint64_t Watchdog::Scan() {
 uint64_t Watchdog::ScanLease(uint64_t now) {
   const uint64_t expires_ns = core_.lease.expires_ns.load(std::memory_order_acquire);
   if (expires_ns == 0) return kNoDeadline;
-  if (now < expires_ns) return expires_ns;
+  // The host says so first, unless it is stopped.
+  if (now < expires_ns + kHostFirstNs) return expires_ns + kHostFirstNs;
   if (!core_.lease.ending.exchange(true)) {
     inbox_.PutLease({.type = ControlType::kLeaseEnd, .terms = {.lease = core_.lease.id.load()}});
     core_.SignalOwner();

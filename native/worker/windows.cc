@@ -120,6 +120,7 @@ void Windows::Retire(uint32_t index) {
   mapped->gone = true;
   if (mapped->dedicated) {
     --dedicated_;
+    if (mapped->submit_event && hooks_.unwatch) hooks_.unwatch(mapped->submit_event.get());
     adopted_ -= mapped->adopted ? 1 : 0;
     mapped->adopted = false;
   } else if (mapped->adopted) {

@@ -33,6 +33,8 @@ class Windows {
     /// Payloads are about to be unmapped, and nothing may keep a view of them.
     std::function<void(std::span<std::byte>)> unmap;
     std::function<void(const window::ServerWindow&)> gone;
+    /// A dedicated window's submission eventfd is about to be closed.
+    std::function<void(int fd)> unwatch;
   };
   Windows(Core& core, Inbox& inbox, Hooks hooks);
   ~Windows();

@@ -153,6 +153,8 @@ export class LeaseHolding {
     if (fate.ended === 'worker') {
       const crashed = crash(text, context)
       this.#died(worker, text, crashed)
+      // It may be the end of the one before: then nobody will say that this one is ready.
+      if (this.workers.at(worker.index) === worker) void this.#reconnect(worker.index)
       return crashed
     }
     if (fate.ended === 'lease') this.#finish(fate.code, fate.message)

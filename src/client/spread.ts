@@ -309,7 +309,7 @@ class SpreadWork {
   /** The first failure is the last result: nothing is begun after it. */
   #fail(index: number, reason: unknown): void {
     this.#settle({ index, error: { reason } })
-    this.#ahead.length = 0
+    while ((this.#ahead.at(-1)?.index ?? -1) > index) this.#ahead.pop()
     void this.end().catch(() => undefined)
   }
 
