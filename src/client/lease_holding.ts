@@ -47,6 +47,7 @@ export class LeaseHolding {
   readonly #reconnecting = new Map<number, boolean>()
   #end: { readonly code: string; readonly message: string } | undefined
   #endTold = false
+  #forgetSession: () => void = () => undefined
   #whyEnding = ''
   #report: LeaseReport | undefined
 
@@ -68,7 +69,10 @@ export class LeaseHolding {
     )
     this.#notices = leaseNotices(session)
     for (const worker of held.workers) this.#watch(worker)
-    session.onEnd((error) => this.#sessionEnded(error))
+    // A connection that lives on must not keep the lease, and what it maps, in memory.
+    const forget = session.onEnd((error) => this.#sessionEnded(error))
+    if (this.#end) forget()
+    else this.#forgetSession = forget
     this.#notices.listen(held.lease, (notice) => this.#noticed(notice))
   }
 
@@ -239,6 +243,7 @@ export class LeaseHolding {
   #finish(code: string, message: string): void {
     if (this.#end) return
     this.#end = { code, message }
+    this.#forgetSession()
     this.renewal.stop()
     this.workers.close()
   }

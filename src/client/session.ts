@@ -149,14 +149,19 @@ export class Session {
     if (!this.closed) this.connection.cancel(id)
   }
 
-  /** Calls back once when the connection ends, in a later turn of the event loop if it is lost; at once if it is closed. */
-  onEnd(listener: EndListener): void {
+  /**
+   * Calls back once when the connection ends, in a later turn of the event loop if it is lost; at once if it is closed.
+   *
+   * @returns what ends that
+   */
+  onEnd(listener: EndListener): () => void {
     if (this.closed && this.#endListeners.size === 0) {
       listener(undefined)
-      return
+      return () => undefined
     }
     if (this.#endListeners.size === 0) this.connection.onLost((error) => this.#tellEnd(error))
     this.#endListeners.add(listener)
+    return () => void this.#endListeners.delete(listener)
   }
 
   close(): void {

@@ -1,7 +1,10 @@
 /** Leases as clients take them: calls, and how they, their workers and everybody around them end. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import type { Lease } from '../../src/client/lease.js'
@@ -532,4 +535,23 @@ it('leases of many clients of one process do not meet', async () => {
     ),
   )
   expect(sums).toEqual(leases.flatMap(() => Array.from({ length: 50 }, (_, index) => index + 1)))
+})
+
+it('a connection keeps nothing of leases that have ended', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const windows = (): number => {
+    collect()
+    return readFileSync('/proc/self/maps', 'utf8').match(/\/memfd:/g)?.length ?? 0
+  }
+  const process = await processFor('shm')
+  const use = async (): Promise<void> => {
+    await using lease = await process.lease({ hotMs: 0 })
+    await lease.invoke('echo', new Uint8Array(1))
+  }
+  await use()
+  const before = windows()
+  for (let count = 0; count < 10; count++) await use()
+  // Some turns of the event loop pass before native memory follows.
+  await expect.poll(windows).toBeLessThanOrEqual(before)
 })
