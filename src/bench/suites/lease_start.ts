@@ -25,6 +25,8 @@ export interface LeaseStartOptions extends Repetitions {
 /** In the order in which they come; `all` is their sum. */
 const phases = ['connect', 'allocate', 'spawn', 'code', 'connect back', 'first call', 'all'] as const
 type Phase = (typeof phases)[number]
+/** Those that a kept worker does not have. */
+const startPhases: ReadonlySet<Phase> = new Set(['spawn', 'code'])
 /** Nanoseconds of each. */
 type Start = Readonly<Record<Phase, number>>
 
@@ -70,8 +72,9 @@ export async function leaseStarts(options: LeaseStartOptions, progress: Progress
   const floor = floorOf([{ name: 'node -e 0', summary: nodes.summary() }])
   return recorded.flatMap(({ way, recorders }) =>
     recorders.flatMap((ofPhases, lease) =>
-      ofPhases.map((recorder, index) => {
+      ofPhases.flatMap((recorder, index) => {
         const phase = phases[index] ?? 'all'
+        if (lease > 0 && startPhases.has(phase)) return []
         const labels = labelsOf(way, `${workers[lease] ?? ''}: ${phase}`)
         return compared(labels, recorder.summary(), phase === 'all' ? floor : undefined)
       }),
