@@ -82,7 +82,6 @@ describe('errors', () => {
     ['--transport rdma --function null --bytes 64', 2, /--transport is "rdma"; expected shm, tcp or verbs/],
     ['--transport tcp --bytes 64', 2, /--function is missing/],
     ['--transport tcp --function null', 2, /--bytes is missing/],
-    ['--transport tcp --function null --bytes 64 --no-result', 1, /null returned 64 bytes instead of 0/],
     ['--transport tcp --function null --bytes 64 --no-result --touch', 2, /--no-result has none/],
     ['--transport tcp --function null --bytes 64 --lease -2', 2, /--lease is "-2"/],
     ['--transport tcp --function null --bytes 64 --lease-starts 1', 2, /--lease-starts needs --lease/],
@@ -101,6 +100,14 @@ describe('errors', () => {
     expect(without).toMatchObject({ code: 2, stderr: expect.stringContaining('PRAAS_BENCH_TOKEN') })
     const wrong = await client(line, { ...target, token: 'wrong' }).end()
     expect(wrong).toMatchObject({ code: 1, stderr: expect.stringMatching(/^praas-bench-client: connect: .*token/) })
+  })
+
+  it('a result where there should be none', async () => {
+    const program = await client('--transport tcp --function null --bytes 64 --no-result').ready()
+    program.child.stdin.write('1\n')
+    const { code, stderr } = await program.ending
+    expect(stderr).toMatch(/null returned 64 bytes instead of 0/)
+    expect(code).toBe(1)
   })
 
   it.each(['shm', 'tcp'])('%s: says when the process ends', async (transport) => {
