@@ -44,8 +44,9 @@ class RawClient {
     Send(header);
     Send(payload);
   }
-  void Hello(const std::string& process, const std::string& token) {
+  void Hello(const std::string& process, const std::string& token, protocol::Role role = protocol::Role::kClient) {
     protocol::Hello hello;
+    hello.role = role;
     hello.process = process;
     hello.token = token;
     hello.client_pid = ::getpid();
@@ -109,6 +110,29 @@ TEST_F(Sessions, AnotherVersionIsTold) {
   header[4] = std::byte{99};
   client.Send(header);
   EXPECT_EQ(client.ReadReject(), Code::kProtocolVersion);
+}
+
+TEST_F(Sessions, OnlyAnAdministratorDrains) {
+  HostRun host(process_);
+  host.AddWorkers(1);
+  const Frame drain{.type = FrameType::kAdmin, .code = static_cast<uint16_t>(protocol::AdminOp::kDrain), .call = 1};
+  Driver client = Connect(OptionsFor(host.port()));
+  EXPECT_EQ(client.Wait(client->Request(FrameType::kAdmin, drain.code, {}, {}, DeadlineIn(kWatchdogNs))).status.code(),
+            Code::kTokenInvalid);
+  EXPECT_FALSE(host->drained());
+  RawClient administrator(host.port());
+  administrator.Hello("p", "secret", protocol::Role::kAdmin);
+  administrator.Send(drain, {});
+  EXPECT_TRUE(Eventually([&] { return host->drained(); }));
+}
+
+TEST_F(Sessions, ListsItsLeases) {
+  HostRun host(process_);
+  Driver client = Connect(OptionsFor(host.port()));
+  const Driver::Outcome leases = client.Wait(client->Request(
+      FrameType::kAdmin, static_cast<uint16_t>(protocol::AdminOp::kLeases), {}, {}, DeadlineIn(kWatchdogNs)));
+  EXPECT_TRUE(leases.status.ok()) << leases.status.message();
+  EXPECT_NE(AsText(leases.payload).find("\"leases\":[]"), std::string::npos) << AsText(leases.payload);
 }
 
 TEST_F(Sessions, NonsenseIsRefused) {
