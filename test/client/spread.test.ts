@@ -219,6 +219,25 @@ describe('calls that are spread', () => {
     await expect(collect(new Simulation([1]), failing())).rejects.toThrow('no more')
   })
 
+  it('finish what lies before the failure of their inputs, also what was taken ahead for this thread', async () => {
+    const over = new Simulation([1])
+    const local = (input: unknown): unknown => {
+      over.compute(20)
+      return `l${String(input)}`
+    }
+    function* failing(): Generator<number> {
+      for (let input = 0; input < 200; input++) yield input
+      throw new Error('no more')
+    }
+    const results: unknown[] = []
+    await expect(
+      (async () => {
+        for await (const result of spread(over, failing(), { local })) results.push(result)
+      })(),
+    ).rejects.toThrow('no more')
+    expect(results).toHaveLength(200)
+  })
+
   it('do not take more inputs than they have a use for', async () => {
     let taken = 0
     function* inputs(): Generator<number> {
