@@ -17,21 +17,10 @@ using protocol::LeaseOp;
 using protocol::LeaseReply;
 using protocol::LeaseRequest;
 
-constexpr uint64_t kMillisecondNs = 1'000'000;
-/// Ended ones that are remembered for who asks later.
-constexpr size_t kRemembered = 256;
-/// A connection may end before the host hears of the worker's end.
-constexpr uint64_t kFateNs = 200 * kMillisecondNs;
-/// How long the end of a worker stays the answer after another one has taken its place.
-constexpr uint64_t kFateKeptNs = 5'000 * kMillisecondNs;
-constexpr uint64_t kHealthyNs = 10'000 * kMillisecondNs;
+constexpr uint64_t kHealthyNs = 10'000'000'000;
 /// Requests of one session that may wait.
 constexpr std::ptrdiff_t kMaxQueued = 64;
 constexpr uint64_t kMaxBackoffMs = 10'000;
-/// Sessions that were handed over are named by numbers no session of the host has.
-constexpr uint64_t kHandedOver = uint64_t{1} << 63;
-
-std::string LaneName(dispatch::Lane lane) { return lane == dispatch::Lane::kNative ? "native" : "node"; }
 
 Result<std::string> MakeKey() {
   std::array<uint8_t, protocol::kLeaseKeyBytes / 2> bytes;
@@ -45,16 +34,6 @@ Result<std::string> MakeKey() {
     key += kDigits[byte & 15];
   }
   return key;
-}
-
-std::string FateOfLease(const Status& why) {
-  JsonWriter json;
-  json.BeginObject();
-  json.Text("ended", "lease");
-  json.Text("code", CodeName(why.code()));
-  json.Text("message", why.message());
-  json.EndObject();
-  return json.Take();
 }
 
 /// {signal, exitCode, stderr} with who ended.
@@ -340,99 +319,6 @@ void Leases::EndSessions(Seat& seat, const Status& why) {
 }
 
 // -------------------------------------------------------------------------------------------------------------------
-// what holders ask
-
-void Leases::ArmExpiry(uint64_t id, Lease& lease) {
-  loop_.CancelTimer(lease.timer);
-  lease.timer = loop_.At(lease.expires_ns,
-                         [this, id] { End(id, Status(Code::kLeaseExpired, "the lease was not renewed in time")); });
-}
-
-void Leases::Renew(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  const Result<Lease*> held = Held(session, request.lease);
-  if (!held.ok()) return Answer(session, call, held.status());
-  if (request.ttl_ms == 0) return Answer(session, call, Status(Code::kArgumentInvalid, "a lease lasts 1 ms at least"));
-  Lease& lease = **held;
-  lease.used = true;
-  if (lease.granted_ns != 0 && NowNs() >= lease.expires_ns) {
-    // Its workers may be leaving already.
-    const Status late(Code::kLeaseExpired, "the lease was not renewed in time");
-    Answer(session, call, late);
-    return End(request.lease, late);
-  }
-  if (lease.granted_ns == 0) return Answer(session, call, Status(Code::kLeaseClosed, "the lease has not begun"));
-  lease.ttl_ms = request.ttl_ms;
-  lease.expires_ns = DeadlineIn(request.ttl_ms * kMillisecondNs);
-  ArmExpiry(request.lease, lease);
-  const int64_t hot_ns = lease.hot_ms < 0 ? -1 : lease.hot_ms * static_cast<int64_t>(kMillisecondNs);
-  for (const Seat& seat : lease.seats) {
-    if (!workers.IsReady(seat.participant)) continue;
-    const worker::LeaseTerms terms{.lease = request.lease, .hot_ns = hot_ns, .expires_ns = lease.expires_ns};
-    if (!workers.Send(seat.participant, {.type = worker::ControlType::kLease, .terms = terms}).ok()) {
-      workers.Kill(seat.participant);
-    }
-  }
-  Answer(session, call, LeaseReply{.lease = request.lease, .ttl_ms = lease.ttl_ms});
-}
-
-void Leases::Release(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) {
-    return Answer(session, call, LeaseReply{.lease = request.lease, .text = ended->report});
-  }
-  Lease* const lease = Find(request.lease);
-  if (lease == nullptr || lease->session != session || lease->releasing) {
-    return Answer(session, call, Held(session, request.lease).status());
-  }
-  lease->releasing = call;
-  if (!lease->ending) End(request.lease, Status(Code::kLeaseClosed, "the lease was released"));
-}
-
-void Leases::Report(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) {
-    return Answer(session, call, LeaseReply{.lease = request.lease, .text = ended->report});
-  }
-  Lease* const lease = Find(request.lease);
-  if (lease == nullptr || lease->session != session) {
-    return Answer(session, call, Held(session, request.lease).status());
-  }
-  lease->used = true;
-  Answer(session, call, LeaseReply{.lease = request.lease, .text = ReportOf(request.lease, *lease)});
-}
-
-void Leases::TellFate(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  const auto answer = [&](std::string text) {
-    Answer(session, call, LeaseReply{.lease = request.lease, .text = std::move(text)});
-  };
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) return answer(FateOfLease(ended->why));
-  Lease* const lease = Find(request.lease);
-  if (lease == nullptr || lease->session != session || request.worker >= lease->seats.size()) {
-    return Answer(session, call, Status(Code::kLeaseClosed, "this connection holds no such leased worker"));
-  }
-  if (lease->ending) return answer(FateOfLease(*lease->ending));
-  const Seat& seat = lease->seats[request.worker];
-  // Who asks late, because it was blocked, asks for the one before.
-  const bool recent = seat.participant == 0 || NowNs() - seat.fate_ns < kFateKeptNs;
-  if (!seat.fate.empty() && recent) return answer(seat.fate);
-  const auto timer = loop_.At(DeadlineIn(kFateNs), [this, id = request.lease, worker = request.worker] {
-    if (Lease* waited = Find(id)) AnswerFates(*waited, worker, R"({"ended":"no"})");
-  });
-  lease->waiting.push_back({session, call, request.worker, timer});
-}
-
-void Leases::AnswerFates(Lease& lease, uint32_t worker, const std::string& text) {
-  std::vector<Waiting> told;
-  std::erase_if(lease.waiting, [&](const Waiting& waiting) {
-    if (waiting.worker != worker) return false;
-    told.push_back(waiting);
-    return true;
-  });
-  for (const Waiting& waiting : told) {
-    loop_.CancelTimer(waiting.timer);
-    Answer(waiting.session, waiting.call, LeaseReply{.text = text});
-  }
-}
-
-// -------------------------------------------------------------------------------------------------------------------
 // connections to workers
 
 Result<LeaseSeat> Leases::Admit(uint64_t session, const std::string& key, uint32_t worker) {
@@ -539,173 +425,6 @@ void Leases::OnWorkerMessage(uint16_t participant, const worker::ControlMessage&
   seat->meter = {};
   EmptySeat(*seat);
   FinishIfLeft(id);
-}
-
-// -------------------------------------------------------------------------------------------------------------------
-// the end
-
-void Leases::End(uint64_t id, const Status& why) {
-  Lease& lease = leases_.at(id);
-  if (lease.ending) return;
-  lease.ending = why;
-  loop_.CancelTimer(lease.timer);
-  lease.timer = {};
-  for (uint32_t worker = 0; worker < lease.seats.size(); ++worker) {
-    Seat& seat = lease.seats[worker];
-    loop_.CancelTimer(seat.timer);
-    seat.timer = {};
-    AnswerFates(lease, worker, FateOfLease(why));
-    // Those of its own sessions; a handed-over socket the worker itself closes, or its end does.
-    for (const uint64_t session : std::set<uint64_t>(seat.sessions)) {
-      if ((session & kHandedOver) != 0) continue;
-      seat.sessions.erase(session);
-      windows_.ForgetOffers(session);
-      hooks.end_session(session, why);
-    }
-    if (seat.participant == 0 || lease.granted_ns == 0) {
-      // It serves nobody yet. One that still starts is of use to the next.
-      EmptySeat(seat);
-      continue;
-    }
-    seat.leaving = true;
-    if (!workers.Send(seat.participant, {.type = worker::ControlType::kLeaseEnd, .terms = {.lease = id}}).ok()) {
-      workers.Kill(seat.participant);
-    }
-  }
-  lease.timer = loop_.At(DeadlineIn(kLeaveNs), [this, id] { KillLeaving(id); });
-  FinishIfLeft(id);
-}
-
-void Leases::KillLeaving(uint64_t id) {
-  Lease* const lease = Find(id);
-  if (lease == nullptr) return;
-  lease->timer = {};
-  for (const Seat& seat : lease->seats) {
-    if (seat.leaving) workers.Kill(seat.participant);
-  }
-}
-
-void Leases::FinishIfLeft(uint64_t id) {
-  Lease& lease = leases_.at(id);
-  const bool left =
-      std::none_of(lease.seats.begin(), lease.seats.end(), [](const Seat& seat) { return seat.participant != 0; });
-  if (!left) return;
-  loop_.CancelTimer(lease.timer);
-  for (Seat& seat : lease.seats) EndSessions(seat, *lease.ending);
-  const Status why = *lease.ending;
-  const std::string report = ReportOf(id, lease);
-  const bool begun = lease.granted_ns != 0;
-  if (begun) {
-    past_ += AccountOf(lease, NowNs());
-    ++past_count_;
-    ended_.push_back({id, lease.key, why, report});
-    if (ended_.size() > kRemembered) ended_.pop_front();
-  }
-  const Lease over = std::move(lease);
-  leases_.erase(id);
-  if (!begun) {
-    if (!over.answered) Answer(over.session, over.call, why);
-    if (over.releasing) Answer(over.session, *over.releasing, why);
-  } else if (over.releasing) {
-    Answer(over.session, *over.releasing, LeaseReply{.lease = id, .text = report});
-  } else {
-    Notify(over, id, LeaseEvent::kEnded, 0, report, why.code());
-  }
-  GrantQueued();
-}
-
-void Leases::RevokeAll(const Status& why, uint64_t in_ns) {
-  if (closed_) return;
-  closed_ = why;
-  for (const Queued& queued : std::exchange(queue_, {})) {
-    loop_.CancelTimer(queued.timer);
-    Answer(queued.session, queued.call, why);
-  }
-  std::vector<uint64_t> ids;
-  for (auto& [id, lease] : leases_) {
-    ids.push_back(id);
-    if (lease.granted_ns != 0 && !lease.ending) {
-      Notify(lease, id, LeaseEvent::kEnding, in_ns / kMillisecondNs, why.message());
-    }
-  }
-  const Status revoked(Code::kLeaseRevoked, why.message());
-  const auto end = [this, ids, revoked] {
-    revoke_timer_ = {};
-    for (const uint64_t id : ids) {
-      if (Lease* lease = Find(id); lease != nullptr && !lease->ending) End(id, revoked);
-    }
-  };
-  if (in_ns == 0) return end();
-  revoke_timer_ = loop_.At(DeadlineIn(in_ns), end);
-}
-
-// -------------------------------------------------------------------------------------------------------------------
-// accounting
-
-LeaseAccount Leases::AccountOf(const Lease& lease, uint64_t now_ns) const noexcept {
-  LeaseAccount account;
-  for (const Seat& seat : lease.seats) {
-    account += seat.before;
-    account += seat.meter.Read(now_ns);
-  }
-  return account;
-}
-
-void Leases::WriteLease(uint64_t id, const Lease& lease, JsonWriter& json) const {
-  const uint64_t now_ns = NowNs();
-  json.BeginObject();
-  json.Number("lease", id);
-  json.Text("name", lease.name);
-  json.Number("client", lease.client_pid);
-  json.Text("state", lease.ending ? "ended" : lease.granted_ns == 0 ? "starting" : "active");
-  json.Number("workers", lease.seats.size());
-  json.Text("lane", LaneName(lease.lane));
-  json.Number("ttlMs", lease.ttl_ms);
-  const bool runs = !lease.ending && lease.expires_ns > now_ns;
-  json.Number("remainingMs", runs ? (lease.expires_ns - now_ns) / kMillisecondNs : 0);
-  json.Number("hotMs", lease.hot_ms);
-  json.Number("heldNs", lease.granted_ns == 0 ? 0 : now_ns - lease.granted_ns);
-  AccountOf(lease, now_ns).WriteFields(json);
-  json.BeginArray("perWorker");
-  for (uint32_t worker = 0; worker < lease.seats.size(); ++worker) {
-    const Seat& seat = lease.seats[worker];
-    LeaseAccount account = seat.before;
-    account += seat.meter.Read(now_ns);
-    json.BeginObject();
-    json.Number("worker", worker);
-    json.Number("pid", seat.pid);
-    account.WriteFields(json);
-    json.EndObject();
-  }
-  json.EndArray();
-  json.EndObject();
-}
-
-std::string Leases::ReportOf(uint64_t id, const Lease& lease) const {
-  JsonWriter json;
-  WriteLease(id, lease, json);
-  return json.Take();
-}
-
-std::string Leases::Json() const {
-  LeaseAccount totals = past_;
-  JsonWriter json;
-  json.BeginObject();
-  json.BeginArray("leases");
-  for (const auto& [id, lease] : leases_) {
-    WriteLease(id, lease, json);
-    totals += AccountOf(lease, NowNs());
-  }
-  json.EndArray();
-  json.Number("waiting", queue_.size());
-  json.Number("capacity", workers.capacity());
-  json.Number("free", workers.free());
-  json.BeginObject("totals");
-  json.Number("leases", past_count_ + leases_.size());
-  totals.WriteFields(json);
-  json.EndObject();
-  json.EndObject();
-  return json.Take();
 }
 
 }  // namespace praas::host

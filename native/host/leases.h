@@ -31,6 +31,9 @@ struct LeaseSeat {
 /// Rights to workers for a time. A lease belongs to the session that took it and ends with it, when its time is over,
 /// or when the process takes it back; its workers then leave it within kLeaveNs or are killed. A worker that dies is
 /// replaced. Who waits for workers is served in order. I/O thread.
+///
+/// Split by step: leases.cc (taking, workers, connections to them), leases_requests.cc, leases_end.cc,
+/// leases_report.cc.
 class Leases {
  public:
   /// What a lease's workers get to finish when it ends.
@@ -69,6 +72,10 @@ class Leases {
   [[nodiscard]] std::string Json() const;
 
  private:
+  static constexpr uint64_t kMillisecondNs = 1'000'000;
+  /// Sessions that were handed over are named by numbers no session of the host has.
+  static constexpr uint64_t kHandedOver = uint64_t{1} << 63;
+
   struct Seat {
     uint16_t participant = 0;  // 0: none at the moment
     uint32_t pid = 0;
@@ -139,6 +146,7 @@ class Leases {
   void Release(uint64_t session, uint64_t call, const protocol::LeaseRequest& request);
   void Report(uint64_t session, uint64_t call, const protocol::LeaseRequest& request);
   void TellFate(uint64_t session, uint64_t call, const protocol::LeaseRequest& request);
+  [[nodiscard]] static std::string FateOf(const Status& why);
   void AnswerFates(Lease& lease, uint32_t worker, const std::string& text);
   void ArmExpiry(uint64_t id, Lease& lease);
   void End(uint64_t id, const Status& why);

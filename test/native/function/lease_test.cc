@@ -286,6 +286,22 @@ TEST_P(NativeLeases, AWorkerThatDiesIsReplaced) {
   EXPECT_EQ(NumberIn(report->text, "calls"), 4u) << report->text;
 }
 
+TEST_P(NativeLeases, AFaultInAFunctionIsTold) {
+  Start(Raw("segfault") + Raw("copy") + Raw("worker_pid"));
+  const LeaseReply lease = Take({.workers = 2, .ttl_ms = 60'000});
+  Driver one = Worker(lease, 0);
+  Driver two = Worker(lease, 1);
+  ExpectLost(one.Call(Index("segfault"), {}), Code::kWorkerCrashed);
+  const Result<LeaseReply> fate = Ask(*holder_, LeaseOp::kFate, {.lease = lease.lease, .worker = 0});
+  ASSERT_TRUE(fate.ok()) << fate.status().message();
+  EXPECT_NE(fate->text.find("segfault"), std::string::npos) << fate->text;
+  const Bytes input = PatternOf(100);
+  EXPECT_EQ(two.Call(Index("copy"), input).payload, input);
+  ASSERT_TRUE(HasNotice(LeaseEvent::kWorkerReady));
+  Driver again = Worker(lease, 0);
+  EXPECT_EQ(again.Call(Index("copy"), input).payload, input);
+}
+
 TEST_P(NativeLeases, AHolderThatGoesGivesItBack) {
   Start(Raw("worker_pid") + Raw("infinite_loop"), 1);
   {
