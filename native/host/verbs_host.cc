@@ -81,8 +81,7 @@ void VerbsHost::OnEvents() {
     const verbs::Context::Event event = device_->context->TakeEvent();
     if (event.kind == verbs::Context::Event::Kind::kNone) break;
     if (!event.fatal) continue;
-    const Status why(Code::kConnectionLost,
-                     "RDMA device " + device_->context->device() + " reports event " + std::to_string(event.type));
+    const Status why = StatusOf(*device_->context, event);
     if (event.kind == verbs::Context::Event::Kind::kQueuePair) {
       if (const auto found = by_queue_pair_.find(event.queue_pair); found != by_queue_pair_.end()) {
         found->second->calls->Break(why);

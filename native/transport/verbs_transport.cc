@@ -374,13 +374,7 @@ size_t VerbsTransport::FailAll(const Status& status, const Sink& sink) {
 }
 
 void VerbsTransport::OnEvent(const Context::Event& event) {
-  if (!event.fatal) return;
-  const char* const what = event.kind == Context::Event::Kind::kDevice ? "the device has failed"
-                           : event.kind == Context::Event::Kind::kPort ? "its port has gone down"
-                                                                       : "a queue has failed";
-  if (link_ == nullptr) return;
-  Break(Status(Code::kConnectionLost,
-               "RDMA device " + context_->device() + ": " + what + " (event " + std::to_string(event.type) + ")"));
+  if (event.fatal && link_ != nullptr) Break(StatusOf(*context_, event));
 }
 
 void VerbsTransport::Break(Status why) {

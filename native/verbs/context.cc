@@ -162,6 +162,12 @@ Status Context::ChooseGid(const Selection& selection, int gids) {
   return Status::Ok();
 }
 
+std::string Context::Place() const {
+  const Result<ibv_port_attr> port = PortOf(library_, context_, port_);
+  const bool down = port.ok() && port->state != IBV_PORT_ACTIVE;
+  return "RDMA device " + device_ + ", port " + std::to_string(port_) + (down ? " (down)" : "");
+}
+
 Context::Event Context::TakeEvent() {
   ibv_async_event raw{};
   if (library_.get_async_event(context_, &raw) != 0) return {};
@@ -203,6 +209,13 @@ Context::Event Context::TakeEvent() {
   }
   library_.ack_async_event(&raw);
   return event;
+}
+
+Status StatusOf(const Context& context, const Context::Event& event) {
+  const char* const what = event.kind == Context::Event::Kind::kDevice ? "the device has failed"
+                           : event.kind == Context::Event::Kind::kPort ? "the port has gone down"
+                                                                       : "a queue has failed";
+  return {Code::kConnectionLost, context.Place() + ": " + what + " (event " + std::to_string(event.type) + ")"};
 }
 
 }  // namespace praas::verbs

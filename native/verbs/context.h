@@ -52,6 +52,8 @@ class Context {
   [[nodiscard]] ibv_context* get() const noexcept { return context_; }
   [[nodiscard]] const std::string& device() const noexcept { return device_; }
   [[nodiscard]] uint8_t port() const noexcept { return port_; }
+  /// "RDMA device NAME, port N", and whether that port is down now: how messages about failures begin.
+  [[nodiscard]] std::string Place() const;
   [[nodiscard]] uint8_t gid_index() const noexcept { return gid_index_; }
   [[nodiscard]] uint8_t traffic_class() const noexcept { return traffic_class_; }
   /// The most that one read or write may carry.
@@ -85,6 +87,9 @@ class Context {
   uint64_t max_message_bytes_ = 0;
   Address address_;
 };
+
+/// What a fatal event ends connections with.
+[[nodiscard]] Status StatusOf(const Context& context, const Context::Event& event);
 
 }  // namespace praas::verbs
 

@@ -113,7 +113,7 @@ void CompletionQueue::Disarm() noexcept {
 
 Status StatusOf(const Context& context, const ibv_wc& completion) {
   if (completion.status == IBV_WC_SUCCESS) return Status::Ok();
-  return {Code::kConnectionLost, std::string("RDMA: ") + context.ibv().wc_status_str(completion.status) + " (status " +
+  return {Code::kConnectionLost, context.Place() + ": " + context.ibv().wc_status_str(completion.status) + " (status " +
                                      std::to_string(completion.status) + ", vendor code " +
                                      std::to_string(completion.vendor_err) + ")"};
 }

@@ -120,8 +120,7 @@ void ServedVerbs::Parts::TakeEvents() {
     if (event.kind == verbs::Context::Event::Kind::kNone) return;
     if (!event.fatal) continue;
     if (event.kind == verbs::Context::Event::Kind::kQueuePair && event.queue_pair != calls->end().queue_pair) continue;
-    calls->Break(Status(Code::kConnectionLost,
-                        "RDMA device " + context->device() + " reports event " + std::to_string(event.type)));
+    calls->Break(StatusOf(*context, event));
     return;
   }
 }
