@@ -21,7 +21,6 @@ import {
   linkSync,
   statSync,
 } from 'node:fs'
-import { userInfo } from 'node:os'
 import { join, resolve } from 'node:path'
 import { codeOf, messageOf, PraasError } from '../errors.js'
 import { isAlive, type OsProcess } from './os_process.js'
@@ -54,7 +53,7 @@ export interface ProcessPaths {
 export function defaultRuntimeDirectory(environment: NodeJS.ProcessEnv = process.env): string {
   const { PRAAS_RUNTIME_DIR: own, XDG_RUNTIME_DIR: session } = environment
   if (own) return resolve(own)
-  return session ? join(session, 'praas') : `/tmp/praas-${userInfo().uid}`
+  return session ? join(session, 'praas') : `/tmp/praas-${ownUid()}`
 }
 
 export class RuntimeDirectory {
@@ -117,7 +116,7 @@ export class RuntimeDirectory {
     const namespace = statSync('/proc/self/ns/user').ino
     const key = createHash('sha256').update(`${this.path}\0${namespace}\0${id}`).digest('hex').slice(0, 24)
     const folder = join(this.path, 'processes', key)
-    const name = `/praas-${userInfo().uid}-${key}`
+    const name = `/praas-${ownUid()}-${key}`
     return {
       key,
       folder,
@@ -241,9 +240,16 @@ function readPrivate(path: string): string {
 }
 
 /** Looks at the open file, so that nobody can exchange it between check and use. */
+/** The user this OS process acts as, who need not be in /etc/passwd. */
+function ownUid(): number {
+  const uid = process.geteuid?.()
+  if (uid === undefined) throw new PraasError('ERR_UNSUPPORTED', `praas runs on Linux; this is ${process.platform}`)
+  return uid
+}
+
 function checkPrivate(path: string, fd: number): void {
   const { uid, mode } = fstatSync(fd)
-  if (uid !== userInfo().uid) throw refused(path, `belongs to user ${uid}, not to ${userInfo().uid}`)
+  if (uid !== ownUid()) throw refused(path, `belongs to user ${uid}, not to ${ownUid()}`)
   if ((mode & 0o077) !== 0) throw refused(path, `is open to others (mode ${(mode & 0o777).toString(8)})`)
 }
 
