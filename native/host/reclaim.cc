@@ -79,7 +79,13 @@ void Reclaim::ReclaimCalls(uint16_t dead, const std::string& crashed) {
     calls_.entry(index).origin_call = kNoCall;
     dropped.push_back(index);
   });
-  for (const uint32_t index : failed) Fail(index, Status(Code::kWorkerCrashed, crashed));
+  const uint64_t now = NowNs();
+  for (const uint32_t index : failed) {
+    // Most often it is why the worker was killed, before anybody came to say so.
+    const bool overdue = calls_.entry(index).deadline_ns <= now;
+    Fail(index, overdue ? Status(Code::kInvocationTimeout, "its worker has ended, after the deadline")
+                        : Status(Code::kWorkerCrashed, crashed));
+  }
   Drop(std::move(dropped));
   windows_.Reclaim(dead);
   process_.header().repairs.fetch_add(1);

@@ -51,6 +51,24 @@ TEST_F(Supervised, AKilledWorkerIsAnsweredForAndReplaced) {
   EXPECT_NE(process_.Read(process_.assignment.log).find("stderr | last words"), std::string::npos);
 }
 
+TEST_F(Supervised, ACallPastItsDeadlineHasMissedItHoweverItsWorkerEnds) {
+  for (const char* transport : {"tcp", "shm"}) {
+    HostRun host(process_, kWorkerCommand);
+    ASSERT_TRUE(host.AwaitReady(1));
+    Driver client = host.Client(transport);
+    const pid_t worker = PidOf(client);
+    // A worker that is stopped says nothing at the deadline. This client does not look either, until all is over.
+    const auto call = client->Invoke(fn::kStop, {}, {}, 0, DeadlineIn(500'000'000));
+    client.Poll();
+    Driver other = host.Client();
+    EXPECT_NE(PidOf(other), worker);
+    const Driver::Outcome outcome = client.Wait(call);
+    EXPECT_EQ(outcome.status.code(), Code::kInvocationTimeout) << outcome.status.message();
+    ExpectClean(client);
+    host.Stop();
+  }
+}
+
 /// The memory of the one client window of this OS process, in which both host and client are.
 class WindowMemory {
  public:
