@@ -32,6 +32,8 @@ std::string_view CodeName(Code code) noexcept {
       return "ERR_CONNECTION_TIMEOUT";
     case Code::kUpgradeFailed:
       return "ERR_UPGRADE_FAILED";
+    case Code::kConnectionRefused:
+      return "ERR_CONNECTION_REFUSED";
     case Code::kProcessUnknown:
       return "ERR_PROCESS_UNKNOWN";
     case Code::kProcessBusy:

@@ -25,6 +25,7 @@ enum class Code : uint16_t {
   kConnectionClosed = 14,   // ERR_CONNECTION_CLOSED: used after close()
   kConnectionTimeout = 15,  // ERR_CONNECTION_TIMEOUT: no handshake in time
   kUpgradeFailed = 16,      // ERR_UPGRADE_FAILED: no shm or verbs; the TCP connection goes on
+  kConnectionRefused = 19,  // ERR_CONNECTION_REFUSED: the host takes no more connections
 
   kProcessUnknown = 20,   // ERR_PROCESS_UNKNOWN
   kProcessBusy = 21,      // ERR_PROCESS_BUSY: a live host already serves this process

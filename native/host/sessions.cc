@@ -3,17 +3,34 @@
 #include <sys/epoll.h>
 
 #include <algorithm>
+#include <string>
 
 #include "base/clock.h"
+#include "protocol/messages.h"
 
 namespace praas::host {
 namespace {
 
 constexpr uint64_t kAcceptPauseNs = 100'000'000;
 
+/// What a client is told that cannot be let in.
+std::vector<std::byte> Refusal(const std::string& why) {
+  const std::vector<std::byte> reject =
+      protocol::Encode(protocol::Reject{.code = Code::kConnectionRefused, .message = "the process host " + why});
+  protocol::Frame frame{.type = protocol::FrameType::kReject};
+  frame.payload_bytes = reject.size();
+  std::vector<std::byte> bytes(protocol::kHeaderBytes);
+  protocol::EncodeHeader(frame, std::span(bytes).first<protocol::kHeaderBytes>());
+  bytes.insert(bytes.end(), reject.begin(), reject.end());
+  return bytes;
+}
+
 }  // namespace
 
-Sessions::Sessions(SessionServices& services) : services_(services) {
+Sessions::Sessions(SessionServices& services)
+    : services_(services),
+      no_descriptors_(Refusal("has no file descriptors left (see RLIMIT_NOFILE, `ulimit -n`)")),
+      too_many_handshakes_(Refusal("has " + std::to_string(kMaxHandshakes) + " connections that are being set up")) {
   services_.find = [this](uint64_t id) { return Find(id); };
   services_.wrote = [this](Session& session) { wrote_.push_back(session.id()); };
   services_.paused = [this](Session& session) { paused_.push_back(session.id()); };
@@ -63,14 +80,17 @@ void Sessions::PauseListening() {
 void Sessions::OnAccept() {
   // A few at a time: the loop comes back for the rest.
   for (int i = 0; i < 16; ++i) {
-    Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept();
+    Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept(no_descriptors_);
     if (!stream) return PauseListening();
     if (*stream == nullptr) return;
     const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(),
                                           [this](const auto& known) { return !slots_[known.second]->open(); });
-    // Who has not shown a token yet may not use up what the others need; the stream closes here.
-    if (handshakes >= static_cast<std::ptrdiff_t>(kMaxHandshakes)) continue;
-    Add(std::move(*stream));
+    // Who has not shown a token yet may not use up what the others need.
+    if (handshakes < static_cast<std::ptrdiff_t>(kMaxHandshakes)) {
+      Add(std::move(*stream));
+    } else {
+      (*stream)->TurnAway(too_many_handshakes_);
+    }
   }
 }
 

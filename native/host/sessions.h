@@ -48,6 +48,8 @@ class Sessions {
   void Bury();
 
   SessionServices& services_;
+  const std::vector<std::byte> no_descriptors_;  // what clients are told who are turned away
+  const std::vector<std::byte> too_many_handshakes_;
   std::optional<transport::TcpListener> listener_;
   EventLoop::WatchId listen_watch_ = 0;
   EventLoop::TimerId listen_timer_{};

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <system_error>
 #include <vector>
@@ -91,6 +92,15 @@ bool IsPassing(int error) {
 }
 
 UniqueFd OpenReserve() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)); }
+
+/// Closes a socket after a last word.
+void Dismiss(UniqueFd socket, std::span<const std::byte> farewell) noexcept {
+  (void)::send(socket.get(), farewell.data(), farewell.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  ::shutdown(socket.get(), SHUT_WR);
+  // What the peer has said already would make the kernel reset the connection, and the peer might not read the rest.
+  std::array<std::byte, 8192> unread;
+  (void)::recv(socket.get(), unread.data(), unread.size(), MSG_DONTWAIT);
+}
 
 }  // namespace
 
@@ -203,7 +213,11 @@ Result<TcpListener> TcpListener::Listen(const std::string& host, uint16_t port) 
   return last;
 }
 
-Result<std::unique_ptr<TcpStream>> TcpListener::Accept() {
+void TcpStream::TurnAway(std::span<const std::byte> farewell) noexcept {
+  if (socket_) Dismiss(std::move(socket_), farewell);
+}
+
+Result<std::unique_ptr<TcpStream>> TcpListener::Accept(std::span<const std::byte> farewell) {
   if (!socket_) return Closed();
   while (true) {
     UniqueFd socket(::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
@@ -213,7 +227,8 @@ Result<std::unique_ptr<TcpStream>> TcpListener::Accept() {
     if (IsPassing(error)) continue;
     if ((error == EMFILE || error == ENFILE) && reserve_) {
       reserve_.Reset();
-      UniqueFd(::accept4(socket_.get(), nullptr, nullptr, SOCK_CLOEXEC)).Reset();
+      UniqueFd turned_away(::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      if (turned_away) Dismiss(std::move(turned_away), farewell);
       reserve_ = OpenReserve();
     }
     return Status::System("accept", error);

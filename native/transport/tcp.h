@@ -28,6 +28,9 @@ class TcpStream : public ByteStream {
 
   [[nodiscard]] std::string PeerName() const;  // "address:port", for logs
 
+  /// Sends what of `farewell` there is room for, and closes.
+  void TurnAway(std::span<const std::byte> farewell) noexcept;
+
  private:
   explicit TcpStream(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
 
@@ -45,9 +48,9 @@ class TcpListener {
   /// `host` is an address or a name, "" for all interfaces; port 0 lets the kernel choose.
   [[nodiscard]] static Result<TcpListener> Listen(const std::string& host, uint16_t port);
 
-  /// nullptr: nobody waits. Out of descriptors: the caller that waits is turned away and the errno returned, so that a
-  /// full table does not make the listener readable for ever.
-  [[nodiscard]] Result<std::unique_ptr<TcpStream>> Accept();
+  /// nullptr: nobody waits. Out of descriptors: the caller that waits is told `farewell` and turned away, and the errno
+  /// returned, so that a full table does not make the listener readable for ever.
+  [[nodiscard]] Result<std::unique_ptr<TcpStream>> Accept(std::span<const std::byte> farewell = {});
 
   [[nodiscard]] int fd() const noexcept { return socket_.get(); }
   [[nodiscard]] uint16_t port() const noexcept { return port_; }

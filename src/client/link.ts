@@ -105,8 +105,10 @@ export class Link {
         this.#session = session
         return session
       } catch (error) {
-        // A host that is being replaced refuses connections for a moment; anything else will not get better.
-        if (!isLost(error) || performance.now() + pauseMs >= deadline) throw this.#explain(error, handle.endpoint)
+        // A host that is being replaced refuses connections for a moment, and one that has too many may have fewer soon;
+        // anything else will not get better.
+        const mayPass = isLost(error) || codeOf(error) === 'ERR_CONNECTION_REFUSED'
+        if (!mayPass || performance.now() + pauseMs >= deadline) throw this.#explain(error, handle.endpoint)
       }
       await delay(pauseMs)
       pauseMs = Math.min(pauseMs * 2, 250)
