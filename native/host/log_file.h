@@ -9,8 +9,8 @@
 namespace praas::host {
 
 /// What the workers print, one line each with time, worker and stream. At most two files: PATH and, once it has reached
-/// `max_bytes`, PATH.1 with what came before. A log that cannot be written never disturbs the calls; lines are then
-/// dropped.
+/// `max_bytes`, PATH.1 with what came before. A log that cannot be written never disturbs the calls: lines are lost
+/// then, and the next one that can be written says how many.
 class LogFile {
  public:
   LogFile() = default;  // keeps nothing
@@ -20,10 +20,13 @@ class LogFile {
 
  private:
   void Open();
+  [[nodiscard]] bool Write(const std::string& line);
 
   std::string path_;
   uint64_t max_bytes_ = 0;
   uint64_t bytes_ = 0;
+  uint64_t lost_ = 0;  // lines since the last that was written
+  int error_ = 0;      // why
   UniqueFd file_;
 };
 
