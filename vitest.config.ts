@@ -13,6 +13,8 @@ export default defineConfig({
     globalSetup: ['test/support/build.ts'],
     // A crash in native code costs one file, not the run.
     pool: 'forks',
+    // They wait more than they compute, and a user may have few message queues: two, on small machines and large ones.
+    maxWorkers: 2,
     testTimeout: 60_000,
     hookTimeout: 60_000,
     env: {

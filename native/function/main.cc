@@ -18,10 +18,6 @@
 #include "function/library.h"
 #include "function/runner.h"
 
-#ifndef PRAAS_VERSION
-#define PRAAS_VERSION "0.0.0"
-#endif
-
 namespace {
 
 using praas::DeadlineIn;

@@ -16,10 +16,6 @@
 #include "base/build.h"
 #include "host/host.h"
 
-#ifndef PRAAS_VERSION
-#define PRAAS_VERSION "0.0.0"
-#endif
-
 namespace {
 
 praas::host::Host* running = nullptr;  // for the signal handler only

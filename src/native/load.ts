@@ -19,13 +19,22 @@ interface Attempt {
 }
 
 /**
- * Loads the addon from `root`: `prebuilds/PLATFORM-ARCH[-musl]/praas.node` first, then what `npm run build:native` made.
+ * Loads the addon PRAAS_ADDON names, else from `root`: `prebuilds/PLATFORM-ARCH[-musl]/praas.node` first, then what
+ * `npm run build:native` made.
  *
  * @throws {PraasError} `ERR_ADDON_LOAD`: every path that was tried with its own error, and what to do.
  */
 export function loadAddon(root: string = packageRoot): LoadedAddon {
   const attempts: Attempt[] = []
   const require = createRequire(join(root, 'package.json'))
+  const named = process.env['PRAAS_ADDON']
+  if (named !== undefined) {
+    try {
+      return { binding: require(named) as NativeBinding, path: named }
+    } catch (error) {
+      throw new PraasError('ERR_ADDON_LOAD', `cannot load the native addon PRAAS_ADDON names: ${firstLine(error)}`)
+    }
+  }
   for (const path of prebuiltPaths(root)) {
     try {
       return { binding: require(path) as NativeBinding, path }

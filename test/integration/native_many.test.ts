@@ -6,6 +6,7 @@ import { native } from '../../src/native/binding.js'
 import { clusterForTest, isRunning } from '../support/cluster.js'
 import { compileLibrary } from '../support/compile.js'
 import { processBy, untilReady } from '../support/native.js'
+import { sanitized } from '../support/sanitized.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 const count = 1000
@@ -26,6 +27,7 @@ function numberIn(path: string, pattern: RegExp): number {
 
 /** Why so many workers cannot run here, or undefined. */
 function obstacle(): string | undefined {
+  if (sanitized !== undefined) return sanitized
   native().raiseOpenFiles()
   const files = numberIn('/proc/self/limits', /^Max open files +(\S+)/m)
   if (files < neededFiles) return `${files} files may be open, and ${neededFiles} are needed (ulimit -n)`
