@@ -124,6 +124,7 @@ Status Host::Serve(const Assignment& assignment) {
   service_ = std::make_unique<Service>(*loop_, std::move(*process), *supervisor_, options_.handshake_ns, MachineId(),
                                        [this] { service_->room = true; });
   Service& service = *service_;
+  if (service.log.status().code() == Code::kProcessFailed) return service.log.status();
   service.services.refuses = [this] { return Refuses(); };
   service.services.admin = [this](Session& session, protocol::AdminOp op, std::string, uint64_t call) {
     OnAdmin(session, op, call);

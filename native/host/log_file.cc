@@ -9,13 +9,17 @@
 #include <ctime>
 #include <system_error>
 
+#include "base/private_file.h"
+
 namespace praas::host {
 
 LogFile::LogFile(std::string path, uint64_t max_bytes) : path_(std::move(path)), max_bytes_(max_bytes) { Open(); }
 
 void LogFile::Open() {
   if (path_.empty()) return;
-  file_.Reset(::open(path_.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600));
+  Result<UniqueFd> file = OpenPrivateFile(path_, O_APPEND);
+  status_ = file.status();
+  file_ = file.ok() ? *std::move(file) : UniqueFd();
   struct stat found {};
   bytes_ = file_ && ::fstat(file_.get(), &found) == 0 ? static_cast<uint64_t>(found.st_size) : 0;
 }

@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/status.h"
 #include "base/unique_fd.h"
 
 namespace praas::host {
@@ -16,6 +17,8 @@ class LogFile {
   LogFile() = default;  // keeps nothing
   LogFile(std::string path, uint64_t max_bytes);
 
+  /// Why it keeps nothing; kProcessFailed where somebody else may have made the file.
+  [[nodiscard]] const Status& status() const noexcept { return status_; }
   void Line(uint32_t worker, std::string_view stream, std::string_view text);
 
  private:
@@ -27,6 +30,7 @@ class LogFile {
   uint64_t bytes_ = 0;
   uint64_t lost_ = 0;  // lines since the last that was written
   int error_ = 0;      // why
+  Status status_;
   UniqueFd file_;
 };
 

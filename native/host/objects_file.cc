@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include "base/private_file.h"
 #include "base/process_id.h"
 #include "base/unique_fd.h"
 
@@ -10,14 +11,14 @@ namespace praas::host {
 namespace {
 
 Status WriteLine(const std::string& path, int flags, const std::string& line) {
-  UniqueFd file(::open(path.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC | flags, 0600));
-  if (!file) return Status::System("open(" + path + ")");
+  Result<UniqueFd> file = OpenPrivateFile(path, flags);
+  if (!file.ok()) return file.status();
   // One write with O_APPEND: a reader never sees half a line. No fsync: only the end of this OS process has to be
   // survived.
-  const ssize_t written = ::write(file.get(), line.data(), line.size());
+  const ssize_t written = ::write(file->get(), line.data(), line.size());
   if (written < 0) return Status::System("write(" + path + ")");
   if (static_cast<size_t>(written) != line.size()) return Status::System("write(" + path + ")", ENOSPC);
-  if (const int error = file.Close(); error != 0) return Status::System("close(" + path + ")", error);
+  if (const int error = file->Close(); error != 0) return Status::System("close(" + path + ")", error);
   return Status::Ok();
 }
 

@@ -25,6 +25,9 @@ Status OpenError(const std::string& what, int error) {
     return Status(Code::kSystem, status.message() + "; the system's queues are used up, see fs.mqueue.queues_max",
                   error);
   }
+  if (error == EACCES || error == EPERM) {
+    return Status(Code::kSystem, status.message() + "; another user has taken the name", error);
+  }
   return status;
 }
 
@@ -54,6 +57,9 @@ Result<MessageQueue> MessageQueue::Open(const std::string& name) {
   if (info.st_uid != geteuid()) {
     return Status(Code::kSystem, "mq_open " + name + ": the queue belongs to user " + std::to_string(info.st_uid),
                   EACCES);
+  }
+  if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
+    return Status(Code::kSystem, "mq_open " + name + ": the queue is open to others", EACCES);
   }
   UniqueFd blocking(mq_open(name.c_str(), O_RDWR | O_CLOEXEC));
   if (blocking.get() < 0) return OpenError("mq_open " + name, errno);

@@ -52,6 +52,24 @@ Status OutOfMemory(int fd, uint64_t bytes, const char* what, int error) {
   return {Code::kStateMemory, std::move(message), error};
 }
 
+Status NotOurs(const std::string& name, const std::string& why) {
+  return {Code::kSegmentInvalid, "shared memory object \"" + name + "\" " + why + "; remove it, or have it removed"};
+}
+
+Status BelongsTo(const std::string& name, uid_t user) {
+  return NotOurs(name, "belongs to user " + std::to_string(user) + ", not to " + std::to_string(::geteuid()));
+}
+
+/// What somebody else has put there is told apart from what the system has against it.
+Status OpenError(const std::string& name, int error) {
+  if (error == ELOOP) return NotOurs(name, "is a symbolic link");
+  struct stat info {};
+  if (error == EACCES && ::lstat(("/dev/shm" + name).c_str(), &info) == 0 && info.st_uid != ::geteuid()) {
+    return BelongsTo(name, info.st_uid);
+  }
+  return Status::System(Quoted("shm_open", name), error);
+}
+
 }  // namespace
 
 bool IsValidName(const std::string& name) noexcept {
@@ -68,15 +86,13 @@ Result<SharedMemory> Open(const std::string& name, OpenMode mode) {
   if (mode == OpenMode::kCreate) flags |= O_CREAT;
   if (mode == OpenMode::kExclusive) flags |= O_CREAT | O_EXCL;
   UniqueFd fd(::shm_open(name.c_str(), flags, kPrivate));
-  if (!fd) return Status::System(Quoted("shm_open", name));
+  if (!fd) return OpenError(name, errno);
 
   struct stat info {};
   if (::fstat(fd.get(), &info) != 0) return Status::System(Quoted("fstat", name));
-  if (!S_ISREG(info.st_mode) || info.st_uid != ::geteuid() || (info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    return Status(
-        Code::kSegmentInvalid,
-        "shared memory object \"" + name + "\" belongs to another user or is open to others; remove it if it is yours");
-  }
+  if (!S_ISREG(info.st_mode)) return NotOurs(name, "is not a regular file");
+  if (info.st_uid != ::geteuid()) return BelongsTo(name, info.st_uid);
+  if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) return NotOurs(name, "is open to others");
   return SharedMemory{std::move(fd), static_cast<uint64_t>(info.st_size)};
 }
 

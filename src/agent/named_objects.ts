@@ -46,21 +46,25 @@ export function segmentInUse(name: string): boolean {
   }
 }
 
-/** Removes an object. @returns whether there was one. */
-export function removeObject({ kind, name }: NamedObject): boolean {
+/** Removes an object. @returns whether there was one of ours: somebody else may have taken the name since. */
+export function removeObject(object: NamedObject): boolean {
+  try {
+    return unlink(object)
+  } catch (error) {
+    if (['ENOENT', 'EACCES', 'EPERM', 'ERR_SEGMENT_INVALID'].includes(codeOf(error) ?? '')) return false
+    throw error
+  }
+}
+
+function unlink({ kind, name }: NamedObject): boolean {
   switch (kind) {
     case 'shm':
       return native().unlinkSharedMemory(name)
     case 'mq':
       return native().unlinkMessageQueue(name)
     case 'socket':
-      try {
-        rmSync(name)
-        return true
-      } catch (error) {
-        if (codeOf(error) === 'ENOENT') return false
-        throw error
-      }
+      rmSync(name)
+      return true
   }
 }
 

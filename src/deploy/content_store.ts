@@ -21,7 +21,7 @@ export function storeContents(folder: string, hash: string, files: readonly Stor
   // Renamed into place when complete: workers of another agent may be looking for the same contents.
   const draft = join(folder, `draft-${randomBytes(6).toString('hex')}`)
   mkdirSync(draft, { recursive: true, mode: 0o700 })
-  for (const { name, contents } of files) writeFileSync(join(draft, name), contents)
+  for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
   try {
     renameSync(draft, target)
   } catch (error) {

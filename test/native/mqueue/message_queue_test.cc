@@ -1,8 +1,11 @@
 #include "mqueue/message_queue.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <mqueue.h>
 #include <poll.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,6 +15,7 @@
 #include <thread>
 
 #include "base/clock.h"
+#include "support/child.h"
 
 namespace praas::mqueue {
 namespace {
@@ -84,6 +88,32 @@ TEST_F(MessageQueueTest, OpenFindsItAndReportsAMissingOne) {
   ASSERT_TRUE(other.ok()) << other.status().message();
   EXPECT_TRUE(*other->TrySend(message_));
   EXPECT_TRUE(queue.TryReceive(into_)->has_value());
+}
+
+TEST_F(MessageQueueTest, OpenToOthersIsRefused) {
+  MessageQueue queue = Make();
+  ASSERT_EQ(fchmod(queue.fd(), 0660), 0);
+  EXPECT_EQ(MessageQueue::Open(name_).status().sys_errno(), EACCES);
+}
+
+TEST_F(MessageQueueTest, ANameThatAnotherUserHasTakenIsNotUsed) {
+  if (geteuid() != 0) GTEST_SKIP() << "only root can be two other users";
+  for (const mode_t mode : {0600, 0666}) {
+    test::Child squatter = test::Child::Fork([&] {
+      if (setuid(65533) != 0) return 2;
+      umask(0);
+      return mq_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR, mode, nullptr) >= 0 ? 0 : 3;
+    });
+    ASSERT_EQ(squatter.Wait(), 0);
+    test::Child victim = test::Child::Fork([&] {
+      if (setuid(65534) != 0) return 2;
+      const Status refused = MessageQueue::Create(name_, {}).status();
+      if (refused.message().find("another user has taken the name") == std::string::npos) return 3;
+      return MessageQueue::Open(name_).status().sys_errno() == EACCES ? 0 : 4;
+    });
+    EXPECT_EQ(victim.Wait(), 0) << "mode " << std::oct << mode;
+    ASSERT_TRUE(MessageQueue::Unlink(name_).ok());
+  }
 }
 
 TEST_F(MessageQueueTest, NamesTheLimitWhenTheUsersQuotaIsUsedUp) {

@@ -86,7 +86,32 @@ TEST_F(SharedMemoryTest, ObjectsOpenToOthersAreRefused) {
 TEST_F(SharedMemoryTest, SymbolicLinksAreNotFollowed) {
   const std::string link = "/dev/shm" + name_;
   ASSERT_EQ(::symlink("/dev/null", link.c_str()), 0);
-  EXPECT_EQ(Open(name_, OpenMode::kReadWrite).status().sys_errno(), ELOOP);
+  for (const OpenMode mode : {OpenMode::kReadOnly, OpenMode::kReadWrite, OpenMode::kCreate}) {
+    const Status refused = Open(name_, mode).status();
+    EXPECT_EQ(refused.code(), Code::kSegmentInvalid);
+    EXPECT_NE(refused.message().find("is a symbolic link"), std::string::npos) << refused.message();
+  }
+  EXPECT_EQ(Open(name_, OpenMode::kExclusive).status().sys_errno(), EEXIST);
+}
+
+TEST_F(SharedMemoryTest, ANameThatAnotherUserHasTakenIsToldApart) {
+  if (::geteuid() != 0) GTEST_SKIP() << "only root can be two other users";
+  for (const mode_t mode : {0600, 0666}) {
+    test::Child squatter = test::Child::Fork([&] {
+      if (::setuid(65533) != 0) return 2;
+      ::umask(0);
+      return ::shm_open(name_.c_str(), O_CREAT | O_EXCL | O_RDWR, mode) >= 0 ? 0 : 3;
+    });
+    ASSERT_EQ(squatter.Wait(), 0);
+    test::Child victim = test::Child::Fork([&] {
+      if (::setuid(65534) != 0) return 2;
+      const Status refused = Open(name_, OpenMode::kCreate).status();
+      if (refused.code() != Code::kSegmentInvalid) return 3;
+      return refused.message().find("belongs to user 65533, not to 65534") != std::string::npos ? 0 : 4;
+    });
+    EXPECT_EQ(victim.Wait(), 0) << "mode " << std::oct << mode;
+    ASSERT_TRUE(Unlink(name_).ok());
+  }
 }
 
 TEST_F(SharedMemoryTest, UnlinkIsIdempotentAndSeen) {
