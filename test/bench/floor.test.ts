@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { native } from '../../src/native/binding.js'
 import { untilGone } from '../support/cluster.js'
-import { childrenOf } from '../support/native.js'
+import { childrenOf } from '../support/processes.js'
 import { floor, type Batch, type SamplerProgram } from '../support/sampler.js'
 import { temporaryFolder } from '../support/temporary.js'
 

@@ -10,7 +10,7 @@ import { awaited, callsOf, floorsOfPeer, type Peer } from '../../bench/peers/pee
 import { compareAll, type PeerReport } from '../../bench/peers/results.js'
 import { digits } from '../../bench/peers/table.js'
 import type { FunctionName } from '../../src/bench/result.js'
-import { childrenOf } from '../support/native.js'
+import { childrenOf } from '../support/processes.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 const run = promisify(execFile)

@@ -5,7 +5,6 @@ import { FunctionError, InvocationError, WorkerError } from '../../src/errors.js
 import { failureOf, isRunning, startCluster, untilGone, type TestCluster } from '../support/cluster.js'
 import {
   bytesOf,
-  childrenOf,
   libraries,
   pattern,
   processBy,
@@ -16,6 +15,7 @@ import {
   uint32,
   untilReady,
 } from '../support/native.js'
+import { childrenOf } from '../support/processes.js'
 
 const MiB = 2 ** 20
 /** Of raw functions: functions that write 2 MiB before or behind their results meet the gap around those. */

@@ -1,6 +1,6 @@
 /** The function libraries of test/fixtures/native, and clusters that serve them. */
 import { execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, readFileSync, readdirSync } from 'node:fs'
+import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, onTestFinished } from 'vitest'
 import type { Cluster } from '../../src/client/cluster.js'
@@ -110,13 +110,4 @@ export async function untilReady(process: Process, count: number, kind: WorkerKi
     .poll(async () => (pids = await workerPids(process, kind)).length, { timeout: 50_000, interval: 20 })
     .toBe(count)
   return pids
-}
-
-/** Processes whose parent is `pid`, zombies included. */
-export function childrenOf(pid: number): number[] {
-  const tasks = `/proc/${pid}/task`
-  if (!existsSync(tasks)) return []
-  return readdirSync(tasks).flatMap((task) =>
-    readFileSync(`${tasks}/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number),
-  )
 }
