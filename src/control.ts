@@ -1,5 +1,6 @@
 /** The control plane as its users see it, whether it runs in this OS process or behind a socket. */
 import type { CodecName } from './codecs.js'
+import type { TokenVerb } from './token.js'
 
 /** What a process is created with. Fixed for its life. */
 export interface ProcessOptions {
@@ -75,8 +76,14 @@ export interface ProcessDescription {
 export interface Endpoint {
   readonly host: string
   readonly port: number
-  /** Valid for this process only. */
+  /** Opens connections to this process (src/token.ts), soon or never: it is short-lived. */
   readonly token: string
+}
+
+/** What a token for somebody else shall allow, and for how long. */
+export interface TokenRequest {
+  readonly verbs: readonly TokenVerb[]
+  readonly ttlMs: number
 }
 
 export interface ProcessHandle {
@@ -172,6 +179,8 @@ export interface ControlPlane {
   find(id: string, wait: WaitOptions): Promise<ProcessHandle>
   /** Creates the process unless it is there, and waits until it takes calls. */
   ensure(id: string, options: ProcessOptions, wait: WaitOptions): Promise<ProcessHandle>
+  /** A token of a process; its connections end with it. */
+  token(id: string, request: TokenRequest): Promise<string>
   /** Lets running calls finish; new ones are refused. */
   drain(id: string, timeoutMs: number): Promise<void>
   /** Ends the process; its state goes unless `keep`. */

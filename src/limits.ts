@@ -3,6 +3,8 @@ import { ArgumentError, PraasError } from './errors.js'
 
 /** Longest time any call may take: 7 days. Nothing waits for ever. */
 export const maxTimeoutMs = 7 * 86_400_000
+/** Longest time a token is valid: a year. */
+export const maxTokenMs = 365 * 86_400_000
 /** Longest name of a process, function, lock or state key, in bytes of UTF-8. */
 export const maxNameBytes = 255
 

@@ -29,6 +29,7 @@
 #include "dispatch/doorbell.h"
 #include "host/host.h"
 #include "mqueue/message_queue.h"
+#include "protocol/token.h"
 #include "segment/segment.h"
 
 extern char** environ;
@@ -59,7 +60,7 @@ struct Process {
     static int count = 0;
     const std::string name = "/praas-bench-" + std::to_string(::getpid()) + "-" + std::to_string(++count);
     assignment.process = "bench";
-    assignment.token = "token";
+    assignment.key = std::string(praas::protocol::kTokenKeyBytes, 'k');  // lives as long as one measurement
     assignment.segment = assignment.queue = name;
     assignment.workers = 0;
     assignment.native_workers = 1;
@@ -88,7 +89,9 @@ double StartHost(const std::string& library, const std::vector<std::string>& wor
   connect.host = "127.0.0.1";
   connect.port = (*host)->port();
   connect.process = process.assignment.process;
-  connect.token = process.assignment.token;
+  connect.token = praas::protocol::MintToken(
+      process.assignment.key,
+      {.process = process.assignment.process, .verbs = praas::protocol::kVerbInvoke, .expires_ms = UINT64_MAX});
   connect.transport = "tcp";
   auto connection = praas::client::Connection::Connect(connect);
   if (!connection.ok()) Fail(connection.status().message());

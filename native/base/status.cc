@@ -32,6 +32,10 @@ std::string_view CodeName(Code code) noexcept {
       return "ERR_CONNECTION_TIMEOUT";
     case Code::kUpgradeFailed:
       return "ERR_UPGRADE_FAILED";
+    case Code::kTokenExpired:
+      return "ERR_TOKEN_EXPIRED";
+    case Code::kNotPermitted:
+      return "ERR_NOT_PERMITTED";
     case Code::kConnectionRefused:
       return "ERR_CONNECTION_REFUSED";
     case Code::kProcessUnknown:

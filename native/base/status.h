@@ -20,11 +20,13 @@ enum class Code : uint16_t {
 
   kProtocolVersion = 10,    // ERR_PROTOCOL_VERSION: the peer speaks another version
   kProtocolInvalid = 11,    // ERR_PROTOCOL_INVALID: malformed or forbidden bytes from the peer
-  kTokenInvalid = 12,       // ERR_TOKEN_INVALID
+  kTokenInvalid = 12,       // ERR_TOKEN_INVALID: not signed with the key of this process
   kConnectionLost = 13,     // ERR_CONNECTION_LOST: the peer went away with calls in flight
   kConnectionClosed = 14,   // ERR_CONNECTION_CLOSED: used after close()
   kConnectionTimeout = 15,  // ERR_CONNECTION_TIMEOUT: no handshake in time
   kUpgradeFailed = 16,      // ERR_UPGRADE_FAILED: no shm or verbs; the TCP connection goes on
+  kTokenExpired = 17,       // ERR_TOKEN_EXPIRED: the time of the token is over
+  kNotPermitted = 18,       // ERR_NOT_PERMITTED: the token does not allow the request
   kConnectionRefused = 19,  // ERR_CONNECTION_REFUSED: the host takes no more connections
 
   kProcessUnknown = 20,   // ERR_PROCESS_UNKNOWN

@@ -26,14 +26,15 @@ struct ConnectOptions {
   std::string host{};  // name or address
   uint16_t port = 0;
   std::string process{};  // process id; the host refuses another with kProcessUnknown
-  std::string token{};    // required by every host
+  std::string token{};    // protocol/token.h; not needed with a lease key
   /// "auto": shm when on the same machine, else verbs where both sides have an RDMA device, else tcp. "shm", "verbs":
   /// fails if impossible. "tcp".
   std::string transport = "auto";
   uint64_t timeout_ns = 5'000'000'000;  // whole set-up
   uint64_t window_bytes = 1ull << 30;   // reserved (not committed) for payloads of shm and verbs
   bool checksum = false;                // payload checksums
-  /// Of a connection to a worker of a lease, which the process's own connection has taken; `transport` counts as ever.
+  /// Of a connection to a worker of a lease, which the process's own connection has taken; it takes the token's place.
+  /// `transport` counts as ever.
   std::string lease_key{};
   uint32_t lease_worker = 0;
 };

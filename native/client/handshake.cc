@@ -43,7 +43,7 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
 
   protocol::Hello hello;
   hello.process = options.process;
-  hello.token = options.token;
+  if (options.lease_key.empty()) hello.token = options.token;
   hello.capabilities = protocol::kCapStream;
   if (options.transport == "auto" || options.transport == "shm") hello.capabilities |= protocol::kCapShm;
   if (options.transport == "auto" || options.transport == "verbs") hello.capabilities |= protocol::kCapVerbs;

@@ -2,10 +2,14 @@
 
 #include <charconv>
 #include <functional>
+#include <optional>
+#include <vector>
 
+#include "base/base64url.h"
 #include "dispatch/call_entry.h"
 #include "dispatch/participant.h"
 #include "protocol/messages.h"
+#include "protocol/token.h"
 #include "publication/layout.h"
 #include "segment/layout.h"
 
@@ -30,6 +34,17 @@ Status ObjectName(const std::string& key, const std::string& name) {
       name.find_first_of(std::string_view("\0\n", 2)) != std::string::npos) {
     return Status(Code::kArgumentInvalid, "assign: " + key + " must be \"/name\", got \"" + name + "\"");
   }
+  return Status::Ok();
+}
+
+/// base64url. The message does not repeat it: it is secret.
+Status ParseKey(const std::string& text, std::string& into) {
+  const std::optional<std::vector<std::byte>> key = FromBase64Url(text);
+  if (!key || key->size() != protocol::kTokenKeyBytes) {
+    return Status(Code::kArgumentInvalid,
+                  "assign: key must be " + std::to_string(protocol::kTokenKeyBytes) + " bytes as base64url");
+  }
+  into.assign(reinterpret_cast<const char*>(key->data()), key->size());
   return Status::Ok();
 }
 
@@ -58,8 +73,7 @@ Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
   Assignment parsed;
   for (const auto& [key, into] : {std::pair<const char*, std::string*>{"process", &parsed.process},
                                   {"segment", &parsed.segment},
-                                  {"queue", &parsed.queue},
-                                  {"token", &parsed.token}}) {
+                                  {"queue", &parsed.queue}}) {
     if (Status status = Required(line, key, *into); !status.ok()) return status;
   }
   if (parsed.process.size() > segment::kMaxName) {
@@ -67,6 +81,7 @@ Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
   }
   if (Status status = ObjectName("segment", parsed.segment); !status.ok()) return status;
   if (Status status = ObjectName("queue", parsed.queue); !status.ok()) return status;
+  if (Status status = ParseKey(line.Text("key"), parsed.key); !status.ok()) return status;
   if (Status status = ParseListen(line.Text("listen", "127.0.0.1:0"), parsed); !status.ok()) return status;
   parsed.socket = line.Text("socket");
   parsed.log = line.Text("log");

@@ -15,7 +15,7 @@ struct Assignment {
   std::string process;  // process id, 1 … 255 bytes
   std::string segment;  // POSIX name of the segment, "/praas-…"
   std::string queue;    // POSIX name of the message queue
-  std::string token;    // what clients have to show
+  std::string key;      // kTokenKeyBytes, which tokens of clients are signed with; secret
   std::string listen_host = "127.0.0.1";
   uint16_t listen_port = 0;  // 0 = any
   std::string socket;        // UNIX socket for window hand-over; empty = no shm transport

@@ -374,7 +374,7 @@ void Leases::Cancel(uint64_t session, uint64_t call) {
   }
 }
 
-void Leases::SessionClosed(uint64_t session) {
+void Leases::SessionClosed(uint64_t session, const Status& why) {
   std::vector<uint64_t> held;
   for (auto& [id, lease] : leases_) {
     for (Seat& seat : lease.seats) seat.sessions.erase(session);
@@ -392,7 +392,7 @@ void Leases::SessionClosed(uint64_t session) {
   });
   for (const uint64_t id : held) {
     if (Lease* lease = Find(id); lease != nullptr && !lease->ending) {
-      End(id, Status(Code::kLeaseClosed, "its holder has gone"));
+      End(id, why);
     }
   }
   GrantQueued();

@@ -63,7 +63,8 @@ class Leases {
   [[nodiscard]] Status HandOver(const LeaseSeat& seat, int32_t client_pid, UniqueFd socket, bool checksum);
   /// A request of that session is given up; only those that wait can be.
   void Cancel(uint64_t session, uint64_t call);
-  void SessionClosed(uint64_t session);
+  /// That session ends, or does so at once: `why` is what its leases end with.
+  void SessionClosed(uint64_t session, const Status& why);
   void OnWorkerMessage(uint16_t participant, const worker::ControlMessage& message);
 
   /// Takes back all of them, after a notice to their holders. No more are given.

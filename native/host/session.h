@@ -72,6 +72,8 @@ class Session final : public protocol::FrameSink {
   /// Entries of the call table that name this session: its slot is not given to another before they are freed.
   [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_; }
   [[nodiscard]] const protocol::Hello& peer() const noexcept { return hello_; }
+  /// Whether its client may do what needs any one of `verbs` (protocol/token.h): kNotPermitted.
+  [[nodiscard]] Status Permits(uint8_t verbs) const;
 
   /// There may be room again for the call it stopped at.
   void Resume();
@@ -122,6 +124,8 @@ class Session final : public protocol::FrameSink {
 
   // session_handshake.cc
   [[nodiscard]] Status OnHello(const protocol::Frame& frame, std::span<const std::byte> payload);
+  [[nodiscard]] Status Admit(const protocol::Hello& hello);
+  void EndWithToken();
   void Reject(const Status& why);
 
   // session_calls.cc
@@ -137,6 +141,7 @@ class Session final : public protocol::FrameSink {
   [[nodiscard]] bool Mine(const Calls::View& view) const noexcept;  // a running call of this session
 
   // session_requests.cc
+  [[nodiscard]] Status PermitsState(const protocol::Frame& frame) const;
   [[nodiscard]] Result<protocol::Placement> OnStateHeader(const protocol::Frame& frame);
   void OnState(const protocol::Frame& frame);
   [[nodiscard]] bool AnswerRead(const protocol::Frame& frame, const std::string& key);
@@ -161,9 +166,11 @@ class Session final : public protocol::FrameSink {
   SessionStreams streams_;
   Phase phase_ = Phase::kHandshake;
   protocol::Hello hello_;
+  uint8_t verbs_ = 0;              // what its client may do
+  uint64_t expires_ms_ = 0;        // since the epoch: when it ends with its token; 0 = it does not
   std::optional<LeaseSeat> seat_;  // set: its calls are for this leased worker
   EventLoop::WatchId watch_ = 0;
-  EventLoop::TimerId timer_{};  // handshake, then lingering
+  EventLoop::TimerId timer_{};  // handshake, then the token's end, then lingering
   bool paused_ = false;         // the reader stopped at a frame there is no room for
   bool wants_write_ = false;
   bool unflushed_ = false;   // in the list of sessions to flush

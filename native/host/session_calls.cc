@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "host/session.h"
+#include "protocol/token.h"
 
 namespace praas::host {
 
@@ -21,6 +22,7 @@ uint64_t Session::DeadlineOf(const Frame& frame) const {
 }
 
 Status Session::CheckCall(const Frame& frame) const {
+  if (Status permitted = Permits(protocol::kVerbInvoke); !permitted.ok()) return permitted;
   if (Status refused = services_.refuses(); !refused.ok()) return refused;
   if (frame.function >= services_.functions.count()) {
     return Status(Code::kFunctionUnknown,

@@ -2,32 +2,39 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+
+#include "base/clock.h"
 #include "host/session.h"
+#include "protocol/token.h"
 
 namespace praas::host {
 
 using protocol::Frame;
 using protocol::FrameType;
 
+namespace {
+
+constexpr uint64_t kMillisecondNs = 1'000'000;
+constexpr uint64_t kHourMs = 3'600'000;
+
+Status TokenExpired() { return {Code::kTokenExpired, "the time of the token is over; get another one"}; }
+
+}  // namespace
+
 Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
   Result<protocol::Hello> hello = protocol::DecodeHello(payload);
   if (!hello) return hello.status();
   const Assignment& assignment = services_.process.assignment;
-  // The token before everything else: who has none learns nothing, not even which process this is.
-  if (!protocol::SecretsEqual(hello->token, assignment.token)) {
-    return Status(Code::kTokenInvalid, "the token is not valid for this process");
-  }
+  // Who may enter before everything else: who may not learns nothing, not even which process this is.
+  if (Status admitted = Admit(*hello); !admitted.ok()) return admitted;
   if (hello->process != assignment.process) {
     return Status(Code::kProcessUnknown,
                   "this host serves \"" + assignment.process + "\", not \"" + hello->process + "\"");
   }
-  if (!hello->lease_key.empty()) {
-    Result<LeaseSeat> seat = services_.leases.Admit(id_, hello->lease_key, hello->lease_worker);
-    if (!seat.ok()) return seat.status();
-    seat_ = *seat;
-  }
   services_.loop.CancelTimer(timer_);
   timer_ = {};
+  if (expires_ms_ != 0) EndWithToken();
   hello_ = *std::move(hello);
   hello_.token.clear();
   hello_.lease_key.clear();
@@ -52,6 +59,50 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
   if (const Status refused = services_.refuses(); refused.code() == Code::kProcessDraining) Goodbye(refused);
   Wrote();
   return Status::Ok();
+}
+
+/// By the token, or by the key of a lease, which the host has given to somebody whose token allowed that.
+Status Session::Admit(const protocol::Hello& hello) {
+  const Assignment& assignment = services_.process.assignment;
+  if (!hello.lease_key.empty()) {
+    Result<LeaseSeat> seat = services_.leases.Admit(id_, hello.lease_key, hello.lease_worker);
+    if (!seat.ok()) return seat.status();
+    seat_ = *seat;
+    verbs_ = protocol::kVerbInvoke;
+    return Status::Ok();
+  }
+  const Result<protocol::Token> token = protocol::OpenToken(assignment.key, hello.token);
+  if (!token.ok()) return token.status();
+  if (token->process != assignment.process) {
+    return Status(Code::kTokenInvalid, "the token is not valid for this process");
+  }
+  if (token->expires_ms <= WallNs() / kMillisecondNs) return TokenExpired();
+  verbs_ = token->verbs;
+  if (token->ends_connections) expires_ms_ = token->expires_ms;
+  return Status::Ok();
+}
+
+/// Looks again at least once an hour, because the clock that tokens go by may be set.
+void Session::EndWithToken() {
+  timer_ = {};
+  const uint64_t now_ms = WallNs() / kMillisecondNs;
+  if (now_ms < expires_ms_) {
+    const uint64_t left_ms = std::min(expires_ms_ - now_ms, kHourMs);
+    timer_ = services_.loop.At(DeadlineIn(left_ms * kMillisecondNs), [this] { EndWithToken(); });
+    return;
+  }
+  services_.leases.SessionClosed(id_, TokenExpired());
+  // What goes past the host ends with the session: when the client has closed, or kLingerNs later. Sooner, calls that
+  // are told to stop would still be answered with what they make of that, and the client would not know why.
+  Dismiss(TokenExpired());
+}
+
+Status Session::Permits(uint8_t verbs) const {
+  if ((verbs_ & verbs) != 0) [[likely]]
+    return Status::Ok();
+  return Status(Code::kNotPermitted, "the token of this connection does not allow " +
+                                         protocol::VerbNames(verbs, " or ") + ", which the request needs; it allows " +
+                                         protocol::VerbNames(verbs_, ", "));
 }
 
 void Session::Reject(const Status& why) {

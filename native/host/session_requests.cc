@@ -8,6 +8,7 @@
 #include "host/session.h"
 #include "protocol/names.h"
 #include "protocol/state_messages.h"
+#include "protocol/token.h"
 
 namespace praas::host {
 namespace {
@@ -25,7 +26,28 @@ using protocol::Frame;
 using protocol::FrameType;
 using protocol::Placement;
 
+/// As far as the header says what is asked: a lock may be either, until its mode is known.
+Status Session::PermitsState(const Frame& frame) const {
+  switch (static_cast<protocol::StateOp>(frame.code)) {
+    case protocol::StateOp::kSet:
+    case protocol::StateOp::kAppend:
+    case protocol::StateOp::kDelete:
+    case protocol::StateOp::kPublish:
+    case protocol::StateOp::kUnpublish:
+      return Permits(protocol::kVerbStateWrite);
+    case protocol::StateOp::kLock:
+    case protocol::StateOp::kUnlock:
+      return Permits(protocol::kVerbStateRead | protocol::kVerbStateWrite);
+    default:
+      return Permits(protocol::kVerbStateRead);
+  }
+}
+
 Result<Placement> Session::OnStateHeader(const Frame& frame) {
+  if (Status permitted = PermitsState(frame); !permitted.ok()) {
+    Reply({.type = FrameType::kStateReply, .call = frame.call}, permitted);
+    return Placement::Discard();
+  }
   // One request always passes, however large the limits of the process make it.
   if (state_requests_ >= kMaxStateRequests ||
       (state_requests_ > 0 && state_bytes_ + frame.payload_bytes > kMaxStateBytes)) {
@@ -64,6 +86,14 @@ void Session::OnState(const Frame& frame) {
     if (request) read = std::move(request->key);
     if (!read.empty() && AnswerRead(frame, read)) return receiving_state_.clear();
   }
+  if (frame.code == static_cast<uint16_t>(protocol::StateOp::kLock)) {
+    const Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, receiving_state_);
+    const bool write = request.ok() && request->mode == protocol::LockMode::kWrite;
+    if (Status permitted = Permits(write ? protocol::kVerbStateWrite : protocol::kVerbStateRead); !permitted.ok()) {
+      receiving_state_.clear();
+      return Reply({.type = FrameType::kStateReply, .call = frame.call}, permitted);
+    }
+  }
   const uint64_t bytes = receiving_state_.size();
   ++state_requests_;
   state_bytes_ += bytes;
@@ -95,6 +125,7 @@ void Session::OnState(const Frame& frame) {
 void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) {
   const std::string name(reinterpret_cast<const char*>(payload.data()), payload.size());
   const Frame out{.type = FrameType::kResolved, .call = frame.call};
+  if (Status permitted = Permits(protocol::kVerbInvoke); !permitted.ok()) return Reply(out, permitted);
   if (Status status = protocol::ValidateName(name, "function name"); !status.ok()) return Reply(out, status);
   services_.functions.Ask(id_, name, DeadlineOf(frame),
                           [&services = services_, id = id_, out](const Result<ResolvedFunction>& found) {
@@ -125,10 +156,14 @@ void Session::OnUpgrade(std::span<const std::byte> payload) {
 
 Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeRequest>& request) {
   if (!request.ok()) return request.status();
+  // Once, for all calls: they go past this session from then on.
+  if (Status permitted = Permits(protocol::kVerbInvoke); !permitted.ok()) return permitted;
   if (request->transport == "shm") {
     return services_.windows.Offer(
-        id_, hello_.client_pid, request->window_bytes,
-        seat_ ? WindowHost::ServedBy{seat_->participant, seat_->lease} : WindowHost::ServedBy{});
+        id_, {.client_pid = hello_.client_pid,
+              .window_bytes = request->window_bytes,
+              .publications = Permits(protocol::kVerbStateRead).ok(),
+              .by = seat_ ? WindowHost::ServedBy{seat_->participant, seat_->lease} : WindowHost::ServedBy{}});
   }
   if (seat_)
     return Status(Code::kUpgradeFailed, "transport \"" + request->transport + "\" is to be asked of the worker");
@@ -168,6 +203,9 @@ void Session::HandOver() {
 void Session::OnLease(const Frame& frame, std::span<const std::byte> payload) {
   const Result<protocol::LeaseRequest> request = protocol::DecodeLeaseRequest(payload);
   if (!request.ok()) return ReplyLease(frame.call, request.status());
+  if (Status permitted = Permits(protocol::kVerbLease); !permitted.ok()) return ReplyLease(frame.call, permitted);
+  // Its key is for calls.
+  if (Status permitted = Permits(protocol::kVerbInvoke); !permitted.ok()) return ReplyLease(frame.call, permitted);
   services_.leases.Request(id_, hello_.client_pid, frame.call, static_cast<protocol::LeaseOp>(frame.code), *request);
 }
 
@@ -201,16 +239,15 @@ void Session::VerbsBroke(const Status& why) {
 Status Session::OnAdmin(const Frame& frame, std::span<const std::byte> payload) {
   const Frame out{.type = FrameType::kAdminReply, .call = frame.call};
   const auto op = static_cast<protocol::AdminOp>(frame.code);
+  if (Status permitted = Permits(protocol::kVerbAdmin); !permitted.ok()) {
+    Reply(out, permitted);
+    return Status::Ok();
+  }
   switch (op) {
     case protocol::AdminOp::kLeases:
       ReplyAdmin(frame.call, services_.leases.Json());
       return Status::Ok();
     case protocol::AdminOp::kDrain:
-      if (hello_.role != protocol::Role::kAdmin) {
-        Reply(out, Status(Code::kTokenInvalid, "only an administrator may drain a process"));
-        return Status::Ok();
-      }
-      [[fallthrough]];
     case protocol::AdminOp::kStats:
     case protocol::AdminOp::kInspect:
       services_.admin(*this, op, std::string(reinterpret_cast<const char*>(payload.data()), payload.size()),

@@ -41,7 +41,7 @@ Sessions::Sessions(SessionServices& services)
     services_.verbs.Close(session.id());
     services_.windows.SessionClosed(session.id());
     services_.state.EndSession(session.id());
-    services_.leases.SessionClosed(session.id());
+    services_.leases.SessionClosed(session.id(), Status(Code::kLeaseClosed, "its holder has gone"));
   };
 }
 

@@ -95,8 +95,7 @@ void WindowHost::Listen() {
   unavailable_ = status.message();
 }
 
-Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
-                                                 ServedBy by) {
+Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, Wanted wanted) {
   if (!available()) return Status(Code::kUpgradeFailed, unavailable_);
   if (offers_.size() >= kMaxOffers) return Status(Code::kUpgradeFailed, "too many clients are upgrading");
   for (const auto& [index, window] : windows_) {
@@ -107,10 +106,10 @@ Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, int32_t clien
     return Status::System("getrandom").WithContext("nonce");
   }
   const uint64_t limit = process_.assignment.window_bytes;
-  const uint64_t bytes = window_bytes == 0 ? limit : std::min(window_bytes, limit);
-  offers_.emplace(nonce, OfferMade{session, client_pid, bytes, DeadlineIn(kNonceNs), by});
+  wanted.window_bytes = wanted.window_bytes == 0 ? limit : std::min(wanted.window_bytes, limit);
+  offers_.emplace(nonce, OfferMade{session, wanted, DeadlineIn(kNonceNs)});
   return protocol::UpgradeOffer{
-      .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = bytes, .refused = {}};
+      .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = wanted.window_bytes, .refused = {}};
 }
 
 void WindowHost::OnConnect() {
@@ -177,34 +176,37 @@ Result<uint32_t> WindowHost::FreeSlot() {
 }
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
-  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
-    if (offer.by.worker != 0) {
-      if (Status given = GiveToWorker(offer.by, index, created, UniqueFd(), false); !given.ok()) return given;
+  const auto& [session, wanted, expires_ns] = offer;
+  return OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
+    if (wanted.by.worker != 0) {
+      if (Status given = GiveToWorker(wanted.by, index, created, UniqueFd(), false); !given.ok()) return given;
     }
     return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes,
-                        published_.get());
+                        wanted.publications ? published_.get() : -1);
   });
 }
 
 Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
-  const OfferMade offer{session, client_pid, std::min(window_bytes, process_.assignment.window_bytes), 0};
+  const Wanted wanted{.client_pid = client_pid,
+                      .window_bytes = std::min(window_bytes, process_.assignment.window_bytes)};
   window::Handover handover;
-  const Status status = OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t) {
-    Result<UniqueFd> submit_event = Duplicate(created.submit_event.get());
-    if (!submit_event) return submit_event.status();
-    handover.memfd = std::move(created.memfd);
-    handover.submit_event = *std::move(submit_event);
-    handover.complete_event = std::move(created.complete_event);
-    handover.window_bytes = bytes;
-    return Status::Ok();
-  });
+  const Status status =
+      OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t) {
+        Result<UniqueFd> submit_event = Duplicate(created.submit_event.get());
+        if (!submit_event) return submit_event.status();
+        handover.memfd = std::move(created.memfd);
+        handover.submit_event = *std::move(submit_event);
+        handover.complete_event = std::move(created.complete_event);
+        handover.window_bytes = bytes;
+        return Status::Ok();
+      });
   if (!status.ok()) return status;
   return handover;
 }
 
 Status WindowHost::OpenForSocket(uint64_t session, int32_t client_pid, ServedBy by, UniqueFd socket, bool checksum) {
-  const OfferMade offer{session, client_pid, process_.assignment.window_bytes, 0, by};
-  return OpenWindow(offer, [&](window::ServerWindow::Created& created, uint64_t, uint32_t index) {
+  const Wanted wanted{.client_pid = client_pid, .window_bytes = process_.assignment.window_bytes, .by = by};
+  return OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t, uint32_t index) {
     return GiveToWorker(by, index, created, std::move(socket), checksum);
   });
 }
@@ -233,8 +235,8 @@ std::optional<uint64_t> WindowHost::SessionOf(uint32_t index, uint16_t worker) c
   return found->second.session;
 }
 
-Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
-  Result<window::ServerWindow::Created> created = window::ServerWindow::Create(offer.window_bytes);
+Status WindowHost::OpenWindow(uint64_t session, const Wanted& wanted, const PassOn& pass_on) {
+  Result<window::ServerWindow::Created> created = window::ServerWindow::Create(wanted.window_bytes);
   if (!created) return created.status();
   Result<UniqueFd> memory = Duplicate(created->memfd.get());
   if (!memory) return memory.status();
@@ -245,17 +247,17 @@ Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
 
   segment::WindowSlot& slot = process_.segment->window(*index);
   slot.generation.fetch_add(1);
-  slot.connection_id = offer.session;
-  slot.bytes = offer.window_bytes;
-  slot.client_pid = offer.client_pid;
+  slot.connection_id = session;
+  slot.bytes = wanted.window_bytes;
+  slot.client_pid = wanted.client_pid;
   slot.calls.store(0);
-  slot.poller.store(offer.by.worker);  // so that no other takes it over
+  slot.poller.store(wanted.by.worker);  // so that no other takes it over
   slot.consumer.store(0);
   Result<std::unique_ptr<window::ServerWindow>> mapped =
       window::ServerWindow::Map(*process_.segment, *index, std::move(*memory), std::move(*complete));
   Status status = mapped ? Status::Ok() : mapped.status();
   EventLoop::WatchId watched = 0;
-  if (status.ok() && offer.by.worker == 0) {
+  if (status.ok() && wanted.by.worker == 0) {
     Result<EventLoop::WatchId> watch =
         loop_.Watch(created->submit_event.get(), EPOLLIN, [this, index = *index](uint32_t) { OnSubmitEvent(index); });
     status = watch.status();
@@ -267,17 +269,17 @@ Status WindowHost::OpenWindow(const OfferMade& offer, const PassOn& pass_on) {
     window.mapped = std::move(*mapped);
     window.submit_event = std::move(created->submit_event);
     window.watch = watched;
-    window.session = offer.session;
-    window.worker = offer.by.worker;
+    window.session = session;
+    window.worker = wanted.by.worker;
     slot.state.store(kSlotOpen, std::memory_order_release);
-    if (offer.by.worker == 0) OfferToPoller();
+    if (wanted.by.worker == 0) OfferToPoller();
     return status;
   }
   loop_.Unwatch(watched);
-  if (offer.by.worker != 0) {
+  if (wanted.by.worker != 0) {
     // It may have been given the window by then.
     (void)tell_worker(
-        offer.by.worker,
+        wanted.by.worker,
         {.type = worker::ControlType::kWindowGone, .index = *index, .generation = slot.generation.fetch_add(1)});
   }
   free_.push_back(*index);

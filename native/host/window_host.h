@@ -47,14 +47,19 @@ class WindowHost {
   void Listen();
   [[nodiscard]] bool available() const noexcept { return static_cast<bool>(listener_); }
 
-  /// A one-time nonce for a client. kUpgradeFailed says why not.
   /// The leased worker that alone will serve a window; 0: any.
   struct ServedBy {
     uint16_t worker = 0;
     uint64_t lease = 0;
   };
-  [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, int32_t client_pid, uint64_t window_bytes,
-                                                     ServedBy by);
+  struct Wanted {
+    int32_t client_pid = 0;
+    uint64_t window_bytes = 0;  // 0 = as many as there may be
+    bool publications = false;  // its client may read published values
+    ServedBy by{};
+  };
+  /// A one-time nonce for a client. kUpgradeFailed says why not.
+  [[nodiscard]] Result<protocol::UpgradeOffer> Offer(uint64_t session, Wanted wanted);
   /// A window for calls the host itself passes on from a client elsewhere.
   [[nodiscard]] Result<window::Handover> Open(uint64_t session, int32_t client_pid, uint64_t window_bytes);
   /// A window for calls that a leased worker takes from `socket`, which goes to it.
@@ -83,11 +88,9 @@ class WindowHost {
 
  private:
   struct OfferMade {
-    uint64_t session;
-    int32_t client_pid;
-    uint64_t window_bytes;
-    uint64_t expires_ns;
-    ServedBy by{};
+    uint64_t session = 0;
+    Wanted wanted{};  // with its true size
+    uint64_t expires_ns = 0;
   };
   struct Arrival {  // connected to the socket, its nonce not read yet
     UniqueFd socket;
@@ -120,7 +123,7 @@ class WindowHost {
   [[nodiscard]] Status HandOver(int socket, const OfferMade& offer);
   /// `pass_on` gives the descriptors to whoever will be the client.
   using PassOn = std::function<Status(window::ServerWindow::Created& created, uint64_t bytes, uint32_t index)>;
-  [[nodiscard]] Status OpenWindow(const OfferMade& offer, const PassOn& pass_on);
+  [[nodiscard]] Status OpenWindow(uint64_t session, const Wanted& wanted, const PassOn& pass_on);
   [[nodiscard]] Status GiveToWorker(ServedBy by, uint32_t index, const window::ServerWindow::Created& created,
                                     UniqueFd socket, bool checksum);
   [[nodiscard]] Result<uint32_t> FreeSlot();

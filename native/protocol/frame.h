@@ -91,8 +91,6 @@ enum Capability : uint64_t {
   kCapStream = 1u << 3,
 };
 
-enum class Role : uint8_t { kClient = 1, kAdmin = 2, kPeer = 3 };
-
 enum class StateOp : uint16_t {
   kGet = 1,
   kSet = 2,

@@ -11,16 +11,7 @@ namespace {
 
 // Tags are per message and never reused.
 namespace hello {
-enum : uint16_t {
-  kRole = 1,
-  kProcess = 2,
-  kToken = 3,
-  kCapabilities = 4,
-  kPid = 5,
-  kName = 6,
-  kLeaseKey = 7,
-  kLeaseWorker = 8
-};
+enum : uint16_t { kProcess = 2, kToken = 3, kCapabilities = 4, kPid = 5, kName = 6, kLeaseKey = 7, kLeaseWorker = 8 };
 }
 namespace welcome {
 enum : uint16_t {
@@ -131,7 +122,6 @@ void WriteReject(FieldWriter& fields, const Reject& value) {
 
 std::vector<std::byte> Encode(const Hello& value) {
   FieldWriter fields;
-  fields.Integer<uint8_t>(hello::kRole, static_cast<uint8_t>(value.role));
   fields.Text(hello::kProcess, value.process);
   fields.Text(hello::kToken, value.token);
   fields.Integer<uint64_t>(hello::kCapabilities, value.capabilities);
@@ -147,8 +137,6 @@ std::vector<std::byte> Encode(const Hello& value) {
 Result<Hello> DecodeHello(std::span<const std::byte> payload) {
   FieldReader fields(payload, "hello");
   Hello result;
-  result.role = static_cast<Role>(fields.Integer<uint8_t>(hello::kRole, "role", static_cast<uint8_t>(Role::kClient),
-                                                          static_cast<uint8_t>(Role::kPeer)));
   result.process = ReadName(fields, hello::kProcess, "process");
   const std::span<const std::byte> token = fields.Bytes(hello::kToken, "token", kMaxToken);
   result.token.assign(reinterpret_cast<const char*>(token.data()), token.size());

@@ -26,9 +26,8 @@ inline constexpr size_t kMaxErrorMessage = 64 * 1024;
 inline constexpr uint64_t kInitialStreamCredit = 1u << 20;
 
 struct Hello {
-  Role role = Role::kClient;
   std::string process{};
-  std::string token{};
+  std::string token{};        // protocol/token.h; empty where there is a lease key
   uint64_t capabilities = 0;  // Capability bits the client can do
   int32_t client_pid = 0;
   std::string name{};         // for logs and `praas inspect`; may be empty

@@ -8,6 +8,7 @@ import type {
   ProcessDescription,
   ProcessHandle,
   ProcessOptions,
+  TokenRequest,
   WaitOptions,
 } from '../control.js'
 import { describeApplication, loadApplication, type Application } from '../deploy/application.js'
@@ -77,6 +78,10 @@ export class Agent implements ControlPlane {
     return this.find(id, { ...wait, timeoutMs: Math.max(deadline - performance.now(), 1) })
   }
 
+  async token(id: string, request: TokenRequest): Promise<string> {
+    return this.#get(id).token(request)
+  }
+
   async drain(id: string, timeoutMs: number): Promise<void> {
     await this.#get(id).drain(timeoutMs)
   }
@@ -140,7 +145,7 @@ export class Agent implements ControlPlane {
       app: app.name,
       load,
       paths,
-      token: directory.processToken(id),
+      key: directory.processKey(id),
       runtimeDir: directory.path,
       listenHost,
       takeHost: () => this.#pool.take(),

@@ -1,6 +1,6 @@
 /** The embedded cluster: agent and control plane inside the program that uses them. */
 import type { AddressInfo } from 'node:net'
-import { rmSync } from 'node:fs'
+import { chmodSync, rmSync } from 'node:fs'
 import { z } from 'zod'
 import { Cluster } from '../client/cluster.js'
 import { unixUrl } from '../client/control_client.js'
@@ -121,14 +121,14 @@ class LocalControl implements ControlPlane {
   }
 
   async listen(socket: string, address: Address | undefined): Promise<void> {
-    const token = this.#directory.token()
     rmSync(socket, { force: true })
-    const local = buildControlServer(this.#agent, token)
+    const local = buildControlServer(this.#agent, this.#directory)
     this.#servers.push(local)
     await local.listen({ path: socket })
+    chmodSync(socket, 0o600) // in a folder that is closed to others anyway
     local.server.unref()
     if (address) {
-      const remote = buildControlServer(this.#agent, token)
+      const remote = buildControlServer(this.#agent, this.#directory)
       this.#servers.push(remote)
       await remote.listen({ host: address.host, port: address.port })
       remote.server.unref()
@@ -154,6 +154,7 @@ class LocalControl implements ControlPlane {
   readonly list: ControlPlane['list'] = () => this.#agent.list()
   readonly find: ControlPlane['find'] = (id, wait) => this.#agent.find(id, wait)
   readonly ensure: ControlPlane['ensure'] = (id, options, wait) => this.#agent.ensure(id, options, wait)
+  readonly token: ControlPlane['token'] = (id, request) => this.#agent.token(id, request)
   readonly drain: ControlPlane['drain'] = (id, timeoutMs) => this.#agent.drain(id, timeoutMs)
   readonly remove: ControlPlane['remove'] = (id, options) => this.#agent.remove(id, options)
   readonly deploy: ControlPlane['deploy'] = (request) => this.#agent.deploy(request)

@@ -4,11 +4,12 @@ import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { ErrorBody, Health } from '../client/control_client.js'
 import { codecNames } from '../codecs.js'
-import type { ControlPlane, DeployRequest } from '../control.js'
-import { codeOf, messageOf, type ErrorCode } from '../errors.js'
-import { maxLeaseWorkers, maxTimeoutMs, maxWorkers } from '../limits.js'
+import type { ControlPlane, DeployRequest, ProcessHandle } from '../control.js'
+import { codeOf, ConnectionError, messageOf, type ErrorCode } from '../errors.js'
+import { maxLeaseWorkers, maxTimeoutMs, maxTokenMs, maxWorkers } from '../limits.js'
 import { integer, name, parseOptions } from '../options.js'
 import { packageVersion } from '../package.js'
+import { openToken, tokenVerbs, type Token, type TokenVerb } from '../token.js'
 
 const processSchema = z.object({
   app: z.string().min(1).optional(),
@@ -44,6 +45,10 @@ const deploySchema = z.object({
   name: name.optional(),
   external: z.array(z.string().min(1)).optional(),
 })
+const tokenSchema = z.object({
+  verbs: z.array(z.enum(tokenVerbs)).min(1),
+  ttlMs: z.number().min(1).max(maxTokenMs),
+})
 const drainSchema = z.object({ timeoutMs: z.number().min(0).max(maxTimeoutMs).default(5_000) })
 const time = z.coerce.number().min(0).max(maxTimeoutMs)
 const waitSchema = z.object({ timeoutMs: time.default(30_000) })
@@ -54,6 +59,8 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   ERR_ARGUMENT_INVALID: 400,
   ERR_NAME_INVALID: 400,
   ERR_TOKEN_INVALID: 401,
+  ERR_TOKEN_EXPIRED: 401,
+  ERR_NOT_PERMITTED: 403,
   ERR_PROCESS_UNKNOWN: 404,
   ERR_APP_UNKNOWN: 404,
   ERR_PROCESS_BUSY: 409,
@@ -66,20 +73,38 @@ interface ById {
   Params: { readonly id: string }
 }
 
+/** Who may ask what: the cluster's token allows everything, that of a process what it says, of that process. */
+export interface Authority {
+  /** The cluster's. */
+  token(): string
+  /** What tokens of a process are signed with. */
+  findProcessKey(id: string): string | undefined
+}
+
+/** What a token of a process needs for a route: one of these verbs. Routes without it are for the cluster's token alone. */
+declare module 'fastify' {
+  interface FastifyContextConfig {
+    verbs?: readonly TokenVerb[]
+  }
+}
+const anyHolder = { config: { verbs: tokenVerbs } }
+const administrators = { config: { verbs: ['admin'] } } as const
+
 /** A server for one address; it is not listening yet. */
-export function buildControlServer(control: ControlPlane, token: string): FastifyInstance {
+export function buildControlServer(control: ControlPlane, authority: Authority): FastifyInstance {
+  const clusterToken = authority.token()
+  /** Tokens of processes that requests came with. */
+  const tokens = new WeakMap<FastifyRequest, Token>()
   const startedMs = Date.now()
   // Idle keep-alive connections of clients must not hold up the end.
   const server = fastify({ forceCloseConnections: true, routerOptions: { maxParamLength: 1024 } })
 
-  server.addHook('onRequest', async (request, reply) => {
-    if (!isAuthorized(request, token)) {
-      await reply
-        .code(401)
-        .send(
-          errorBody('ERR_TOKEN_INVALID', 'the token is not that of this cluster; set PRAAS_TOKEN or run as its user'),
-        )
-    }
+  server.addHook('onRequest', async (request) => {
+    const given = bearerOf(request)
+    if (isEqual(given, clusterToken)) return
+    const token = openToken(given, (id) => authority.findProcessKey(id))
+    checkPermitted(request, token)
+    tokens.set(request, token)
   })
   server.setErrorHandler((error, _request, reply) => {
     const code = codeOf(error) ?? 'ERR_INTERNAL'
@@ -91,32 +116,38 @@ export function buildControlServer(control: ControlPlane, token: string): Fastif
     void reply.code(404).send(errorBody('ERR_ARGUMENT_INVALID', `there is no ${request.method} ${request.url}`))
   })
 
-  server.get('/v1/health', async (): Promise<Health> => ({
+  server.get('/v1/health', anyHolder, async (): Promise<Health> => ({
     version: packageVersion(),
     pid: process.pid,
     uptimeMs: Date.now() - startedMs,
   }))
-  server.get('/v1/processes', async () => ({ processes: await control.list() }))
-  server.get<ById>('/v1/processes/:id', async (request) => {
-    const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
-    return control.find(request.params.id, { timeoutMs, signal: closed(request) })
+  server.get('/v1/processes', anyHolder, async (request) => {
+    const only = tokens.get(request)?.process
+    const processes = await control.list()
+    return { processes: only === undefined ? processes : processes.filter(({ id }) => id === only) }
   })
-  server.put<ById>('/v1/processes/:id', async (request) => {
-    const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
+  server.get<ById>('/v1/processes/:id', anyHolder, async (request) => find(request))
+  server.put<ById>('/v1/processes/:id', anyHolder, async (request) => {
     const options = parseOptions(processSchema, request.body, 'process')
+    // A token of a process is for one that is there.
+    if (tokens.has(request)) return find(request)
+    const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
     // Creation goes on when its caller has gone: others may be waiting for the same process.
     return control.ensure(request.params.id, options as object, { timeoutMs })
   })
-  server.post<ById>('/v1/processes/:id/drain', async (request) => {
+  server.post<ById>('/v1/processes/:id/tokens', async (request) => ({
+    token: await control.token(request.params.id, parseOptions(tokenSchema, request.body, 'token')),
+  }))
+  server.post<ById>('/v1/processes/:id/drain', administrators, async (request) => {
     await control.drain(request.params.id, parseOptions(drainSchema, request.body, 'drain').timeoutMs)
     return {}
   })
-  server.delete<ById>('/v1/processes/:id', async (request) => {
+  server.delete<ById>('/v1/processes/:id', administrators, async (request) => {
     const { timeoutMs, keep } = parseOptions(removeSchema, request.query, 'query')
     await control.remove(request.params.id, { timeoutMs, keep: keep === 'true' })
     return {}
   })
-  server.get<ById>('/v1/processes/:id/logs', async (request) => {
+  server.get<ById>('/v1/processes/:id/logs', administrators, async (request) => {
     const { offset, waitMs } = parseOptions(logsSchema, request.query, 'query')
     return control.logs(request.params.id, offset, waitMs, closed(request))
   })
@@ -125,13 +156,40 @@ export function buildControlServer(control: ControlPlane, token: string): Fastif
     return control.deploy(parseOptions(deploySchema, request.body, 'deploy') as DeployRequest)
   })
   return server
+
+  /** Who came with a token of the process connects with that one. */
+  async function find(request: FastifyRequest<ById>): Promise<ProcessHandle> {
+    const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
+    const handle = await control.find(request.params.id, { timeoutMs, signal: closed(request) })
+    if (!tokens.has(request)) return handle
+    return { ...handle, endpoint: { ...handle.endpoint, token: bearerOf(request) } }
+  }
 }
 
-/** Compares hashes, which are of one length: neither the time nor an exception tells anything about the token. */
-function isAuthorized(request: FastifyRequest, token: string): boolean {
-  const given = /^Bearer (.*)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
+function bearerOf(request: FastifyRequest): string {
+  return /^Bearer (.*)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
+}
+
+/** Compares hashes, which are of one length: neither the time nor an exception tells anything about the secret. */
+function isEqual(given: string, secret: string): boolean {
   const digest = (text: string): Buffer => createHash('sha256').update(text).digest()
-  return timingSafeEqual(digest(given), digest(token))
+  return timingSafeEqual(digest(given), digest(secret))
+}
+
+/** @throws {ConnectionError} `ERR_NOT_PERMITTED` */
+function checkPermitted(request: FastifyRequest, token: Token): void {
+  const { id } = request.params as Partial<ById['Params']>
+  if (id !== undefined && id !== token.process) {
+    throw new ConnectionError('ERR_NOT_PERMITTED', `the token is for process ${token.process} and no other`)
+  }
+  const { verbs } = request.routeOptions.config
+  if (verbs?.some((verb) => token.verbs.includes(verb)) === true) return
+  throw new ConnectionError(
+    'ERR_NOT_PERMITTED',
+    verbs === undefined
+      ? `a token of a process does not allow ${request.method} ${request.routeOptions.url ?? request.url}; that of the cluster does`
+      : `the token does not allow ${verbs.join(' or ')}, which the request needs; it allows ${token.verbs.join(', ')}`,
+  )
 }
 
 /** Aborts when the caller has gone. */

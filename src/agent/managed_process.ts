@@ -1,9 +1,17 @@
 /** A cloud process as its agent keeps it: one host at a time, restarted on the same segment and port when it dies. */
 import { setTimeout as delay } from 'node:timers/promises'
 import { once } from 'node:events'
-import type { Endpoint, ProcessDescription, ProcessOptions, ProcessState, WaitOptions } from '../control.js'
+import type {
+  Endpoint,
+  ProcessDescription,
+  ProcessOptions,
+  ProcessState,
+  TokenRequest,
+  WaitOptions,
+} from '../control.js'
 import type { PraasError } from '../errors.js'
 import { messageOf, ProcessError } from '../errors.js'
+import { mintToken, tokenVerbs } from '../token.js'
 import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
 import type { LoadTexts } from './load_texts.js'
 import { readRegistry, removeObject } from './named_objects.js'
@@ -17,7 +25,8 @@ export interface ManagedProcessOptions {
   readonly app: string
   readonly load: LoadTexts
   readonly paths: ProcessPaths
-  readonly token: string
+  /** Tokens of its clients are signed with it; base64url. */
+  readonly key: string
   readonly runtimeDir: string
   /** Address hosts listen on. */
   readonly listenHost: string
@@ -31,6 +40,11 @@ const restartPausesMs = [0, 100, 200, 400, 800, 1_600, 3_200, 6_400, 10_000]
 const healthyMs = 10_000
 /** Restarts in a row on the same port; then any port will do, because somebody else may have taken it. */
 const samePortAttempts = 4
+/**
+ * How long a client of the cluster's owner may take to connect. Its connection stays: it has to live on while no agent is
+ * there to renew anything, and while the program computes without a look at its event loop.
+ */
+const endpointTokenMs = 60_000
 
 export class ManagedProcess {
   readonly id: string
@@ -77,7 +91,14 @@ export class ManagedProcess {
   }
 
   get endpoint(): Endpoint {
-    return { host: this.#given.listenHost, port: this.#port, token: this.#given.token }
+    const expiresMs = Date.now() + endpointTokenMs
+    const token = mintToken(this.#given.key, { process: this.id, verbs: tokenVerbs, expiresMs, endsConnections: false })
+    return { host: this.#given.listenHost, port: this.#port, token }
+  }
+
+  token({ verbs, ttlMs }: TokenRequest): string {
+    const expiresMs = Date.now() + ttlMs
+    return mintToken(this.#given.key, { process: this.id, verbs, expiresMs, endsConnections: true })
   }
 
   describe(): ProcessDescription {
@@ -184,7 +205,7 @@ export class ManagedProcess {
   }
 
   #assignment(listen: string): Record<string, string | number> {
-    const { id, options, load, paths, token } = this.#given
+    const { id, options, load, paths, key } = this.#given
     return {
       process: id,
       segment: paths.segment,
@@ -200,7 +221,7 @@ export class ManagedProcess {
       concurrency: options.concurrency,
       hotMs: options.hotMs,
       listen,
-      token,
+      key,
       socket: paths.socket,
       log: paths.log,
       objects: paths.objects,

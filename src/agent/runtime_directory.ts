@@ -5,7 +5,7 @@
  * Whoever can write here can pose as the cluster, so it has to be a real directory of this user, closed to everybody else;
  * anything else is refused, never repaired.
  */
-import { createHmac, createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes } from 'node:crypto'
 import {
   constants,
   closeSync,
@@ -44,6 +44,8 @@ export interface ProcessPaths {
   readonly log: string
   readonly objects: string
   readonly socket: string
+  /** What tokens of its data connections are signed with. */
+  readonly tokenKey: string
   /** POSIX names of its shared memory object and message queue. */
   readonly segment: string
   readonly queue: string
@@ -90,25 +92,21 @@ export class RuntimeDirectory {
 
   /** The secret that control requests carry. Made on first use. */
   token(): string {
-    const path = join(this.path, 'token')
-    if (!lstatSync(path, { throwIfNoEntry: false })) {
-      // Linked into place when complete, so that no one reads half a token and only one of several writers wins.
-      const draft = `${path}.${randomBytes(6).toString('hex')}`
-      writeFileSync(draft, `${randomBytes(32).toString('base64url')}\n`, { mode: 0o600, flag: 'wx' })
-      try {
-        linkSync(draft, path)
-      } catch (error) {
-        if (codeOf(error) !== 'EEXIST') throw error
-      } finally {
-        rmSync(draft, { force: true })
-      }
-    }
-    return readPrivate(path).trim()
+    return makeSecret(join(this.path, 'token'))
   }
 
-  /** The secret of one process's data connections. Derived, so that it outlives agents and is worth nothing elsewhere. */
-  processToken(id: string): string {
-    return createHmac('sha256', this.token()).update(`process:${id}`).digest('base64url')
+  /**
+   * The key that tokens of a process are signed with, base64url. Made on first use, and gone with the process's folder: it
+   * outlives hosts and agents, and tokens of a process that was removed are worth nothing to the next one of its id.
+   */
+  processKey(id: string): string {
+    return makeSecret(this.processPaths(id).tokenKey)
+  }
+
+  /** The same, but undefined when there is none. */
+  findProcessKey(id: string): string | undefined {
+    const { tokenKey } = this.processPaths(id)
+    return lstatSync(tokenKey, { throwIfNoEntry: false }) ? readPrivate(tokenKey).trim() : undefined
   }
 
   /** Paths and names of a process. The same id in another directory or user namespace is another process. */
@@ -122,6 +120,7 @@ export class RuntimeDirectory {
       folder,
       log: join(folder, 'log'),
       objects: join(folder, 'objects'),
+      tokenKey: join(folder, 'key'),
       socket: join(folder, 'host.sock'),
       segment: name,
       queue: name,
@@ -145,8 +144,7 @@ export class RuntimeDirectory {
   /** Registers an agent of this OS process under `name`. */
   announce(name: string, record: AgentRecord): void {
     const path = join(this.path, 'agents', `${name}.json`)
-    writeFileSync(`${path}.new`, JSON.stringify(record), { mode: 0o600 })
-    renameSync(`${path}.new`, path)
+    renameSync(writeDraft(path, JSON.stringify(record)), path)
   }
 
   withdraw(name: string): void {
@@ -221,6 +219,29 @@ function createPrivate(path: string): void {
   } finally {
     closeSync(fd)
   }
+}
+
+/** The 32 random bytes of a file, base64url, made unless they are there. */
+function makeSecret(path: string): string {
+  if (!lstatSync(path, { throwIfNoEntry: false })) {
+    // Linked into place when complete, so that no one reads half a secret and only one of several writers wins.
+    const draft = writeDraft(path, `${randomBytes(32).toString('base64url')}\n`)
+    try {
+      linkSync(draft, path)
+    } catch (error) {
+      if (codeOf(error) !== 'EEXIST') throw error
+    } finally {
+      rmSync(draft, { force: true })
+    }
+  }
+  return readPrivate(path).trim()
+}
+
+/** A new file beside `path`, whose name nobody knows before. @returns its path */
+function writeDraft(path: string, text: string): string {
+  const draft = `${path}.${randomBytes(6).toString('hex')}`
+  writeFileSync(draft, text, { mode: 0o600, flag: 'wx' })
+  return draft
 }
 
 function readPrivate(path: string): string {

@@ -12,6 +12,7 @@ import type { Process } from '../client/process.js'
 import type { Endpoint, WorkerKind } from '../control.js'
 import { PraasError } from '../errors.js'
 import { compiledModule } from '../package.js'
+import { tokenVerbs } from '../token.js'
 import { moduleWithIdle, nativeWithIdle } from './idle_functions.js'
 import { pinProcess, type Pinning } from './pinning.js'
 import { benchProgram } from './programs.js'
@@ -25,6 +26,9 @@ export function hotMsOf(mode: Mode): number {
 }
 /** Until a worker that has polled for `hotMs` sleeps. */
 const hotQuietMs = hotMs + 20
+
+/** How long native clients may go on to connect. */
+const longestBenchMs = 86_400_000
 
 /** Names the functions are deployed under. */
 export const apps = {
@@ -113,7 +117,8 @@ export class BenchCluster implements AsyncDisposable {
   async endpoint(id: string): Promise<Endpoint> {
     const control = new ControlClient(this.cluster.url, RuntimeDirectory.find(this.#folder)?.token() ?? '')
     try {
-      return (await control.find(id, { timeoutMs: 10_000 })).endpoint
+      const { endpoint } = await control.find(id, { timeoutMs: 10_000 })
+      return { ...endpoint, token: await control.token(id, { verbs: tokenVerbs, ttlMs: longestBenchMs }) }
     } finally {
       await control.close()
     }

@@ -26,6 +26,8 @@ const byCode: Readonly<Record<string, number>> = {
   ERR_CONNECTION_TIMEOUT: exitCodes.unreachable,
   ERR_HOST_LOST: exitCodes.unreachable,
   ERR_TOKEN_INVALID: exitCodes.denied,
+  ERR_TOKEN_EXPIRED: exitCodes.denied,
+  ERR_NOT_PERMITTED: exitCodes.denied,
   ERR_RUNTIME_DIRECTORY: exitCodes.denied,
   ERR_SEGMENT_INVALID: exitCodes.damaged,
 }

@@ -8,6 +8,7 @@ import type {
   ProcessDescription,
   ProcessHandle,
   ProcessOptions,
+  TokenRequest,
   WaitOptions,
 } from '../control.js'
 import { ArgumentError, ConnectionError, errorFromCode, messageOf } from '../errors.js'
@@ -68,6 +69,11 @@ export class ControlClient implements ControlPlane {
     const path = `/v1/processes/${encodeURIComponent(id)}?timeoutMs=${Math.ceil(timeoutMs)}`
     const body = options
     return this.#reachable(await this.#request('PUT', path, { body, timeoutMs: timeoutMs + answerMs, signal }))
+  }
+
+  async token(id: string, request: TokenRequest): Promise<string> {
+    const path = `/v1/processes/${encodeURIComponent(id)}/tokens`
+    return (await this.#request<{ token: string }>('POST', path, { body: request })).token
   }
 
   async drain(id: string, timeoutMs: number): Promise<void> {

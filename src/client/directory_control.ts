@@ -8,6 +8,7 @@ import type {
   ProcessDescription,
   ProcessHandle,
   ProcessOptions,
+  TokenRequest,
   WaitOptions,
 } from '../control.js'
 import { codeOf, ConnectionError, ProcessError } from '../errors.js'
@@ -42,6 +43,10 @@ export class DirectoryControl implements ControlPlane {
   async ensure(id: string, options: ProcessOptions, wait: WaitOptions): Promise<ProcessHandle> {
     const owner = await this.#ownerIfAny(id)
     return (owner ?? this.#first()).ensure(id, options, wait)
+  }
+
+  async token(id: string, request: TokenRequest): Promise<string> {
+    return (await this.#owner(id)).token(id, request)
   }
 
   async drain(id: string, timeoutMs: number): Promise<void> {

@@ -10,6 +10,7 @@ import { fileURLToPath } from 'node:url'
 import { formatLine, LineSplitter, parseLine, type Line } from '../../src/agent/line_protocol.js'
 import { hostExecutablePath, native, type NativeConnection } from '../../src/native/binding.js'
 import { loadAddon } from '../../src/native/load.js'
+import { mintToken, tokenVerbs } from '../../src/token.js'
 
 const workerScript = fileURLToPath(new URL('../fixtures/raw_worker.mjs', import.meta.url))
 
@@ -27,7 +28,7 @@ export interface HostSettings {
 
 export class TestHost {
   readonly name = `addon-${process.pid}-${randomBytes(4).toString('hex')}`
-  readonly token = randomBytes(16).toString('hex')
+  readonly #key = randomBytes(32).toString('base64url')
   readonly segment = `/praas-${this.name}`
   readonly lines: Line[] = []
   port = 0
@@ -57,7 +58,7 @@ export class TestHost {
         process: this.name,
         segment: this.segment,
         queue: this.segment,
-        token: this.token,
+        key: this.#key,
         socket: join(this.#directory, 'host.sock'),
         objects: join(this.#directory, 'objects'),
         log: join(this.#directory, 'log'),
@@ -82,6 +83,12 @@ export class TestHost {
       await host.stop()
       throw error
     }
+  }
+
+  /** Opens connections to it. */
+  get token(): string {
+    const expiresMs = Date.now() + 3_600_000
+    return mintToken(this.#key, { process: this.name, verbs: tokenVerbs, expiresMs, endsConnections: false })
   }
 
   get pid(): number {

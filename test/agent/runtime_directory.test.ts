@@ -108,12 +108,34 @@ describe('the token', () => {
     symlinkSync('/etc/hostname', path)
     expect(refusal(() => directory.token())).toContain('is a symbolic link')
   })
+})
 
-  it('gives each process one of its own', () => {
+describe('the key of a process', () => {
+  it('is its own, stays with its folder, and is readable by its owner only', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
-    expect(directory.processToken('a')).toBe(directory.processToken('a'))
-    expect(directory.processToken('a')).not.toBe(directory.processToken('b'))
-    expect(directory.processToken('a')).not.toBe(directory.token())
+    for (const id of ['a', 'b']) directory.createProcessFolder(id)
+    expect(directory.findProcessKey('a')).toBeUndefined()
+    const key = directory.processKey('a')
+    expect(key).toMatch(/^[\w-]{43}$/)
+    expect(directory.processKey('a')).toBe(key)
+    expect(RuntimeDirectory.open(directory.path).findProcessKey('a')).toBe(key)
+    expect(directory.processKey('b')).not.toBe(key)
+    expect(statSync(directory.processPaths('a').tokenKey).mode & 0o777).toBe(0o600)
+    directory.removeProcessFolder('a')
+    directory.createProcessFolder('a')
+    expect(directory.processKey('a')).not.toBe(key)
+  })
+
+  it('is refused when others can read it or it is a link', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const { tokenKey } = directory.createProcessFolder('a')
+    directory.processKey('a')
+    chmodSync(tokenKey, 0o640)
+    expect(refusal(() => directory.processKey('a'))).toContain('is open to others')
+    expect(refusal(() => directory.findProcessKey('a'))).toContain('is open to others')
+    rmSync(tokenKey)
+    symlinkSync('/etc/hostname', tokenKey)
+    expect(refusal(() => directory.processKey('a'))).toContain('is a symbolic link')
   })
 })
 

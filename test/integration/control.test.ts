@@ -62,7 +62,8 @@ describe('the control plane over HTTP', () => {
     })
     // It is there already: the same one.
     const again = await ask('PUT', '/v1/processes/two%2Ftwo', { memoryBytes: 2 ** 25 })
-    expect(again.body['endpoint']).toEqual(created.body['endpoint'])
+    const { host, port } = created.body['endpoint'] as { host: string; port: number }
+    expect(again.body['endpoint']).toMatchObject({ host, port })
     const { processes } = (await ask('GET', '/v1/processes')).body as unknown as { processes: { id: string }[] }
     expect(processes.map(({ id }) => id)).toEqual(['one', 'two/two'])
     expect(await ask('POST', '/v1/processes/two%2Ftwo/drain', { timeoutMs: 1000 })).toMatchObject({ status: 200 })

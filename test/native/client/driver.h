@@ -12,6 +12,7 @@
 #include "base/clock.h"
 #include "client/connection.h"
 #include "client/state_request.h"
+#include "support/tokens.h"
 #include "transport/frame_server.h"
 
 namespace praas::test {
@@ -109,7 +110,7 @@ inline client::ConnectOptions OptionsFor(uint16_t port) {
   options.host = "127.0.0.1";
   options.port = port;
   options.process = "p";
-  options.token = "secret";
+  options.token = TokenFor(protocol::kAllVerbs);
   options.transport = "tcp";
   options.timeout_ns = kWatchdogNs;
   return options;

@@ -173,6 +173,65 @@ TEST_P(NativeLeases, CallsOfEverySizeGoToTheLeasedWorker) {
   EXPECT_GE(NumberIn(report->text, "allocatedNs"), NumberIn(report->text, "pollingNs"));
 }
 
+TEST_P(NativeLeases, AreForWhoMayLeaseAndCall) {
+  Start(Raw("copy"));
+  for (const uint8_t lacks : {protocol::kVerbLease, protocol::kVerbInvoke}) {
+    client::ConnectOptions options = OptionsFor(host_->port());
+    options.token = TokenFor(protocol::kAllVerbs & ~lacks);
+    Driver holder = Connect(options);
+    const Status refused = Ask(holder, LeaseOp::kTake, {.ttl_ms = 60'000}).status();
+    EXPECT_EQ(refused.code(), Code::kNotPermitted);
+    EXPECT_NE(refused.message().find("does not allow " + protocol::VerbNames(lacks, "")), std::string::npos)
+        << refused.message();
+  }
+  EXPECT_NE(Leases().find("\"leases\":[]"), std::string::npos) << Leases();
+}
+
+TEST_P(NativeLeases, TheirKeysAreForCallsAlone) {
+  Start(Raw("copy"));
+  const LeaseReply lease = Take({.ttl_ms = 60'000});
+  const auto refused = [](const Driver::Outcome& outcome) {
+    // By the host over shared memory, else by the worker.
+    return outcome.status.code() == Code::kNotPermitted || outcome.status.code() == Code::kUnsupported;
+  };
+  Driver calls = Worker(lease);
+  EXPECT_TRUE(calls.Call(Index("copy"), AsBytes("x")).status.ok());
+  EXPECT_TRUE(refused(calls.Wait(client::SubmitState(
+      *calls, {.op = protocol::StateOp::kSet, .key = "k", .data = AsBytes("v")}, DeadlineIn(kWatchdogNs)))));
+  EXPECT_TRUE(refused(
+      calls.Wait(client::SubmitState(*calls, {.op = protocol::StateOp::kRead, .key = "k"}, DeadlineIn(kWatchdogNs)))));
+  EXPECT_TRUE(refused(calls.Wait(
+      client::SubmitAdmin(*calls, static_cast<uint16_t>(protocol::AdminOp::kStats), "", DeadlineIn(kWatchdogNs)))));
+  EXPECT_TRUE(refused(calls.Wait(calls->Request(protocol::FrameType::kLease, static_cast<uint16_t>(LeaseOp::kTake),
+                                                Encode(LeaseRequest{.ttl_ms = 60'000}), {}, DeadlineIn(kWatchdogNs)))));
+}
+
+TEST_P(NativeLeases, EndWithTheTokenOfTheirHolder) {
+  Start(Raw("copy"));
+  client::ConnectOptions options = OptionsFor(host_->port());
+  std::optional<Driver> holder;
+  Result<LeaseReply> lease = Status(Code::kInternal, "not taken");
+  // As long as it takes here to have the lease before the token expires.
+  for (uint64_t lasts_ms = 500; !lease.ok(); lasts_ms *= 2) {
+    options.token = protocol::MintToken(
+        kProcessKey, {.process = "p", .verbs = protocol::kAllVerbs, .expires_ms = NowMs() + lasts_ms});
+    auto connection = client::Connection::Connect(options);
+    if (!connection.ok()) continue;
+    holder.emplace(*std::move(connection));
+    lease = Ask(*holder, LeaseOp::kTake, {.ttl_ms = 3'600'000});
+  }
+  auto calls = client::Connection::Connect(WorkerOptions(lease->key, 0));
+  if (calls.ok()) {
+    Driver worker(*std::move(calls));
+    Status status;
+    while ((status = worker.Call(Index("copy"), AsBytes("x")).status).ok()) {
+    }
+  }
+  EXPECT_TRUE(Eventually([&] { return Leases().find("\"leases\":[]") != std::string::npos; })) << Leases();
+  EXPECT_EQ(client::Connection::Connect(WorkerOptions(lease->key, 0)).status().code(), Code::kTokenExpired);
+  EXPECT_EQ(Ask(*holder, LeaseOp::kReport, {.lease = lease->lease}).status().code(), Code::kTokenExpired);
+}
+
 TEST_P(NativeLeases, ManyCallsInFlightGetTheirOwnResults) {
   Start(Raw("copy"));
   for (const int64_t hot_ms : {-1, 0}) {

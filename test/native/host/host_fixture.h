@@ -19,6 +19,7 @@
 #include "host/test_worker.h"
 #include "mqueue/message_queue.h"
 #include "segment/segment.h"
+#include "support/tokens.h"
 
 namespace praas::test {
 
@@ -51,7 +52,7 @@ class TestProcess {
     folder_ = "/tmp/" + name;
     EXPECT_EQ(::mkdir(folder_.c_str(), 0700), 0);
     assignment.process = "p";
-    assignment.token = "secret";
+    assignment.key = kProcessKey;
     assignment.segment = "/" + name;
     assignment.queue = "/" + name;
     assignment.socket = folder_ + "/window";

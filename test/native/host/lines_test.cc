@@ -82,7 +82,8 @@ TEST(LineSplitter, CutsAndBounds) {
   EXPECT_FALSE(lines.Next().ok());
 }
 
-constexpr const char* kComplete = "assign process=p segment=%2Fs queue=%2Fq token=t";
+constexpr const char* kComplete =
+    "assign process=p segment=%2Fs queue=%2Fq key=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
 
 TEST(Assignment, DefaultsAndValues) {
   const Result<Assignment> parsed =
@@ -90,6 +91,8 @@ TEST(Assignment, DefaultsAndValues) {
                                                " listen=%5B%3A%3A1%5D%3A80 hotMs=-1 calls=4096 workers=3 memory=65536")
                           .value());
   ASSERT_TRUE(parsed.ok()) << parsed.status().message();
+  ASSERT_EQ(parsed.value().key.size(), 32u);
+  EXPECT_EQ(parsed.value().key[31], 31);
   EXPECT_EQ(parsed.value().listen_host, "::1");
   EXPECT_EQ(parsed.value().listen_port, 80);
   EXPECT_EQ(parsed.value().hot_ms, -1);
@@ -106,10 +109,21 @@ TEST(Assignment, EveryFieldIsChecked) {
     ASSERT_TRUE(line.ok());
     EXPECT_EQ(ParseAssignment(line.value()).status().code(), Code::kArgumentInvalid) << wrong;
   }
-  for (const char* line :
-       {"assign segment=%2Fs queue=%2Fq token=t", "assign process=p segment=s queue=%2Fq token=t",
-        "assign process=p segment=%2Fa%2Fb queue=%2Fq token=t", "assign process=p segment=%2Fs queue=%2Fq token="}) {
-    EXPECT_EQ(ParseAssignment(protocol::ParseAgentLine(line).value()).status().code(), Code::kArgumentInvalid) << line;
+  for (const char* line : {"assign segment=%2Fs queue=%2Fq", "assign process=p segment=s queue=%2Fq",
+                           "assign process=p segment=%2Fa%2Fb queue=%2Fq"}) {
+    const std::string with_key = std::string(line) + " key=AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8";
+    EXPECT_EQ(ParseAssignment(protocol::ParseAgentLine(with_key).value()).status().code(), Code::kArgumentInvalid)
+        << line;
+  }
+}
+
+TEST(Assignment, TheKeyIsNeverRepeated) {
+  for (const std::string key : {"", "c2VjcmV0", "not!base64!secret", "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8A"}) {
+    const std::string line = "assign process=p segment=%2Fs queue=%2Fq key=" + key;
+    const Status status = ParseAssignment(protocol::ParseAgentLine(line).value()).status();
+    EXPECT_EQ(status.code(), Code::kArgumentInvalid) << key;
+    EXPECT_NE(status.message().find("key"), std::string::npos);
+    if (!key.empty()) EXPECT_EQ(status.message().find(key), std::string::npos) << status.message();
   }
 }
 

@@ -44,9 +44,8 @@ class RawClient {
     Send(header);
     Send(payload);
   }
-  void Hello(const std::string& process, const std::string& token, protocol::Role role = protocol::Role::kClient) {
+  void Hello(const std::string& process, const std::string& token) {
     protocol::Hello hello;
-    hello.role = role;
     hello.process = process;
     hello.token = token;
     hello.client_pid = ::getpid();
@@ -87,21 +86,6 @@ class RawClient {
   std::unique_ptr<transport::TcpStream> stream_;
 };
 
-TEST_F(Sessions, WrongCredentialsAreToldApart) {
-  HostRun host(process_);
-  const auto connect = [&](const char* token, const char* process) {
-    client::ConnectOptions options = OptionsFor(host.port());
-    options.token = token;
-    options.process = process;
-    return client::Connection::Connect(options).status().code();
-  };
-  EXPECT_EQ(connect("secret", "p"), Code::kOk);
-  EXPECT_EQ(connect("secreT", "p"), Code::kTokenInvalid);
-  EXPECT_EQ(connect("secret2", "p"), Code::kTokenInvalid);
-  EXPECT_EQ(connect("wrong", "q"), Code::kTokenInvalid);  // who has no token does not learn which process this is
-  EXPECT_EQ(connect("secret", "q"), Code::kProcessUnknown);
-}
-
 TEST_F(Sessions, AnotherVersionIsTold) {
   HostRun host(process_);
   RawClient client(host.port());
@@ -110,20 +94,6 @@ TEST_F(Sessions, AnotherVersionIsTold) {
   header[4] = std::byte{99};
   client.Send(header);
   EXPECT_EQ(client.ReadReject(), Code::kProtocolVersion);
-}
-
-TEST_F(Sessions, OnlyAnAdministratorDrains) {
-  HostRun host(process_);
-  host.AddWorkers(1);
-  const Frame drain{.type = FrameType::kAdmin, .code = static_cast<uint16_t>(protocol::AdminOp::kDrain), .call = 1};
-  Driver client = Connect(OptionsFor(host.port()));
-  EXPECT_EQ(client.Wait(client->Request(FrameType::kAdmin, drain.code, {}, {}, DeadlineIn(kWatchdogNs))).status.code(),
-            Code::kTokenInvalid);
-  EXPECT_FALSE(host->drained());
-  RawClient administrator(host.port());
-  administrator.Hello("p", "secret", protocol::Role::kAdmin);
-  administrator.Send(drain, {});
-  EXPECT_TRUE(Eventually([&] { return host->drained(); }));
 }
 
 TEST_F(Sessions, ListsItsLeases) {
@@ -169,7 +139,7 @@ TEST_F(Sessions, AClientThatStopsWithinAPayloadLeavesNothing) {
   Driver watcher = host.Client();
   {
     RawClient client(host.port());
-    client.Hello("p", "secret");
+    client.Hello("p", TokenFor(protocol::kAllVerbs));
     Frame frame{.type = FrameType::kCall, .call = 1, .function = fn::kEcho};
     frame.payload_bytes = 100'000;
     std::array<std::byte, protocol::kHeaderBytes> header;
@@ -187,7 +157,7 @@ TEST_F(Sessions, APayloadThatNeverEndsMissesItsDeadline) {
   host.AddWorkers(1);
   Driver watcher = host.Client();
   RawClient client(host.port());
-  client.Hello("p", "secret");
+  client.Hello("p", TokenFor(protocol::kAllVerbs));
   Frame frame{.type = FrameType::kCall, .call = 1, .function = fn::kEcho};
   frame.payload_bytes = 100'000;
   frame.deadline_us = 20'000;

@@ -8,6 +8,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
+#include "base/base64url.h"
 #include "host/host_fixture.h"
 #include "protocol/agent_line.h"
 #include "support/child.h"
@@ -240,7 +241,7 @@ class Executable {
     Say("assign", {{"process", assignment.process},
                    {"segment", assignment.segment},
                    {"queue", assignment.queue},
-                   {"token", assignment.token},
+                   {"key", ToBase64Url(std::as_bytes(std::span(assignment.key)))},
                    {"socket", assignment.socket},
                    {"log", assignment.log},
                    {"objects", assignment.objects},

@@ -15,12 +15,7 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 Hello AHello() {
-  return {.role = Role::kAdmin,
-          .process = "näme",
-          .token = std::string("se\0cret", 7),
-          .capabilities = 5,
-          .client_pid = 42,
-          .name = "me"};
+  return {.process = "näme", .token = std::string("se\0cret", 7), .capabilities = 5, .client_pid = 42, .name = "me"};
 }
 
 Welcome AWelcome() {
@@ -104,7 +99,6 @@ std::function<Status(std::span<const std::byte>)> With(Result<T> (*decode)(std::
 TEST(Messages, HelloRoundTripsAndKeepsItsShape) {
   const Result<Hello> hello = DecodeHello(Encode(AHello()));
   ASSERT_TRUE(hello.ok()) << hello.status().message();
-  EXPECT_EQ(hello->role, Role::kAdmin);
   EXPECT_EQ(hello->process, "näme");
   EXPECT_EQ(hello->token, std::string("se\0cret", 7));
   EXPECT_EQ(hello->capabilities, 5u);
@@ -183,8 +177,6 @@ TEST(Messages, HelloRefusesBadValues) {
     change(hello);
     return DecodeHello(Encode(hello)).status().code();
   };
-  EXPECT_EQ(code([](Hello& h) { h.role = static_cast<Role>(0); }), Code::kProtocolInvalid);
-  EXPECT_EQ(code([](Hello& h) { h.role = static_cast<Role>(4); }), Code::kProtocolInvalid);
   EXPECT_EQ(code([](Hello& h) { h.process = ""; }), Code::kNameInvalid);
   EXPECT_EQ(code([](Hello& h) { h.process = std::string(255, 'x'); }), Code::kOk);
   EXPECT_EQ(code([](Hello& h) { h.process = std::string(256, 'x'); }), Code::kNameInvalid);

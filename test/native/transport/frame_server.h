@@ -25,6 +25,8 @@
 #include "protocol/frame_writer.h"
 #include "protocol/messages.h"
 #include "protocol/state_messages.h"
+#include "protocol/token.h"
+#include "support/tokens.h"
 #include "transport/loopback.h"
 #include "transport/tcp.h"
 
@@ -71,7 +73,6 @@ class FrameServer {
  public:
   struct Options {
     std::string process = "p";
-    std::string token = "secret";
     uint64_t capabilities = protocol::kCapChecksum | protocol::kCapStream;
     uint64_t max_contiguous = 16 << 20;
     uint32_t max_in_flight = 64;
@@ -231,9 +232,7 @@ class FrameServer {
     Status OnHello(std::span<const std::byte> payload) {
       Result<protocol::Hello> hello = protocol::DecodeHello(payload);
       Status refusal = hello.ok() ? Status::Ok() : hello.status();
-      if (refusal.ok() && !protocol::SecretsEqual(hello->token, server_.options_.token)) {
-        refusal = Status(Code::kTokenInvalid, "the token is wrong");
-      }
+      if (refusal.ok()) refusal = protocol::OpenToken(kProcessKey, hello->token).status();
       if (refusal.ok() && hello->process != server_.options_.process)
         refusal = Status(Code::kProcessUnknown, "another process");
       if (!refusal.ok()) {
