@@ -19,6 +19,8 @@ export {
   type StateValueOptions,
 } from './client/state.js'
 export type { CreateOptions, DataOptions } from './client/process_options.js'
+export type { TokenOptions } from './client/token_options.js'
+export type { TokenVerb } from './token.js'
 export type { DeployOptions, NativeFunctionOptions } from './client/deploy_options.js'
 export type { LocalOptions } from './agent/cluster_local.js'
 export type {

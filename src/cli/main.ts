@@ -15,6 +15,7 @@ import { note, printError } from './output.js'
 import { create, ps, rm, stop } from './processes.js'
 import { run } from './run.js'
 import { state } from './state.js'
+import { token } from './token.js'
 
 const args = hideBin(process.argv)
 const parser = yargs(args)
@@ -28,6 +29,7 @@ const parser = yargs(args)
   .command(rm as never)
   .command(state)
   .command(leases as never)
+  .command(token as never)
   .command(logs as never)
   .command(inspect as never)
   .command(doctor as never)

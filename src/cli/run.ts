@@ -1,6 +1,6 @@
 import { once } from 'node:events'
+import { join } from 'node:path'
 import type { CommandModule } from 'yargs'
-import { RuntimeDirectory } from '../agent/runtime_directory.js'
 import { Cluster } from '../client/cluster.js'
 import type { DeployOptions } from '../client/deploy_options.js'
 import type { AppDescription } from '../control.js'
@@ -129,7 +129,7 @@ function announce(cluster: Cluster, args: RunArguments, id: string | undefined, 
       'other machines',
       cluster.listenUrl === undefined
         ? undefined
-        : `PRAAS_URL=${cluster.listenUrl} PRAAS_TOKEN=${RuntimeDirectory.open(args.runtimeDir).token()}`,
+        : `PRAAS_URL=${cluster.listenUrl} with PRAAS_TOKEN of \`praas token\`, or what ${join(cluster.runtimeDir ?? '', 'token')} says`,
     ],
     ['control', cluster.url],
   ]

@@ -9,7 +9,10 @@ import { abortable } from './link.js'
 import { dataShape, toLinkOptions, type DataOptions } from './process_options.js'
 
 export interface ConnectOptions extends DataOptions {
-  /** Default: PRAAS_TOKEN, else that of the runtime directory. */
+  /**
+   * Of the cluster, or one that `process.token` has made: then only that process is there, and only what the token allows.
+   * Default: PRAAS_TOKEN, else that of the runtime directory.
+   */
   readonly token?: string
   /** Where to look for clusters of this machine. Default: PRAAS_RUNTIME_DIR, `$XDG_RUNTIME_DIR/praas` or `/tmp/praas-UID`. */
   readonly runtimeDir?: string | undefined
@@ -31,7 +34,7 @@ const schema = z.object({
  *
  * @param url  What `praas run` printed: `praas+unix:PATH`, or `http://HOST:PORT` for another machine. Default: PRAAS_URL,
  *   else whatever runs for this user on this machine.
- * @throws {ConnectionError} `ERR_CLUSTER_UNREACHABLE` · `ERR_TOKEN_INVALID`
+ * @throws {ConnectionError} `ERR_CLUSTER_UNREACHABLE` · `ERR_TOKEN_INVALID` · `ERR_TOKEN_EXPIRED`
  */
 export async function connect(url?: string, options: ConnectOptions = {}): Promise<Cluster> {
   const {

@@ -20,6 +20,7 @@ import type { LeaseList } from './lease_report.js'
 import { isLost, type Link } from './link.js'
 import { invokeMany, type ManyOptions, type ManyResult } from './many.js'
 import { openLease } from './open_lease.js'
+import { parseTokenOptions, type TokenOptions } from './token_options.js'
 import { callFlags, type RemoteFunction, type Session } from './session.js'
 import { ClientState } from './state.js'
 import { invokeStream, type StreamOptions } from './stream.js'
@@ -300,6 +301,23 @@ export class Process implements AsyncDisposable {
   /** The leases there are of this process, whoever has them, and what they have used. */
   async leases(): Promise<LeaseList> {
     return (await this.#administer(adminLeases)) as LeaseList
+  }
+
+  /**
+   * A token for somebody else, who may do with this process what its verbs say and nothing beyond.
+   *
+   * ```ts
+   * const token = await process.token({ verbs: ['invoke'], ttlMs: '1 h' })
+   * const cluster = await connect(url, { token }) // there, with the URL of a cluster that listens
+   * ```
+   *
+   * Connections that are made with it end when it expires, and their leases and locks with them: `ERR_TOKEN_EXPIRED`.
+   *
+   * @returns text; whoever has it may do what it allows
+   * @throws {ConnectionError} `ERR_NOT_PERMITTED` to who has only a token of the process · {ArgumentError}
+   */
+  async token(options: TokenOptions = {}): Promise<string> {
+    return this.#control.token(this.id, parseTokenOptions(options))
   }
 
   /** What the control plane knows of the process. */
