@@ -1,6 +1,6 @@
 /** The agent's HTTP/JSON interface, over a UNIX socket and, when asked to, TCP. */
 import { createHash, timingSafeEqual } from 'node:crypto'
-import fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { ErrorBody, Health } from '../client/control_client.js'
 import { codecNames } from '../codecs.js'
@@ -126,11 +126,11 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
     const processes = await control.list()
     return { processes: only === undefined ? processes : processes.filter(({ id }) => id === only) }
   })
-  server.get<ById>('/v1/processes/:id', anyHolder, async (request) => find(request))
-  server.put<ById>('/v1/processes/:id', anyHolder, async (request) => {
+  server.get<ById>('/v1/processes/:id', anyHolder, find)
+  server.put<ById>('/v1/processes/:id', anyHolder, async (request, reply) => {
     const options = parseOptions(processSchema, request.body, 'process')
     // A token of a process is for one that is there.
-    if (tokens.has(request)) return find(request)
+    if (tokens.has(request)) return find(request, reply)
     const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
     // Creation goes on when its caller has gone: others may be waiting for the same process.
     return control.ensure(request.params.id, options as object, { timeoutMs })
@@ -147,9 +147,9 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
     await control.remove(request.params.id, { timeoutMs, keep: keep === 'true' })
     return {}
   })
-  server.get<ById>('/v1/processes/:id/logs', administrators, async (request) => {
+  server.get<ById>('/v1/processes/:id/logs', administrators, async (request, reply) => {
     const { offset, waitMs } = parseOptions(logsSchema, request.query, 'query')
-    return control.logs(request.params.id, offset, waitMs, closed(request))
+    return control.logs(request.params.id, offset, waitMs, closed(reply))
   })
   server.post('/v1/apps', async (request) => {
     // JSON has no `undefined`: what was not given is absent.
@@ -158,9 +158,9 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
   return server
 
   /** Who came with a token of the process connects with that one. */
-  async function find(request: FastifyRequest<ById>): Promise<ProcessHandle> {
+  async function find(request: FastifyRequest<ById>, reply: FastifyReply): Promise<ProcessHandle> {
     const { timeoutMs } = parseOptions(waitSchema, request.query, 'query')
-    const handle = await control.find(request.params.id, { timeoutMs, signal: closed(request) })
+    const handle = await control.find(request.params.id, { timeoutMs, signal: closed(reply) })
     if (!tokens.has(request)) return handle
     return { ...handle, endpoint: { ...handle.endpoint, token: bearerOf(request) } }
   }
@@ -192,10 +192,10 @@ function checkPermitted(request: FastifyRequest, token: Token): void {
   )
 }
 
-/** Aborts when the caller has gone. */
-function closed(request: FastifyRequest): AbortSignal {
+/** Aborts when the caller has gone, or has been answered: unlike the connection, the reply ends with its request. */
+function closed(reply: FastifyReply): AbortSignal {
   const controller = new AbortController()
-  request.raw.socket.once('close', () => controller.abort(new Error('the caller has gone')))
+  reply.raw.once('close', () => controller.abort(new Error('the caller has gone')))
   return controller.signal
 }
 

@@ -1,7 +1,8 @@
 import { writeFileSync } from 'node:fs'
 import { join, relative } from 'node:path'
+import { setImmediate } from 'node:timers/promises'
 import { Agent, request } from 'undici'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import { native } from '../../src/native/binding.js'
 import { capabilities } from '../../src/capabilities.js'
@@ -151,6 +152,18 @@ describe('connecting', () => {
     const process = await cluster.process('one', { create: false })
     expect(await process.invoke('add', { a: 1, b: 2 })).toBe(3)
     expect(await failureOf(connect(url, { token: 'wrong' }))).toMatchObject({ code: 'ERR_TOKEN_INVALID' })
+  })
+
+  it('leaves nothing on a connection that many requests share', async () => {
+    await using cluster = await connect(started.cluster.url)
+    const served = await cluster.process('one', { create: false })
+    const warnings: Error[] = []
+    const note = (warning: Error): void => void warnings.push(warning)
+    process.on('warning', note)
+    onTestFinished(() => void process.off('warning', note))
+    for (let request = 0; request < 20; request++) await served.describe()
+    await setImmediate() // warnings come in a later turn
+    expect(warnings).toEqual([])
   })
 
   it('works with the URL of a control socket, whose folder has the token', async () => {
