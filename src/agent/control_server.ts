@@ -67,6 +67,7 @@ const statuses: Partial<Record<ErrorCode, number>> = {
   ERR_PROCESS_DRAINING: 409,
   ERR_DEPLOY_FAILED: 422,
   ERR_PROCESS_FAILED: 503,
+  ERR_CONNECTION_TIMEOUT: 504,
 }
 
 interface ById {

@@ -10,7 +10,7 @@ import type {
   WaitOptions,
 } from '../control.js'
 import type { PraasError } from '../errors.js'
-import { messageOf, ProcessError } from '../errors.js'
+import { ConnectionError, messageOf, ProcessError } from '../errors.js'
 import { mintToken, tokenVerbs } from '../token.js'
 import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
 import type { LoadTexts } from './load_texts.js'
@@ -124,7 +124,8 @@ export class ManagedProcess {
   /**
    * Resolves when it takes calls.
    *
-   * @throws {ProcessError} `ERR_PROCESS_FAILED` with the reason, what `assign` was refused with, or `ERR_PROCESS_DRAINING`
+   * @throws {ProcessError} `ERR_PROCESS_FAILED` with the reason, what `assign` was refused with, or `ERR_PROCESS_DRAINING` ·
+   *   {ConnectionError} `ERR_CONNECTION_TIMEOUT`
    */
   async whenReady({ timeoutMs, signal, onListening }: WaitOptions): Promise<void> {
     const deadline = performance.now() + timeoutMs
@@ -141,8 +142,8 @@ export class ManagedProcess {
       }
       const remaining = deadline - performance.now()
       if (remaining <= 0) {
-        throw new ProcessError(
-          'ERR_PROCESS_FAILED',
+        throw new ConnectionError(
+          'ERR_CONNECTION_TIMEOUT',
           `process ${this.id} was not ready within ${Math.round(timeoutMs)} ms; see \`praas logs ${this.id}\``,
         )
       }

@@ -29,12 +29,18 @@ export function isLost(error: unknown): boolean {
   return lostCodes.has(codeOf(error) ?? '')
 }
 
+/** An attempt to connect, and when that gives up. */
+interface Opening {
+  readonly session: Promise<Session>
+  readonly deadline: number
+}
+
 export class Link {
   readonly options: LinkOptions
   readonly #control: ControlPlane
   readonly #target: LinkTarget
   #session: Session | undefined
-  #opening: Promise<Session> | undefined
+  #opening: Opening | undefined
   #closed = false
 
   constructor(control: ControlPlane, target: LinkTarget, options: LinkOptions) {
@@ -57,14 +63,49 @@ export class Link {
     return this.#session?.way.transport ?? 'none'
   }
 
-  /** The open session, connecting first when there is none. All that wait at a time share one attempt. */
+  /**
+   * The open session, connecting first when there is none. All that wait at a time share one attempt, but not its deadline.
+   *
+   * @throws {ConnectionError} `ERR_CONNECTION_TIMEOUT` after `timeoutMs`
+   */
   async session(timeoutMs: number, signal?: AbortSignal): Promise<Session> {
-    this.#throwIfClosed()
-    signal?.throwIfAborted()
-    const current = this.current
-    if (current) return current
-    this.#opening ??= this.#open(timeoutMs).finally(() => (this.#opening = undefined))
-    return signal ? abortable(this.#opening, signal) : this.#opening
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      this.#throwIfClosed()
+      signal?.throwIfAborted()
+      const current = this.current
+      if (current) return current
+      const opening = (this.#opening ??= this.#begin(deadline))
+      const session = opening.deadline <= deadline ? opening.session : this.#within(opening.session, timeoutMs)
+      try {
+        return await (signal ? abortable(session, signal) : session)
+      } catch (error) {
+        // Who began the attempt had less time.
+        const over = codeOf(error) === 'ERR_CONNECTION_TIMEOUT' && opening.deadline < deadline
+        if (!over || performance.now() >= deadline) throw error
+      }
+    }
+  }
+
+  #begin(deadline: number): Opening {
+    const session = this.#open(deadline).finally(() => (this.#opening = undefined))
+    return { session, deadline }
+  }
+
+  /** What others wait for longer. */
+  async #within(session: Promise<Session>, timeoutMs: number): Promise<Session> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        const text = `there was no connection to process ${this.#target.id} within ${Math.round(timeoutMs)} ms`
+        reject(new ConnectionError('ERR_CONNECTION_TIMEOUT', text))
+      }, timeoutMs)
+    })
+    try {
+      return await Promise.race([session, late])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 
   close(): void {
@@ -72,8 +113,7 @@ export class Link {
     this.#session?.close()
   }
 
-  async #open(timeoutMs: number): Promise<Session> {
-    const deadline = performance.now() + timeoutMs
+  async #open(deadline: number): Promise<Session> {
     let pauseMs = 10
     for (;;) {
       let early: Promise<Session> | undefined

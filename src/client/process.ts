@@ -1,7 +1,7 @@
 /** A cloud process as its clients hold it. */
 import type { CodecName } from '../codecs.js'
 import type { ControlPlane, ProcessDescription } from '../control.js'
-import { ArgumentError, InvocationError, ProcessError } from '../errors.js'
+import { ArgumentError, codeOf, InvocationError, ProcessError } from '../errors.js'
 import { fromNative, translated } from '../native/errors.js'
 import {
   callOnce,
@@ -144,14 +144,17 @@ export class Process implements AsyncDisposable {
     options.signal?.throwIfAborted()
     const started = performance.now()
     for (let workerDeaths = 0, losses = 0; ;) {
-      const remaining = this.#remaining(options.timeoutMs, started, functionName)
-      const session = await this.#link.session(
-        Math.min(remaining ?? defaultConnectMs, defaultConnectMs),
-        options.signal,
-      )
+      const remaining = this.#remaining(options, started, functionName)
+      let session: Session
+      try {
+        session = await this.#link.session(Math.min(remaining ?? defaultConnectMs, defaultConnectMs), options.signal)
+      } catch (error) {
+        const inTime = remaining === undefined || remaining > defaultConnectMs
+        throw inTime || codeOf(error) !== 'ERR_CONNECTION_TIMEOUT' ? error : late(functionName, options, error)
+      }
       let repeatable = true // nothing has been sent yet
       try {
-        const left = this.#remaining(options.timeoutMs, started, functionName) ?? session.info.defaultTimeoutMs
+        const left = this.#remaining(options, started, functionName) ?? session.info.defaultTimeoutMs
         const remote = await session.resolve(functionName, left)
         if (remote.stream) throw streamMismatch(functionName, true)
         repeatable = isIdempotent(remote, options)
@@ -164,11 +167,11 @@ export class Process implements AsyncDisposable {
     }
   }
 
-  #remaining(timeoutMs: number | undefined, started: number, functionName: string): number | undefined {
+  #remaining({ timeoutMs }: InvokeOptions, started: number, functionName: string): number | undefined {
     if (timeoutMs === undefined) return undefined
     const remaining = timeoutMs - (performance.now() - started)
     if (remaining > 0) return remaining
-    throw new InvocationError('ERR_INVOCATION_TIMEOUT', `${functionName} was not answered within ${timeoutMs} ms`)
+    throw late(functionName, { timeoutMs })
   }
 
   /**
@@ -374,6 +377,12 @@ const defaultConnectMs = 30_000
 /** AdminOp of native/protocol/frame.h. */
 const adminStatistics = 1
 const adminLeases = 4
+
+function late(functionName: string, { timeoutMs }: InvokeOptions, cause?: unknown): InvocationError {
+  return new InvocationError('ERR_INVOCATION_TIMEOUT', `${functionName} was not answered within ${timeoutMs} ms`, {
+    cause,
+  })
+}
 
 async function rejected(reason: unknown): Promise<never> {
   throw reason

@@ -34,6 +34,8 @@ export interface PublishOptions extends StateOptions {
 }
 
 const connectMs = 30_000
+/** For what begins when the time is over. */
+const leastMs = 1
 const knownOptions = new Set(['signal', 'timeoutMs', 'codec', 'ifVersion', 'offset', 'prefix', 'capacity'])
 /** Reads in a row that need nobody, until timers and I/O have their turn; 4 KiB of a value count as one more. */
 const readsPerTurn = 128
@@ -215,9 +217,10 @@ export class ClientState {
       throw new ArgumentError(`lock: mode: expected "read" or "write", received ${JSON.stringify(mode)}`)
     }
     checkOptions(options)
+    const started = performance.now()
     const session = await this.#link.session(options.timeoutMs ?? connectMs, options.signal)
     const { connection } = session
-    const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
+    const timeoutMs = timeLeft(options, started) ?? session.info.defaultTimeoutMs
     try {
       const request = connection.lock(name, mode, timeoutMs)
       const handle = await this.#granted(session, request, options.signal)
@@ -246,27 +249,30 @@ export class ClientState {
     }
   }
 
-  /** An operation that may be repeated. */
+  /** An operation that may be repeated, within the same time. */
   async #read<Result>(
     options: StateOptions,
     operation: (connection: NativeConnection, timeoutMs: number) => Promise<Result>,
   ): Promise<Result> {
+    const started = performance.now()
     try {
-      return await this.#write(options, operation)
+      return await this.#write(options, operation, started)
     } catch (error) {
-      if (!isLost(error) || this.#link.closed) throw error
-      return this.#write(options, operation)
+      if (!isLost(error) || this.#link.closed || timeLeft(options, started) === leastMs) throw error
+      return this.#write(options, operation, started)
     }
   }
 
+  /** @param started  since when `timeoutMs` counts */
   async #write<Result>(
     options: StateOptions,
     operation: (connection: NativeConnection, timeoutMs: number) => Promise<Result>,
+    started = performance.now(),
   ): Promise<Result> {
     checkOptions(options)
     const { signal } = options
-    const { connection, info } = await this.#link.session(options.timeoutMs ?? connectMs, signal)
-    const timeoutMs = options.timeoutMs ?? info.defaultTimeoutMs
+    const { connection, info } = await this.#link.session(timeLeft(options, started) ?? connectMs, signal)
+    const timeoutMs = timeLeft(options, started) ?? info.defaultTimeoutMs
     try {
       const result = operation(connection, timeoutMs)
       return await (signal ? abortable(result, signal) : result)
@@ -325,6 +331,11 @@ class ClientLock implements StateLock {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.release()
   }
+}
+
+/** Of `timeoutMs`, if that was given: connecting and asking, once or twice, take no longer together. */
+function timeLeft({ timeoutMs }: StateOptions, started: number): number | undefined {
+  return timeoutMs === undefined ? undefined : Math.max(timeoutMs - (performance.now() - started), leastMs)
 }
 
 function checkOptions(options: StateOptions): void {

@@ -21,12 +21,14 @@ export async function* invokeStream(
   checkInvokeOptions(options)
   const { signal } = options
   signal?.throwIfAborted()
+  const started = performance.now()
   const session = await link.session(options.timeoutMs ?? connectMs, signal)
   const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
-  const remote = await session.resolve(functionName, timeoutMs)
+  const left = (): number => Math.max(timeoutMs - (performance.now() - started), 1)
+  const remote = await session.resolve(functionName, left())
   if (!remote.stream) throw streamMismatch(functionName, false)
 
-  const call = new StreamCall(session, remote.index, timeoutMs)
+  const call = new StreamCall(session, remote.index, left())
   const abort = (): void => call.stop(signal?.reason)
   signal?.addEventListener('abort', abort, { once: true })
   const sending = call.send(source)
