@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "client/connection.h"
+#include "client/exchange.h"
 #include "protocol/messages.h"
 #include "protocol/state_messages.h"
 
@@ -109,13 +110,9 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
                     "the process host refused the connection: " + reject->message);
     }
     case FrameType::kGoodbye: {
-      Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
+      const Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
       if (!goodbye.ok()) return goodbye.status();
-      const Code code = goodbye->code == Code::kOk ? Code::kConnectionLost : goodbye->code;
-      // Of a leased worker that has died it is JSON, and stays so.
-      const bool json = code == Code::kWorkerCrashed;
-      wire_->Announce(
-          Status(code, json ? goodbye->message : "the process host closed the connection: " + goodbye->message));
+      wire_->Announce(ReasonOf(*goodbye));
       return Status::Ok();
     }
     case FrameType::kPing: {

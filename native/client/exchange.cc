@@ -20,6 +20,7 @@ class Expectation : public protocol::FrameSink {
   Result<Placement> OnHeader(const Frame& frame) override {
     // The peer may speak again before this side has looked at the answer; that waits.
     if (answer_) return Placement::NotNow();
+    if (frame.type == protocol::FrameType::kGoodbye) return Placement::Scratch();
     if (std::find(expected_.begin(), expected_.end(), frame.type) == expected_.end()) {
       return Status(Code::kProtocolInvalid,
                     "frame type " + std::to_string(static_cast<int>(frame.type)) + " while the connection is set up");
@@ -27,6 +28,10 @@ class Expectation : public protocol::FrameSink {
     return Placement::Scratch();
   }
   Status OnFrame(const Frame& frame, std::span<std::byte> payload) override {
+    if (frame.type == protocol::FrameType::kGoodbye) {
+      const Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
+      return goodbye.ok() ? ReasonOf(*goodbye) : goodbye.status();
+    }
     answer_ = ControlFrame{frame, {payload.begin(), payload.end()}};
     return Status::Ok();
   }
@@ -42,6 +47,13 @@ class Expectation : public protocol::FrameSink {
 };
 
 }  // namespace
+
+Status ReasonOf(const protocol::Reject& goodbye) {
+  const Code code = goodbye.code == Code::kOk ? Code::kConnectionLost : goodbye.code;
+  // Of a leased worker that has died it is JSON, and stays so.
+  if (code == Code::kWorkerCrashed) return Status(code, goodbye.message);
+  return Status(code, "the process host closed the connection: " + goodbye.message);
+}
 
 Result<ControlFrame> Exchange(transport::StreamTransport& wire, std::initializer_list<protocol::FrameType> expected,
                               uint64_t deadline_ns) {

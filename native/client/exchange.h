@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "protocol/frame.h"
+#include "protocol/messages.h"
 #include "transport/stream_transport.h"
 
 namespace praas::client {
@@ -15,8 +16,12 @@ struct ControlFrame {
   std::vector<std::byte> payload;
 };
 
+/// Why a peer ends the connection, as what is in flight then fails with it.
+[[nodiscard]] Status ReasonOf(const protocol::Reject& goodbye);
+
 /// Flushes what is queued on `wire` and waits for the next frame, which must be one of `expected` and at most
-/// `max_payload` bytes. Blocks until the deadline (kConnectionTimeout). Used while a connection is set up.
+/// `max_payload` bytes. Blocks until the deadline (kConnectionTimeout). When the peer says kGoodbye instead, its reason
+/// is the result. Used while a connection is set up.
 [[nodiscard]] Result<ControlFrame> Exchange(transport::StreamTransport& wire,
                                             std::initializer_list<protocol::FrameType> expected, uint64_t deadline_ns);
 

@@ -32,6 +32,14 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
   return offer;
 }
 
+/// Why a window did not arrive: because the host, or this connection to it, has ended meanwhile, and nothing is known
+/// of shared memory; or for `reason`, when it still answers.
+Status NoWindow(transport::StreamTransport& wire, const Status& reason, uint64_t deadline_ns) {
+  const Result<protocol::UpgradeOffer> answer = Ask(wire, {.transport = "tcp"}, deadline_ns);
+  if (!answer.ok() && answer.status().code() != Code::kUpgradeFailed) return answer.status();
+  return Failed(reason.message(), reason.sys_errno());
+}
+
 /// The host hands the socket to the leased worker, which answers.
 Status GoToWorker(transport::StreamTransport& wire, uint64_t deadline_ns) {
   const Result<protocol::UpgradeOffer> offer = Ask(wire, {.transport = "worker"}, deadline_ns);
@@ -83,7 +91,7 @@ Result<std::unique_ptr<DirectTransport>> UpgradeToShm(transport::StreamTransport
       Ask(wire, {.transport = "shm", .window_bytes = options.window_bytes}, deadline_ns);
   if (!offer.ok()) return offer.status();
   Result<window::Handover> handover = window::Receive(offer->socket_path, offer->nonce, deadline_ns);
-  if (!handover.ok()) return Failed(handover.status().message(), handover.status().sys_errno());
+  if (!handover.ok()) return NoWindow(wire, handover.status(), deadline_ns);
   Result<std::unique_ptr<transport::ShmTransport>> shm =
       transport::ShmTransport::Create(std::move(*handover), welcome.default_timeout_ns);
   if (!shm.ok()) return Failed(shm.status().message(), shm.status().sys_errno());

@@ -4,7 +4,9 @@
 
 #include <functional>
 
+#include "base/machine_id.h"
 #include "client/driver.h"
+#include "window/handover.h"
 
 namespace praas::test {
 namespace {
@@ -65,7 +67,8 @@ TEST(Handshake, AFailedUpgradeLeavesTcpAndAReason) {
 }
 
 /// A peer that does with a client's connection what the test says, on a thread.
-Status AgainstPeer(const std::function<void(transport::TcpStream&)>& peer, uint64_t timeout_ns = kWatchdogNs) {
+Status AgainstPeer(const std::function<void(transport::TcpStream&)>& peer, uint64_t timeout_ns = kWatchdogNs,
+                   const std::string& transport = "tcp") {
   Result<transport::TcpListener> listener = transport::TcpListener::Listen("127.0.0.1", 0);
   EXPECT_TRUE(listener.ok());
   std::atomic<bool> connected_ended = false;
@@ -81,6 +84,7 @@ Status AgainstPeer(const std::function<void(transport::TcpStream&)>& peer, uint6
   });
   ConnectOptions options = OptionsFor(listener->port());
   options.timeout_ns = timeout_ns;
+  options.transport = transport;
   const Status status = Connection::Connect(options).status();
   connected_ended = true;
   thread.join();
@@ -109,6 +113,44 @@ TEST(Handshake, ASilentPeerIsLeftAtTheDeadline) {
 
 TEST(Handshake, APeerThatHangsUpIsConnectionLost) {
   EXPECT_EQ(AgainstPeer([](transport::TcpStream& stream) { stream.Close(); }).code(), Code::kConnectionLost);
+}
+
+/// A host that offers a window where nobody gives one, and then does what the test says.
+std::function<void(transport::TcpStream&)> OffersNoWindow(std::function<void(transport::TcpStream&)> then) {
+  return [then = std::move(then)](transport::TcpStream& stream) {
+    SendFrame(stream, {.type = protocol::FrameType::kWelcome},
+              Encode(protocol::Welcome{.session_id = 1,
+                                       .process = "p",
+                                       .capabilities = protocol::kCapShm,
+                                       .max_contiguous = 1,
+                                       .max_in_flight = 1,
+                                       .default_timeout_ns = 1,
+                                       .host_pid = 1,
+                                       .machine_id = MachineId()}));
+    SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
+              Encode(protocol::UpgradeOffer{.socket_path = "/nowhere/socket",
+                                            .nonce = std::string(window::kNonceBytes, 'n'),
+                                            .window_bytes = 1 << 22,
+                                            .refused = {}}));
+    then(stream);
+  };
+}
+
+TEST(Handshake, AHostThatEndsDuringTheUpgradeIsLostAndNotWithoutSharedMemory) {
+  const auto against = [](std::function<void(transport::TcpStream&)> then) {
+    return AgainstPeer(OffersNoWindow(std::move(then)), kWatchdogNs, "shm").code();
+  };
+  EXPECT_EQ(against([](auto& stream) { stream.Close(); }), Code::kHostLost);
+  EXPECT_EQ(against([](auto& stream) {
+              SendFrame(stream, {.type = protocol::FrameType::kGoodbye},
+                        Encode(protocol::Reject{Code::kLeaseExpired, "over"}));
+            }),
+            Code::kLeaseExpired);
+  EXPECT_EQ(against([](auto& stream) {
+              SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
+                        Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "tcp, then"}}));
+            }),
+            Code::kUpgradeFailed);
 }
 
 TEST(Handshake, AnotherProtocolIsRecognised) {
