@@ -41,6 +41,7 @@ export class ControlClient implements ControlPlane {
   readonly #hostname: string | undefined
   readonly #token: string
   #dispatcher: UndiciAgent | undefined
+  #closed = false
 
   /** @param url  `praas+unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT` */
   constructor(url: string, token: string) {
@@ -96,6 +97,7 @@ export class ControlClient implements ControlPlane {
   }
 
   async close(): Promise<void> {
+    this.#closed = true
     const dispatcher = this.#dispatcher
     this.#dispatcher = undefined
     await dispatcher?.destroy()
@@ -115,6 +117,7 @@ export class ControlClient implements ControlPlane {
   ): Promise<Reply> {
     const { body, timeoutMs = requestMs, signal } = options
     const { request } = await import('undici')
+    this.#throwIfClosed()
     const timeout = AbortSignal.timeout(Math.ceil(timeoutMs))
     let status: number
     let text: string
@@ -135,6 +138,7 @@ export class ControlClient implements ControlPlane {
       text = await reply.body.text()
     } catch (error) {
       signal?.throwIfAborted()
+      this.#throwIfClosed(error)
       throw this.#unreachable(error, timeout.aborted ? `no answer within ${timeoutMs} ms` : messageOf(error))
     }
     const reply = parseReply(text)
@@ -142,6 +146,10 @@ export class ControlClient implements ControlPlane {
     const { code, message } = (reply as Partial<ErrorBody> | undefined)?.error ?? {}
     if (code !== undefined) throw errorFromCode(code, message ?? code)
     throw this.#unreachable(undefined, `it answers with HTTP status ${status} and not as praas does`)
+  }
+
+  #throwIfClosed(cause?: unknown): void {
+    if (this.#closed) throw new ConnectionError('ERR_CLUSTER_CLOSED', 'the cluster object was closed', { cause })
   }
 
   async #makeDispatcher(): Promise<UndiciAgent> {

@@ -2,12 +2,14 @@
 import { existsSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished } from 'vitest'
+import type { Cluster } from '../../src/client/cluster.js'
+import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
 import { clusterForTest, failureOf } from '../support/cluster.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 /** The application's workers stand still while the file `held` is there. */
-async function processThatIsHeld(): Promise<{ held: string; served: Process }> {
+async function processThatIsHeld(): Promise<{ held: string; served: Process; cluster: Cluster }> {
   const folder = temporaryFolder()
   const held = join(folder, 'held')
   const app = join(folder, 'app.ts')
@@ -18,15 +20,18 @@ async function processThatIsHeld(): Promise<{ held: string; served: Process }> {
      while (existsSync(${JSON.stringify(held)})) Atomics.wait(cell, 0, 0, 5)
      export const echo = (input: Uint8Array): Uint8Array => input`,
   )
-  const { cluster } = await clusterForTest({ app })
-  const served = await cluster.process('held')
+  const started = await clusterForTest({ app })
+  await started.cluster.process('held')
+  const cluster = await connect(started.cluster.url, { token: started.directory.token() })
+  onTestFinished(() => cluster.close())
+  const served = await cluster.process('held', { create: false })
   await served.state.set('key', Buffer.from('value'))
   writeFileSync(held, '')
   onTestFinished(() => rmSync(held, { force: true }))
   process.kill(served.connection?.hostPid ?? 0, 'SIGKILL')
   await expect.poll(() => served.connection, { timeout: 30_000 }).toBeUndefined()
   expect(existsSync(held)).toBe(true)
-  return { held, served }
+  return { held, served, cluster }
 }
 
 const input = Buffer.from('input')
@@ -57,4 +62,11 @@ it('do not fail with one that began to connect and had less time', async () => {
   expect((await hasty).code).toBe('ERR_INVOCATION_TIMEOUT')
   rmSync(held)
   expect(Buffer.from((await patient) ?? []).toString()).toBe('value')
+})
+
+it('are told that this program has closed the cluster, when it has', async () => {
+  const { served, cluster } = await processThatIsHeld()
+  const waiting = failureOf(served.invoke('echo', input, { timeoutMs: 50_000 }))
+  await cluster.close()
+  expect((await waiting).code).toBe('ERR_CLUSTER_CLOSED')
 })
