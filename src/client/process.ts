@@ -69,6 +69,8 @@ export class Process implements AsyncDisposable {
   readonly #control: ControlPlane
   readonly #link: Link
   readonly #onClose: () => void
+  /** The connections that memory is of. */
+  readonly #allocated = new WeakMap<ArrayBufferLike, Session>()
 
   /** @internal Use `Cluster.process`. */
   constructor(id: string, control: ControlPlane, link: Link, onClose: () => void) {
@@ -266,21 +268,24 @@ export class Process implements AsyncDisposable {
   }
 
   /**
-   * Memory for inputs and results that calls use without a copy when the connection is `shm` or `verbs`. Valid until
-   * `release`, `close` or the loss of the connection; afterwards its length is 0.
+   * Memory for inputs and results that calls use without a copy when the connection is `shm` or `verbs`. Valid until `release`
+   * or `close`; afterwards its length is 0. When the connection is lost it stays as it is, so that calls may be repeated
+   * with it, and is copied by them.
    */
   allocate(byteLength: number): Uint8Array {
     if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
       throw new ArgumentError(`allocate: byteLength: expected an integer of at least 1, received ${String(byteLength)}`)
     }
     const session = this.#openSession()
-    return translated(() => session.connection.allocate(byteLength))
+    const buffer = translated(() => session.connection.allocate(byteLength))
+    this.#allocated.set(buffer.buffer, session)
+    return buffer
   }
 
-  /** Gives memory from `allocate` back. No call may be using it. */
+  /** Gives memory from `allocate` back. No call may be using it. Nothing happens when its connection has ended. */
   release(buffer: Uint8Array): void {
-    const session = this.#link.current
-    if (session && buffer.byteLength > 0) translated(() => session.connection.release(buffer))
+    const session = this.#allocated.get(buffer.buffer) ?? this.#link.current
+    if (session?.closed === false && buffer.byteLength > 0) translated(() => session.connection.release(buffer))
   }
 
   /**

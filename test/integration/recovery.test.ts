@@ -59,6 +59,22 @@ describe('a host that is killed', () => {
     expect(await sleep(1)).toBe('slept')
   })
 
+  it('leaves memory of its clients to calls that are repeated, and to them', async () => {
+    const { cluster } = await clusterForTest()
+    const process = await cluster.process('phoenix')
+    await process.invoke('echo', Buffer.from('known'))
+    const input = process.allocate(100_000)
+    input.fill(7)
+    globalThis.process.kill(hostPid(process), 'SIGKILL')
+    const options = { idempotent: true, timeoutMs: 40_000 }
+    expect(Buffer.from(await process.invoke('echo', input, options)).equals(Buffer.alloc(100_000, 7))).toBe(true)
+    process.release(input)
+    expect(() => process.release(new Uint8Array(8))).toThrow(expect.objectContaining({ code: 'ERR_ARGUMENT_INVALID' }))
+    const another = process.allocate(100_000)
+    process.release(another)
+    expect(another.byteLength).toBe(0)
+  })
+
   it('is told to who calls synchronously, until there is a connection again', async () => {
     const { cluster } = await clusterForTest()
     const process = await cluster.process('phoenix')
