@@ -74,3 +74,13 @@ lock_directory() {
 unlock_directory() {
   exec 9>&-
 }
+
+# compile_tools FOLDER compiles the TypeScript programs of a folder outside of src into the same place below build. What they
+# import of src is the build of this package.
+compile_tools() {
+  [[ -f build/Release/praas.node && -f dist/index.js ]] || fail 'the release build is missing; run npm run build'
+  mkdir --parents "build/$1"
+  ln --symbolic --force --no-dereference ../dist build/src
+  node_modules/.bin/esbuild "$1"/*.ts --platform=node --format=esm --target=node20 --sourcemap --outdir="build/$1" \
+    --log-level=warning
+}
