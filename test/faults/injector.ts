@@ -1,0 +1,106 @@
+/** Kills and stops hosts, workers and clients at random instants. */
+import { setTimeout as delay } from 'node:timers/promises'
+import type { ProcessDescription } from '../../src/control.js'
+import { nowMs } from './clock.js'
+import type { Random } from './random.js'
+
+export interface Stop {
+  /** Of a client; undefined for others. */
+  readonly client: number | undefined
+  readonly fromMs: number
+  toMs: number
+}
+
+export interface Clients {
+  readonly count: number
+  /** Undefined while it is being replaced. */
+  pid(client: number): number | undefined
+}
+
+const weights = {
+  ...{ 'kill worker': 30, 'kill leased worker': 12, 'kill host': 7, 'kill client': 6 },
+  ...{ 'stop worker': 14, 'stop leased worker': 8, 'stop host': 5, 'stop client': 5 },
+}
+type Fault = keyof typeof weights
+
+/** Longest time that something stands still. */
+const maxStopMs = 2_500
+
+export class Injector {
+  readonly counts = new Map<Fault, number>()
+  readonly stops: Stop[] = []
+  /** OS process ids of hosts, and when they were killed. */
+  readonly killedHosts = new Map<number, number>()
+  readonly #random: Random
+  readonly #meanPauseMs: number
+  readonly #describe: () => Promise<readonly ProcessDescription[]>
+  readonly #clients: Clients
+  readonly #note: (text: string) => void
+  #drawn = 0
+
+  constructor(
+    random: Random,
+    meanPauseMs: number,
+    describe: () => Promise<readonly ProcessDescription[]>,
+    clients: Clients,
+    note: (text: string) => void,
+  ) {
+    this.#random = random
+    this.#meanPauseMs = meanPauseMs
+    this.#describe = describe
+    this.#clients = clients
+    this.#note = note
+  }
+
+  /** Until then, or while nothing is wrong; afterwards nothing is stopped any more. */
+  async run(untilMs: number, wrong: () => boolean): Promise<void> {
+    const ending: Promise<void>[] = []
+    for (; !wrong(); this.#drawn++) {
+      const pauseMs = this.#random.pause(this.#meanPauseMs)
+      const fault = this.#random.weighted(weights)
+      const which = this.#random.fork(this.#drawn)
+      if (nowMs() + pauseMs >= untilMs) break
+      await delay(pauseMs)
+      const victim = await this.#victim(fault, which)
+      if (victim === undefined) continue
+      this.counts.set(fault, (this.counts.get(fault) ?? 0) + 1)
+      this.#note(`${fault} ${victim.pid} of ${victim.of}`)
+      if (fault === 'kill host') this.killedHosts.set(victim.pid, nowMs())
+      if (fault.startsWith('kill')) send(victim.pid, 'SIGKILL')
+      else ending.push(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))
+    }
+    if (!wrong()) await delay(Math.max(0, untilMs - nowMs()))
+    await Promise.all(ending)
+  }
+
+  async #victim(fault: Fault, random: Random): Promise<{ pid: number; of: string; client?: number } | undefined> {
+    if (fault.endsWith('client')) {
+      const client = random.integer(0, this.#clients.count - 1)
+      const pid = this.#clients.pid(client)
+      return pid === undefined ? undefined : { pid, of: `client ${client}`, client }
+    }
+    const { id, pid, workers } = random.pick(await this.#describe())
+    if (fault.endsWith('host')) return pid === undefined ? undefined : { pid, of: id }
+    const leased = fault.endsWith('leased worker')
+    const those = workers.filter((worker) => worker.leased === leased)
+    return those.length === 0 ? undefined : { pid: random.pick(those).pid, of: id }
+  }
+
+  async #stop(pid: number, client: number | undefined, forMs: number): Promise<void> {
+    const stop = { client, fromMs: nowMs(), toMs: Infinity }
+    this.stops.push(stop)
+    send(pid, 'SIGSTOP')
+    await delay(forMs)
+    send(pid, 'SIGCONT')
+    stop.toMs = nowMs()
+  }
+}
+
+/** It may have ended meanwhile. */
+function send(pid: number, signal: NodeJS.Signals): void {
+  try {
+    process.kill(pid, signal)
+  } catch (error) {
+    if ((error as { code?: string }).code !== 'ESRCH') throw error
+  }
+}

@@ -1,0 +1,235 @@
+/**
+ * Random operations on real processes while workers, hosts and clients are killed and stopped, checked against a model; see
+ * docs/reliability.md. `scripts/test-faults --help` says how it is used.
+ *
+ * A campaign is a sequence of epochs. In each, clients (`client.ts`) work and the injector (`injector.ts`) does harm; then
+ * everything comes to rest, clients look at all they have written (`register.ts`, `counter.ts`), the histories are checked together
+ * (`audit.ts`), and nothing may be left over (`leftovers.ts`).
+ */
+import { execFileSync } from 'node:child_process'
+import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { tmpdir } from 'node:os'
+import { Cluster } from '../../src/client/cluster.js'
+import { connect } from '../../src/client/connect.js'
+import type { Process } from '../../src/client/process.js'
+import { messageOf } from '../../src/errors.js'
+import { native } from '../../src/native/binding.js'
+import { packageRoot } from '../../src/package.js'
+import { audit } from './audit.js'
+import { ClientGroup } from './client_group.js'
+import { nowMs } from './clock.js'
+import { readHistory } from './history.js'
+import { Injector } from './injector.js'
+import { emptyJournal, journalVariable, readJournal } from './journal.js'
+import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
+import { graceMs, limits, lockNames, processes, type ClientTask } from './plan.js'
+import { Random } from './random.js'
+import { Report } from './report.js'
+
+const { values: given } = parseArgs({
+  options: {
+    seed: { type: 'string' },
+    minutes: { type: 'string', default: '1' },
+    transport: { type: 'string', default: '' },
+    clients: { type: 'string', default: '3' },
+    'pause-ms': { type: 'string', default: '400' },
+    'epoch-seconds': { type: 'string', default: '20' },
+    report: { type: 'string' },
+    verbose: { type: 'boolean', default: false },
+  },
+})
+
+const seed = given.seed ?? String(Math.floor(Math.random() * 2 ** 32))
+const workersPerLanguage = 2
+/** What an answer may be late on a machine that others use, too. */
+const lateMs = graceMs + 5_000
+/** After its deadline, until an operation of unknown outcome can no longer take effect. */
+const allowanceMs = graceMs + 10_000
+/** Until everything has come to rest. */
+const restMs = 120_000
+
+function transports(): ClientTask['transports'] {
+  const { devices = [] } = JSON.parse(native().surveyRdma()) as { devices?: { ports: { active: boolean }[] }[] }
+  const rdma = devices.some(({ ports }) => ports.some(({ active }) => active))
+  const there = (['shm', 'tcp', 'verbs'] as const).filter((name) => name !== 'verbs' || rdma)
+  const wanted = given.transport === '' ? there : given.transport.split(',')
+  const chosen = there.filter((name) => wanted.includes(name))
+  if (chosen.length !== wanted.length) {
+    throw new Error(`--transport ${given.transport}: on this machine there are ${there.join(', ')}`)
+  }
+  return chosen
+}
+
+function nativeLibrary(folder: string): string {
+  const path = join(folder, 'libfaults.so')
+  const source = join(packageRoot, 'test', 'faults', 'functions.c')
+  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-I', join(packageRoot, 'include'), '-o', path, source])
+  return path
+}
+
+const report = new Report()
+const random = new Random(`${seed}/driver`)
+const folder = mkdtempSync(join(tmpdir(), 'praas-f-'))
+const runtimeDir = join(folder, 'run')
+const journal = join(folder, 'journal')
+writeFileSync(journal, '')
+process.env[journalVariable] = journal
+const chosen = transports()
+const endMs = nowMs() + Number(given.minutes) * 60_000
+
+const replay = [
+  `--seed ${seed}`,
+  `--minutes ${given.minutes}`,
+  ...(given.transport === '' ? [] : [`--transport ${given.transport}`]),
+]
+console.log(`seed ${seed}, transports ${chosen.join(', ')}; again: scripts/test-faults ${replay.join(' ')}`)
+
+/** Polls until nothing is left, and says what is when that takes too long. */
+async function untilNothing(check: string, left: () => Promise<string[]>): Promise<void> {
+  const deadline = nowMs() + restMs
+  for (;;) {
+    const found = await left()
+    if (found.length === 0) return report.count(check)
+    if (nowMs() > deadline) {
+      for (const text of found) report.add(check, text)
+      return
+    }
+    await delay(100)
+  }
+}
+
+async function campaign(): Promise<ReadonlyMap<string, number>> {
+  const library = nativeLibrary(folder)
+  const app = join(packageRoot, 'test', 'faults', 'app.ts')
+  const cluster = await Cluster.local({
+    ...{
+      runtimeDir,
+      workers: workersPerLanguage,
+      nativeWorkers: workersPerLanguage,
+      graceMs,
+      ...limits,
+    },
+    hotMs: random.pick([0, 1, 5]),
+    checkViews: random.chance(0.5),
+    // Nothing of the driver's own is in the way of what is left over.
+    transport: 'tcp',
+  })
+  const maxOutput = '2 MiB'
+  await cluster.deploy({ name: 'node', app })
+  await cluster.deploy({ name: 'native', native: library, maxOutput })
+  await cluster.deploy({ name: 'mixed', app, native: library, maxOutput })
+  // The driver's own connections have no windows that would be in the way of what is left over.
+  const observer = await connect(undefined, { runtimeDir, transport: 'tcp' })
+  const handles = new Map<string, Process>()
+  for (const { id } of processes) {
+    await cluster.process(id, { app: id })
+    handles.set(id, await observer.process(id, { create: false }))
+  }
+  const handle = (id: string): Process => handles.get(id)!
+
+  const atRest = (baselines?: ReadonlyMap<string, Baseline>) =>
+    untilNothing('nothing is left over', async () => {
+      const left: string[] = []
+      for (const served of processes) {
+        try {
+          left.push(...(await leftoversIn(served, handle(served.id), workersPerLanguage, baselines?.get(served.id))))
+        } catch (error) {
+          left.push(`${served.id}: ${messageOf(error)}`) // its host is being replaced
+        }
+      }
+      return left
+    })
+  await atRest()
+  const described = await Promise.all(processes.map(({ id }) => handle(id).describe()))
+  const baselines = new Map(described.map((description) => [description.id, descriptorsOfAll(description)]))
+
+  const task = { seed, clients: Number(given.clients), runtimeDir, folder, transports: chosen, allowanceMs }
+  const clients = new ClientGroup(task, (check, text) => report.add(check, text))
+  const injector = new Injector(
+    random.fork('faults'),
+    Number(given['pause-ms']),
+    () => cluster.processes(),
+    clients,
+    (text) => {
+      if (given.verbose) console.log(`${new Date().toISOString()} ${text}`)
+    },
+  )
+  const epochMs = Number(given['epoch-seconds']) * 1_000
+  try {
+    while (report.violations.length === 0) {
+      await injector.run(Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0)
+      if (report.violations.length > 0) break
+      if (!(await clients.all('pause', 'paused', restMs))) break
+      await untilNothing('calls end with their deadline', async () => {
+        const left: string[] = []
+        for (const { id } of processes) {
+          // Whatever was asked of a host before this has been done.
+          await handle(id).state.get('fence')
+          const { callsInUse } = (await handle(id).statistics()) as { callsInUse: number }
+          if (callsInUse > 0) left.push(`${id}: ${callsInUse} calls go on`)
+        }
+        return left
+      })
+      await checkLocks(handle)
+      if (!(await clients.all('verify', 'verified', restMs))) break
+      await atRest(baselines)
+      checkHosts(await cluster.processes(), injector)
+      const histories = clients.histories.map((path) => readHistory(path))
+      report.audited(audit(histories, readJournal(journal), injector, { lateMs, allowanceMs }))
+      report.epochs++
+      if (nowMs() + 2_000 >= endMs) break
+      emptyJournal(journal)
+      injector.stops.length = 0
+      clients.tell('resume')
+    }
+  } finally {
+    await clients.close()
+  }
+  await observer.close()
+  await cluster.close()
+  const except = new Set([process.pid])
+  const segments = described.map(({ segment }) => segment)
+  await untilNothing('nothing is left over', async () => [...survivors(journal, except), ...names(segments)])
+  return injector.counts
+}
+
+async function checkLocks(handle: (id: string) => Process): Promise<void> {
+  for (const { id } of processes) {
+    for (const name of lockNames) {
+      try {
+        await (await handle(id).state.lock(name, 'write', { timeoutMs: 20_000 })).release()
+        report.count('locks are released')
+      } catch (error) {
+        report.add('locks are released', `${name} of ${id}: ${messageOf(error)}`)
+      }
+    }
+  }
+}
+
+function checkHosts(described: readonly { id: string; restarts: number }[], { counts }: Injector): void {
+  const restarts = described.reduce((sum, each) => sum + each.restarts, 0)
+  const kills = counts.get('kill host') ?? 0
+  if (restarts > kills) report.add('nobody dies unasked', `${restarts} hosts were replaced, and ${kills} killed`)
+  else report.count('nobody dies unasked')
+}
+
+let faults: ReadonlyMap<string, number> = new Map()
+try {
+  faults = await campaign()
+} catch (error) {
+  report.add('the campaign itself works', String((error as Error).stack))
+}
+report.print(faults)
+if (given.report !== undefined) {
+  mkdirSync(join(given.report, '..'), { recursive: true })
+  report.save(given.report, `seed ${seed}`)
+}
+if (report.violations.length === 0) rmSync(folder, { recursive: true, force: true })
+else {
+  console.log(`again: scripts/test-faults ${replay.join(' ')}`)
+  if (existsSync(folder)) console.log(`histories, journal and logs are in ${folder}`)
+}
+process.exit(report.violations.length === 0 && report.epochs > 0 ? 0 : 1)

@@ -1,0 +1,182 @@
+/** That the models of the fault campaign find what they are there for. */
+import { describe, expect, it } from 'vitest'
+import { audit } from './audit.js'
+import { makeRecord, readRecords } from './bytes.js'
+import { Counter } from './counter.js'
+import type { Line } from './history.js'
+import { events, type Entry } from './journal.js'
+import { Random } from './random.js'
+import { Contradiction, Register } from './register.js'
+
+const done = (version: number) => ({ outcome: 'done', version: String(version) }) as const
+const unknown = { outcome: 'unknown' } as const
+const set = (...records: number[]) => ({ kind: 'set', records }) as const
+const append = (...records: number[]) => ({ kind: 'append', records }) as const
+
+describe('a register', () => {
+  const written = (): Register => {
+    const register = new Register()
+    register.write(1, set(10), done(1), 0)
+    return register
+  }
+
+  it('takes what was answered', () => {
+    const register = written()
+    register.write(2, append(20), done(2), 0)
+    register.read({ records: [10, 20], version: '2' })
+    register.read({ count: 2 })
+    register.write(3, { kind: 'patch', records: [30] }, done(3), 0)
+    register.read({ records: [30, 20] })
+    register.write(4, { kind: 'delete' }, { outcome: 'done', existed: true }, 0)
+    register.read({})
+  })
+
+  it('finds a change that was lost, and one that came back', () => {
+    expect(() => written().read({})).toThrow(Contradiction)
+    const register = written()
+    register.write(2, set(20), done(2), 0)
+    expect(() => register.read({ records: [10], version: '1' })).toThrow(Contradiction)
+    expect(() => register.read({ records: [10] })).toThrow(Contradiction)
+  })
+
+  it('lets an unknown change happen once, or never', () => {
+    const happened = written()
+    happened.write(2, append(20), unknown, 100)
+    happened.read({ records: [10], version: '1' })
+    happened.read({ records: [10, 20], version: '2' })
+    expect(happened.floating).toBe(0)
+    expect(() => happened.read({ records: [10, 20, 20], version: '3' })).toThrow(Contradiction)
+
+    const undone = written()
+    undone.write(2, set(20), unknown, 100)
+    undone.read({ records: [20], version: '2' })
+    expect(() => undone.read({ records: [10] })).toThrow(Contradiction)
+  })
+
+  it('does not let it happen after its time, or when everything has come to rest', () => {
+    const expired = written()
+    expired.write(2, set(20), unknown, 100)
+    expired.expire(100)
+    expired.read({ records: [10], version: '1' })
+    expect(() => expired.read({ records: [20], version: '2' })).toThrow(Contradiction)
+    const fenced = written()
+    fenced.write(2, set(20), unknown, 100)
+    fenced.fence()
+    fenced.read({ records: [20], version: '2' })
+    expect(() => fenced.read({ records: [10] })).toThrow(Contradiction)
+  })
+
+  it('follows compare-and-set', () => {
+    const conditional = { kind: 'set', records: [30], ifVersion: '1' } as const
+    const register = written()
+    expect(() => register.write(2, conditional, { outcome: 'mismatch' }, 0)).toThrow(Contradiction)
+    register.write(2, set(20), unknown, 100)
+    register.write(3, conditional, { outcome: 'mismatch' }, 0)
+    register.read({ records: [20], version: '2' })
+    expect(() => written().write(2, { ...conditional, ifVersion: '0' }, done(2), 0)).toThrow(Contradiction)
+  })
+
+  it('knows that versions grow', () => {
+    expect(() => written().write(2, set(20), done(1), 0)).toThrow(Contradiction)
+    expect(() => written().read({ records: [10], version: '2' })).toThrow(Contradiction)
+  })
+})
+
+it('a counter finds increments that were lost or done twice', () => {
+  const counter = new Counter()
+  counter.incremented(1)
+  counter.unknown(100)
+  counter.read(1, 0)
+  counter.read(2, 0)
+  expect(() => counter.read(1, 0)).toThrow('lost')
+  expect(() => counter.read(3, 0)).toThrow('twice')
+  counter.unknown(100)
+  counter.read(2, 100)
+  expect(() => counter.read(3, 200)).toThrow('too late')
+})
+
+it('records tell when they are torn', () => {
+  const value = Buffer.concat([makeRecord(1, 30), makeRecord(2, 10_000)])
+  expect(readRecords(value)).toEqual([1, 2])
+  for (const at of [0, 12, 29, 40, 9_000]) {
+    const torn = Buffer.from(value)
+    torn[at]! ^= 1
+    expect(() => expect(readRecords(torn)).toEqual([1, 2])).toThrow()
+  }
+  expect(() => readRecords(value.subarray(0, -1))).toThrow('cut')
+})
+
+it('random numbers follow from the seed', () => {
+  const draw = (name: string): number[] => Array.from({ length: 5 }, Random.prototype.next.bind(new Random(name)))
+  expect(draw('a')).toEqual(draw('a'))
+  expect(draw('a')).not.toEqual(draw('b'))
+  const used = new Random('a')
+  used.next()
+  expect(used.fork('x').next()).toBe(new Random('a').fork('x').next())
+})
+
+describe('an audit', () => {
+  const none = { stops: [], killedHosts: new Map<number, number>() }
+  const call = (id: number, rest: object = {}): Line => ({
+    ...{ begin: id, at: 0, lane: 0, kind: 'call plain', process: 'p', timeoutMs: 100, fn: 'echo', ids: [id] },
+    ...rest,
+  })
+  const end = (id: number, at: number, rest: object = {}): Line => ({ end: id, at, lateMs: 0, ...rest })
+  const ran = (id: number, atMs = 1): Entry => ({ id, event: events.begin, argument: 0, pid: 1, atMs })
+  const held = (id: number, writes: boolean, from: number, to: number): Entry[] => [
+    { id, event: events.locked, argument: writes ? 256 : 0, pid: 1, atMs: from },
+    { id, event: events.unlocking, argument: writes ? 256 : 0, pid: 1, atMs: to },
+  ]
+  const checks = (lines: readonly Line[], journal: readonly Entry[] = []): string[] =>
+    audit([lines], journal, none, { lateMs: 100, allowanceMs: 1_000 }).found.map(({ check }) => check)
+
+  it('finds calls that ran twice, never, too late, or that nobody made', () => {
+    expect(checks([call(1), end(1, 5)], [ran(1)])).toEqual([])
+    expect(checks([call(1), end(1, 5)], [ran(1), ran(1)])).toEqual(['calls run at most once'])
+    expect(checks([call(1, { idempotent: true }), end(1, 5)], [ran(1), ran(1)])).toEqual([])
+    expect(checks([call(1), end(1, 5)])).toEqual(['calls run at most once'])
+    expect(checks([call(1), end(1, 5, { code: 'ERR_WORKER_CRASHED' })])).toEqual([])
+    expect(checks([call(1), end(1, 5, { code: 'ERR_FUNCTION_UNKNOWN' })], [ran(1)])).toHaveLength(1)
+    expect(checks([call(1)], [ran(1, 1_200)])).toEqual(['calls end with their deadline'])
+    expect(checks([], [ran(7)])).toEqual(['calls run at most once'])
+  })
+
+  it('finds answers that came late, unless the client stood still', () => {
+    const lines = [call(1), end(1, 300, { lateMs: 200 })]
+    expect(checks(lines, [ran(1)])).toEqual(['answers come in time'])
+    const stops = [{ client: 0, fromMs: 50, toMs: 250 }]
+    expect(audit([lines], [ran(1)], { ...none, stops }, { lateMs: 100, allowanceMs: 1_000 }).found).toEqual([])
+  })
+
+  it('finds locks that were held together', () => {
+    const lock = { kind: 'lock', key: 'lock/a', mode: 'write', fn: undefined, ids: undefined }
+    const byClient = [call(1, lock), end(1, 10), { unlocking: 1, at: 20 }, { unlocked: 1, at: 21 }]
+    const inFunction = (writes: boolean, from: number, to: number): string[] =>
+      checks([...byClient, call(2), end(2, 50)], [ran(2), ...held(2, writes, from, to)])
+    expect(inFunction(true, 15, 30)).toEqual(['locks exclude'])
+    expect(inFunction(false, 5, 12)).toEqual(['locks exclude'])
+    expect(inFunction(true, 20.5, 30)).toEqual([])
+    const readers = [call(1), end(1, 50), call(2), end(2, 50)]
+    expect(checks(readers, [ran(1), ran(2), ...held(1, false, 5, 30), ...held(2, false, 10, 20)])).toEqual([])
+    expect(checks(readers, [ran(1), ran(2), ...held(1, false, 5, 30), ...held(2, true, 10, 20)])).toHaveLength(1)
+  })
+
+  it('finds reads that missed what was acknowledged before', () => {
+    const state = { key: 'k', fn: undefined, ids: undefined }
+    const written = [
+      call(1, { ...state, kind: 'write set', write: set(10) }),
+      end(1, 10, { result: { answer: done(5) } }),
+    ]
+    const reads = (at: number, seen: object): string[] =>
+      checks([...written, call(2, { ...state, kind: 'foreign entry', at }), end(2, at + 5, { result: { seen } })])
+    expect(reads(20, { records: [10], version: '5' })).toEqual([])
+    expect(reads(20, { records: [9], version: '4' })).toEqual(['acknowledged state is kept'])
+    expect(reads(20, {})).toEqual(['acknowledged state is kept'])
+    expect(reads(5, {})).toEqual([])
+    const early = [
+      call(2, { ...state, kind: 'foreign entry', at: -20 }),
+      end(2, -5, { result: { seen: { version: '5' } } }),
+    ]
+    expect(checks([...written, ...early])).toEqual(['acknowledged state is kept'])
+  })
+})

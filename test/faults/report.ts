@@ -1,0 +1,81 @@
+/** What a campaign found: for people, and for scripts/summarize.mjs. */
+import { writeFileSync } from 'node:fs'
+import type { Audit, Found } from './audit.js'
+
+/** What is checked, in the words of docs/reliability.md. */
+export const checks = [
+  'acknowledged state is kept',
+  'values are whole',
+  'versions do not go back',
+  'increments happen once',
+  'calls run at most once',
+  'calls end with their deadline',
+  'results are those of the call',
+  'answers come in time',
+  'nothing hangs',
+  'documented errors',
+  'locks exclude',
+  'locks are released',
+  'leases end in time',
+  'nothing is left over',
+  'nobody dies unasked',
+  'the campaign itself works',
+] as const
+
+export class Report {
+  readonly violations: Found[] = []
+  readonly #counts = new Map<string, number>()
+  readonly #operations = new Map<string, number>()
+  readonly #outcomes = new Map<string, number>()
+  #latestMs = 0
+  epochs = 0
+
+  add(check: string, text: string): void {
+    this.violations.push({ check, text })
+    console.log(`VIOLATION of "${check}": ${text}`)
+  }
+
+  count(what: string, more = 1): void {
+    this.#counts.set(what, (this.#counts.get(what) ?? 0) + more)
+  }
+
+  audited({ found, counts, operations, outcomes, latestMs }: Audit): void {
+    for (const { check, text } of found) this.add(check, text)
+    for (const [what, count] of Object.entries(counts)) this.count(what, count)
+    for (const [kind, count] of operations) this.#operations.set(kind, (this.#operations.get(kind) ?? 0) + count)
+    for (const [outcome, count] of outcomes) this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + count)
+    this.#latestMs = Math.max(this.#latestMs, latestMs)
+  }
+
+  print(faults: ReadonlyMap<string, number>): void {
+    const total = (counts: ReadonlyMap<string, number>): number =>
+      [...counts.values()].reduce((sum, count) => sum + count, 0)
+    const section = (title: string, counts: ReadonlyMap<string, number>): void => {
+      console.log(`\n${title}: ${total(counts)}`)
+      const sorted = [...counts].sort(([a], [b]) => (a < b ? -1 : 1))
+      for (const [name, count] of sorted) console.log(`  ${String(count).padStart(9)}  ${name}`)
+    }
+    section('operations', this.#operations)
+    section('outcomes', this.#outcomes)
+    section('faults', faults)
+    section('checked', this.#counts)
+    console.log(`\nlatest answer: ${Math.round(this.#latestMs)} ms after its deadline`)
+    console.log(`${this.violations.length} violations in ${this.epochs} epochs`)
+  }
+
+  /** As vitest writes its results: one test for each thing that is checked. */
+  save(path: string, name: string): void {
+    const assertionResults = checks.map((check) => {
+      const found = this.violations.filter((violation) => violation.check === check).map(({ text }) => text)
+      return { fullName: check, status: found.length > 0 ? 'failed' : 'passed', failureMessages: found.slice(0, 3) }
+    })
+    const passed = assertionResults.filter(({ status }) => status === 'passed').length
+    const report = {
+      numPassedTests: passed,
+      numPendingTests: 0,
+      numTodoTests: 0,
+      testResults: [{ name, status: passed === checks.length ? 'passed' : 'failed', message: '', assertionResults }],
+    }
+    writeFileSync(path, JSON.stringify(report))
+  }
+}
