@@ -1,0 +1,102 @@
+/**
+ * Millions of calls over shared memory, to see that nothing grows: memory of host, worker and client is no more than during the
+ * first tenth of them, and nothing is left over. `scripts/soak --help` says how it is used.
+ */
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { parseArgs } from 'node:util'
+import { Cluster } from '../../src/client/cluster.js'
+import { packageRoot } from '../../src/package.js'
+import { descriptorsOfAll, leftoversIn, names, survivors } from './leftovers.js'
+
+const { values: given } = parseArgs({
+  options: {
+    calls: { type: 'string', default: '10000000' },
+    seed: { type: 'string', default: '1' },
+    tolerance: { type: 'string', default: '2' },
+    'hot-ms': { type: 'string', default: '1' },
+  },
+})
+const calls = Number(given.calls)
+/** More than the most there was during the first tenth. That heaps shrink is no fault. */
+const tolerance = Number(given.tolerance) / 100
+const steps = 20
+const id = 'soak'
+
+interface Memory {
+  readonly rss: number
+  readonly pss: number
+}
+
+/** KiB. */
+function memoryOf(pid: number): Memory {
+  const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
+  const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1])
+  return { rss: field('Rss'), pss: field('Pss') }
+}
+
+const folder = mkdtempSync(join(tmpdir(), 'praas-s-'))
+process.env['PRAAS_SOAK'] = folder
+const app = join(packageRoot, 'test', 'faults', 'soak_app.ts')
+const runtimeDir = join(folder, 'run')
+const cluster = await Cluster.local({
+  app,
+  runtimeDir,
+  workers: 1,
+  checkViews: false,
+  transport: 'tcp',
+  hotMs: Number(given['hot-ms']),
+})
+const served = await cluster.process(id)
+const baseline = descriptorsOfAll(await served.describe())
+const client = fork(fileURLToPath(new URL('soak_client.js', import.meta.url)), [
+  ...[runtimeDir, id, given.seed, given['hot-ms']],
+])
+await once(client, 'message')
+const { pid: host = 0, workers, segment } = await served.describe()
+const pids = { host, worker: workers[0]?.pid ?? 0, client: client.pid ?? 0 }
+
+const wrong: string[] = []
+const reference = new Map<string, number>()
+console.log(`${calls} calls, seed ${given.seed}; KiB, RSS / PSS`)
+for (let step = 1; step <= steps; step++) {
+  const began = performance.now()
+  client.send(calls / steps)
+  const [answer] = (await Promise.race([once(client, 'message'), once(client, 'exit')])) as [unknown]
+  if (answer !== 'done') throw new Error(`the client ended: ${String(answer)}`)
+  const seconds = (performance.now() - began) / 1000
+  await served.invoke('collect')
+  const figures = Object.entries(pids).map(([who, pid]) => {
+    const { rss, pss } = memoryOf(pid)
+    for (const [what, size] of Object.entries({ rss, pss })) {
+      const name = `${what} of ${who}`
+      const most = reference.get(name) ?? 0
+      if (step <= steps / 10) reference.set(name, Math.max(size, most))
+      else if (size > most * (1 + tolerance)) {
+        const change = ((size / most - 1) * 100).toFixed(1)
+        wrong.push(`after ${step * 5} % of the calls ${name} has grown by ${change} % to ${size} KiB`)
+      }
+    }
+    return `${who} ${rss} / ${pss}`
+  })
+  const rate = Math.round(calls / steps / seconds)
+  console.log(`${String(step * 5).padStart(3)} %  ${figures.join('   ')}   ${rate} calls/s`)
+}
+
+client.disconnect()
+await once(client, 'exit')
+const deadline = performance.now() + 60_000
+let left = ['']
+while (left.length > 0 && performance.now() < deadline) {
+  left = await leftoversIn({ id, node: true, native: false }, served, 1, baseline)
+}
+await cluster.close()
+left.push(...names([segment]), ...survivors(folder, new Set([process.pid])))
+rmSync(folder, { recursive: true, force: true })
+for (const text of [...wrong, ...left]) console.log(`WRONG: ${text}`)
+console.log(wrong.length + left.length === 0 ? 'memory is flat, and nothing is left over' : 'the soak has failed')
+process.exit(wrong.length + left.length === 0 ? 0 : 1)
