@@ -57,6 +57,7 @@ const client = fork(fileURLToPath(new URL('soak_client.js', import.meta.url)), [
   ...[runtimeDir, id, given.seed, given['hot-ms']],
 ])
 await once(client, 'message')
+const exited = once(client, 'exit')
 const { pid: host = 0, workers, segment } = await served.describe()
 const pids = { host, worker: workers[0]?.pid ?? 0, client: client.pid ?? 0 }
 
@@ -66,7 +67,7 @@ console.log(`${calls} calls, seed ${given.seed}; KiB, RSS / PSS`)
 for (let step = 1; step <= steps; step++) {
   const began = performance.now()
   client.send(calls / steps)
-  const [answer] = (await Promise.race([once(client, 'message'), once(client, 'exit')])) as [unknown]
+  const [answer] = (await Promise.race([once(client, 'message'), exited])) as [unknown]
   if (answer !== 'done') throw new Error(`the client ended: ${String(answer)}`)
   const seconds = (performance.now() - began) / 1000
   await served.invoke('collect')
@@ -88,7 +89,7 @@ for (let step = 1; step <= steps; step++) {
 }
 
 client.disconnect()
-await once(client, 'exit')
+await exited
 const deadline = performance.now() + 60_000
 let left = ['']
 while (left.length > 0 && performance.now() < deadline) {
