@@ -26,6 +26,7 @@ enum CallWordFlags : uint8_t {
   /// It belongs to the native lane. In the word, because the hints of a lane may be stale: what they name can be a call
   /// of the other lane by now.
   kWordNative = 1u << 2,
+  kWordParked = 1u << 3,  // reserved, and as good as parked: that is what it becomes when whoever reserved it dies
 };
 
 /// The 64-bit word every transition is a CAS of. The generation is bumped when an entry becomes free, so a doorbell or

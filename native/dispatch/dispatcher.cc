@@ -163,13 +163,15 @@ void Dispatcher::RingQueued() noexcept {
   }
 }
 
-bool Dispatcher::Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner) noexcept {
+bool Dispatcher::Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner,
+                         uint8_t more_flags) noexcept {
   std::atomic<uint64_t>& word = segment_.call(index).word;
   uint64_t seen = word.load(std::memory_order_acquire);
   CallWord next = CallWord::Unpack(seen);
   if (next.generation != generation || next.state != from) return false;
   next.state = to;
   next.owner = owner;
+  next.flags |= more_flags;
   return word.compare_exchange_strong(seen, next.Pack(), std::memory_order_acq_rel, std::memory_order_relaxed);
 }
 
@@ -305,7 +307,7 @@ void Dispatcher::Park(uint32_t index) noexcept {
   entry.word.store(word.Pack(), std::memory_order_release);
 }
 
-bool Dispatcher::Unpark(uint32_t index, uint16_t window, uint64_t origin_call) noexcept {
+bool Dispatcher::Unpark(uint32_t index, uint16_t window, uint64_t origin_call, Unparked what) noexcept {
   if (index >= calls_) return false;
   CallEntry& entry = segment_.call(index);
   const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
@@ -313,7 +315,8 @@ bool Dispatcher::Unpark(uint32_t index, uint16_t window, uint64_t origin_call) n
       entry.origin_call != origin_call) {
     return false;
   }
-  return Advance(index, word.generation, CallState::kParked, CallState::kReserved, self_);
+  return Advance(index, word.generation, CallState::kParked, CallState::kReserved, self_,
+                 what == Unparked::kDeliver ? kWordParked : uint8_t{0});
 }
 
 void Dispatcher::Free(uint32_t index) noexcept {

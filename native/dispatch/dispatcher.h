@@ -73,8 +73,12 @@ class Dispatcher {
   /// completing → parked: the result of a window call waits for room. Owner becomes the host.
   void Park(uint32_t index) noexcept;
   /// parked → reserved(self) if `index` still is the parked call of this window and origin call. The caller then makes
-  /// it a kDeliver and Posts it.
-  [[nodiscard]] bool Unpark(uint32_t index, uint16_t window, uint64_t origin_call) noexcept;
+  /// it a kDeliver and Posts it, or with kDrop frees its block and the entry. Should it die first, the call is parked
+  /// again, as whoever consumes the room it was given next expects; with kDrop, when the block may be gone, it is
+  /// dropped.
+  enum class Unparked { kDeliver, kDrop };
+  [[nodiscard]] bool Unpark(uint32_t index, uint16_t window, uint64_t origin_call,
+                            Unparked what = Unparked::kDeliver) noexcept;
   /// reserved/completing/done/parked → free, generation + 1.
   void Free(uint32_t index) noexcept;
 
@@ -137,7 +141,8 @@ class Dispatcher {
   [[nodiscard]] segment::Header::Hints& hints(Lane lane) const noexcept {
     return header_.hints[static_cast<size_t>(lane)];
   }
-  bool Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner) noexcept;
+  bool Advance(uint32_t index, uint32_t generation, CallState from, CallState to, uint16_t owner,
+               uint8_t more_flags = 0) noexcept;
 
   const segment::Segment& segment_;
   segment::Header& header_;

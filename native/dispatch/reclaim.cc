@@ -34,8 +34,11 @@ void Dispatcher::ReclaimParticipant(uint16_t dead, const std::function<void(uint
       case CallState::kParked:
         break;
       case CallState::kReserved:
-        if (word.owner == dead &&
-            Advance(index, word.generation, CallState::kReserved, CallState::kCompleting, self_)) {
+        if (word.owner != dead) break;
+        if ((word.flags & kWordParked) != 0) {
+          // The room for it is still to be consumed. By nobody else before this worker's part in the ring is reclaimed.
+          entry.word.store(CallWord{word.generation, kHostParticipant, CallState::kParked, 0}.Pack());
+        } else if (Advance(index, word.generation, CallState::kReserved, CallState::kCompleting, self_)) {
           orphan(index, Orphan::kDrop);
         }
         break;

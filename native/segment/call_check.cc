@@ -41,7 +41,8 @@ class CallChecker {
 
   void CheckEntry(const CallEntry& entry, CallWord word) {
     if (word.state > CallState::kParked) return Find("is in no known state");
-    constexpr uint8_t kKnown = dispatch::kWordTaken | dispatch::kWordNested | dispatch::kWordNative;
+    constexpr uint8_t kKnown =
+        dispatch::kWordTaken | dispatch::kWordNested | dispatch::kWordNative | dispatch::kWordParked;
     if ((word.flags & ~kKnown) != 0) Find("has unknown flags in its word");
     if (!AllZero(entry.reserved, sizeof entry.reserved)) Find("has bytes other than zero where nobody writes");
     if (word.state == CallState::kFree) return;

@@ -286,6 +286,10 @@ bool ServerWindow::cancelled(uint32_t index, uint32_t sequence) const noexcept {
   return index < kCalls && call(index).cancelled.load(std::memory_order_relaxed) == uint64_t{sequence} + 1;
 }
 
+bool ServerWindow::open(uint32_t index, uint32_t sequence) const noexcept {
+  return index < kCalls && IsOpen(call(index).word.load(std::memory_order_acquire), sequence);
+}
+
 uint32_t ServerWindow::cancels() const noexcept { return header().cancels.load(std::memory_order_seq_cst); }
 
 bool ServerWindow::Complete(uint32_t index, uint32_t sequence, uint32_t status, uint64_t result_offset,

@@ -105,6 +105,8 @@ class ServerWindow {
   /// Copies bytes into the window. Precondition: Bytes(offset, bytes.size()) is not empty.
   void Write(uint64_t offset, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] bool cancelled(uint32_t call, uint32_t sequence) const noexcept;
+  /// It waits for its answer. From then on its client may use the memory it lent for other calls.
+  [[nodiscard]] bool open(uint32_t call, uint32_t sequence) const noexcept;
   /// Changes whenever the client has cancelled a call.
   [[nodiscard]] uint32_t cancels() const noexcept;
 

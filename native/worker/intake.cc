@@ -155,6 +155,12 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
                                                       window::OriginSequence(entry.origin_call)))) {
     return reject(Code::kInvocationCancelled, "cancelled before it began");
   }
+  if (mapped != nullptr &&
+      !mapped->window->open(window::OriginCallIndex(entry.origin_call), window::OriginSequence(entry.origin_call))) {
+    // Queued again because its worker died, which had answered by then: running it would write where the client has put
+    // something else meanwhile.
+    return reject(Code::kWorkerCrashed, "answered before its worker died");
+  }
   if (entry.deadline_ns != 0 && entry.deadline_ns <= entry.claimed_ns) {
     return reject(Code::kInvocationTimeout, "the deadline passed before a worker was free");
   }

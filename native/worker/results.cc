@@ -268,7 +268,8 @@ void Results::ParkBlock(const Target& target, const PayloadRef& ref, Code code) 
   // Parked before the client hears of it: it may answer at once.
   if (!target.window->NeedRoom(window::OriginCallIndex(target.origin_call), window::OriginSequence(target.origin_call),
                                target.index, ref.bytes) &&
-      core_.dispatcher->Unpark(target.index, static_cast<uint16_t>(target.window->index()), target.origin_call)) {
+      core_.dispatcher->Unpark(target.index, static_cast<uint16_t>(target.window->index()), target.origin_call,
+                               dispatch::Dispatcher::Unparked::kDrop)) {
     FreeOutput(ref);
     core_.dispatcher->Free(target.index);
   }
@@ -297,7 +298,7 @@ void Results::Deliver(uint32_t index) {
   } else if (mapped != nullptr && room.bytes < result.bytes) {
     core_.dispatcher->Park(index);  // too little again: it waits on, until its deadline
     if (mapped->window->NeedRoom(call, sequence, index, result.bytes) ||
-        !core_.dispatcher->Unpark(index, window_index, origin_call)) {
+        !core_.dispatcher->Unpark(index, window_index, origin_call, dispatch::Dispatcher::Unparked::kDrop)) {
       return;
     }
   } else if (mapped != nullptr) {

@@ -277,15 +277,18 @@ void Windows::MakeDeliveries(MappedWindow& mapped, bool claim, std::optional<uin
 Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submission& submission, bool claim,
                                     std::optional<uint32_t>* taken) {
   const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
-  if (!core_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(mapped.window->index()), origin_call)) {
+  // The client may have given up waiting and want its result dropped.
+  const bool dropped = mapped.window->cancelled(submission.call, submission.sequence);
+  using Unparked = dispatch::Dispatcher::Unparked;
+  if (!core_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(mapped.window->index()), origin_call,
+                                dropped ? Unparked::kDrop : Unparked::kDeliver)) {
     static constexpr std::string_view kMessage = "room was given for a result that is not waiting for any";
     mapped.window->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(Code::kProtocolInvalid),
                                  kMessage);
     return Made::kSkipped;
   }
   dispatch::CallEntry& entry = core_.segment.call(submission.parked);
-  if (mapped.window->cancelled(submission.call, submission.sequence)) {
-    // The client has given up waiting and wants its result dropped.
+  if (dropped) {
     (void)core_.pool->outputs().Free(entry.output.block, DeadlineIn(kArenaWaitNs));
     core_.dispatcher->ReleaseReserved(submission.parked);
     mapped.window->CompleteError(submission.call, submission.sequence,

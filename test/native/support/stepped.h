@@ -49,6 +49,15 @@ class Stepped {
 
   /// False once the child has ended, and from the start where tracing is not permitted.
   [[nodiscard]] bool alive() const noexcept { return alive_; }
+  [[nodiscard]] pid_t pid() const noexcept { return pid_; }
+  /// At full speed to where the child stops itself (SIGSTOP), or to its end.
+  void Run() {
+    if (alive_ && ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr) == 0) Await();
+  }
+  /// At full speed into the next system call, or out of it.
+  void RunToSystemCall() {
+    if (alive_ && ::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) == 0) Await();
+  }
   void Step() {
     if (alive_ && ::ptrace(PTRACE_SINGLESTEP, pid_, nullptr, nullptr) == 0) Await();
   }

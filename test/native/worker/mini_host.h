@@ -26,6 +26,7 @@
 #include "dispatch/stream_channel.h"
 #include "mqueue/message_queue.h"
 #include "publication/area.h"
+#include "segment/arena_head.h"
 #include "segment/segment.h"
 #include "state/state_store.h"
 #include "support/child.h"
@@ -166,22 +167,36 @@ class MiniHost {
   }
   /// In a forked worker: the host's ends of the control sockets are the host's alone.
   void ForgetLinks() { links_.clear(); }
-  /// What a host does once a worker has ended: fails or re-queues its calls and frees whatever it owned.
+  /// What a host does once a worker has ended (host/reclaim.h): frees what it owned and what it was writing, fails or
+  /// re-queues its calls, gives its rings back.
   void Bury(uint16_t dead) {
+    using dispatch::CallState;
     segment_->participant(dead).state.store(static_cast<uint32_t>(dispatch::ParticipantState::kDead));
-    const uint64_t deadline_ns = DeadlineIn(kWatchdogNs);
+    const auto owned = [&](uint32_t, const segment::Block& block) {
+      return block.owner.kind == segment::BlockOwner::Kind::kParticipant && block.owner.participant == dead;
+    };
+    Reclaimed(pool_->inputs(), owned);
+    Reclaimed(pool_->outputs(), owned);
+    for (uint32_t index = 0; index < options_.calls; ++index) {
+      const dispatch::CallWord word = WordOf(index);
+      dispatch::CallEntry& entry = segment_->call(index);
+      const bool ran = word.state == CallState::kClaimed || word.state == CallState::kCompleting;
+      if (!ran || word.owner != dead || entry.kind == dispatch::CallKind::kStream) continue;
+      Reclaimed(pool_->outputs(), OfCall(index));
+      if (entry.output.place != dispatch::Place::kWindow) entry.output = {};
+    }
     dispatcher_->ReclaimParticipant(dead, [&](uint32_t index, dispatch::Dispatcher::Orphan what) {
-      const auto of_call = [&](uint32_t, const segment::Block& block) {
-        return block.owner == dispatch::CallBlockOwner(index);
-      };
-      Check(pool_->outputs().ReclaimIf(of_call, deadline_ns).status());
       dispatch::CallEntry& entry = segment_->call(index);
       if (what == dispatch::Dispatcher::Orphan::kDrop || entry.kind == dispatch::CallKind::kStream) {
-        Check(pool_->inputs().ReclaimIf(of_call, deadline_ns).status());
+        Reclaimed(pool_->inputs(), OfCall(index));
+        Reclaimed(pool_->outputs(), OfCall(index));
         entry.input = {};
+        entry.output = {};
       }
-      entry.output = {};
-      if (what == dispatch::Dispatcher::Orphan::kDrop) return dispatcher_->Free(index);
+      if (what == dispatch::Dispatcher::Orphan::kDrop) {
+        entry.origin_call = UINT64_MAX;
+        return dispatcher_->Free(index);
+      }
       entry.status = static_cast<uint32_t>(Code::kWorkerCrashed);
       if (entry.origin == dispatch::Origin::kWindow) {
         windows_.at(entry.origin_index)
@@ -189,16 +204,19 @@ class MiniHost {
                                    window::OriginSequence(entry.origin_call), entry.status, {});
         return dispatcher_->Free(index);
       }
+      entry.output = {};
       dispatcher_->FinishCompletion(index);
     });
     for (auto& [index, window] : windows_) {
       if (window.server->Reclaim(dead)) ConsumeWindow(index);
     }
-    const auto owned = [&](uint32_t, const segment::Block& block) {
-      return block.owner.kind == segment::BlockOwner::Kind::kParticipant && block.owner.participant == dead;
-    };
-    Check(pool_->inputs().ReclaimIf(owned, deadline_ns).status());
-    Check(pool_->outputs().ReclaimIf(owned, deadline_ns).status());
+    for (uint32_t index = 0; index < options_.calls; ++index) {
+      const dispatch::CallEntry& entry = segment_->call(index);
+      if (WordOf(index).state != CallState::kParked) continue;
+      windows_.at(entry.origin_index)
+          .server->NeedRoomStill(window::OriginCallIndex(entry.origin_call), window::OriginSequence(entry.origin_call),
+                                 index, entry.output.bytes);
+    }
   }
   [[nodiscard]] uint32_t relays() const { return relays_.load(); }
 
@@ -317,10 +335,14 @@ class MiniHost {
     do {
       if (!window.TryConsume(dispatch::kHostParticipant)) return;
       while (auto submission = window.Peek()) {
+        const uint64_t origin_call = window::OriginCall(submission->call, submission->sequence);
+        if (IsPosted(submission->entry, index, origin_call)) {
+          window.Taken();
+          continue;
+        }
         uint32_t entry = submission->parked;
         if (submission->room_given) {
-          EXPECT_TRUE(dispatcher_->Unpark(entry, static_cast<uint16_t>(index),
-                                          window::OriginCall(submission->call, submission->sequence)));
+          EXPECT_TRUE(dispatcher_->Unpark(entry, static_cast<uint16_t>(index), origin_call));
           window::FillDelivery(segment_->call(entry), *submission);
         } else if (const auto reserved = dispatcher_->Reserve()) {
           entry = *reserved;
@@ -338,6 +360,24 @@ class MiniHost {
   [[nodiscard]] bool SubmissionSignalled(uint32_t index) {
     uint64_t count = 0;
     return ::read(windows_.at(index).created.submit_event.get(), &count, sizeof count) == sizeof count;
+  }
+
+  /// Memory that all share, but for payloads: for those who watch a worker change it.
+  [[nodiscard]] std::vector<std::span<const std::byte>> Shared() const {
+    const segment::Header& header = segment_->header();
+    const auto part = [&](uint64_t offset, uint64_t bytes) {
+      return std::span<const std::byte>(segment_->base() + offset, bytes);
+    };
+    std::vector<std::span<const std::byte>> parts = {
+        part(0, sizeof(segment::Header)), part(header.participants.offset, 3 * sizeof(dispatch::Participant)),
+        part(header.calls.offset, uint64_t{options_.calls} * sizeof(dispatch::CallEntry)),
+        part(header.windows.offset, sizeof(segment::WindowSlot))};
+    for (const uint32_t arena : {1, 2}) {
+      parts.push_back(part(header.arena_heads[arena], sizeof(segment::ArenaHead)));
+      parts.push_back(part(header.arena_blocks[arena].offset, 8 * sizeof(segment::Block)));
+    }
+    for (const auto& [index, window] : windows_) parts.emplace_back(window.server->base(), window::kSlotsOffset);
+    return parts;
   }
 
   /// Nothing is left of any call: entries free, arenas empty and sound.
@@ -364,6 +404,22 @@ class MiniHost {
     window::ServerWindow::Created created;
     std::unique_ptr<window::ServerWindow> server;
   };
+
+  /// A consumer of window `index` was killed between making an entry and saying so.
+  [[nodiscard]] bool IsPosted(int64_t noted, uint32_t index, uint64_t origin_call) {
+    if (noted < 0 || noted >= options_.calls) return false;
+    const dispatch::CallEntry& entry = segment_->call(static_cast<uint32_t>(noted));
+    const dispatch::CallState state = WordOf(static_cast<uint32_t>(noted)).state;
+    return state != dispatch::CallState::kFree && state != dispatch::CallState::kParked &&
+           entry.origin == dispatch::Origin::kWindow && entry.origin_index == index && entry.origin_call == origin_call;
+  }
+  static std::function<bool(uint32_t, const segment::Block&)> OfCall(uint32_t call) {
+    return [call](uint32_t, const segment::Block& block) { return block.owner == dispatch::CallBlockOwner(call); };
+  }
+  static void Reclaimed(segment::Arena& arena, const std::function<bool(uint32_t, const segment::Block&)>& dead) {
+    const auto freed = arena.ReclaimIf(dead, DeadlineIn(kWatchdogNs));
+    Check(freed.status(), freed.ok());
+  }
 
   void Signal(uint16_t participant) const {
     const uint64_t one = 1;

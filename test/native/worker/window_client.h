@@ -23,6 +23,7 @@ class WindowClient {
     std::span<const std::byte> input{};
     uint64_t output_capacity = 0;
     uint64_t deadline_ns = 0;  // 0: the watchdog of the tests
+    uint16_t flags = 0;        // SubmissionFlags
   };
   uint32_t Submit(const Request& request) {
     auto opened = window_->Open();
@@ -30,6 +31,7 @@ class WindowClient {
     const uint32_t call = opened->value();
     window::ClientWindow::Request wire{
         .function = request.function,
+        .flags = request.flags,
         .deadline_ns = request.deadline_ns != 0 ? request.deadline_ns : DeadlineIn(kWatchdogNs)};
     wire.input_bytes = request.input.size();
     wire.input_offset = window::SlotInputOffset(call);

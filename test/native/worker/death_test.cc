@@ -1,0 +1,214 @@
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "support/single_step.h"
+#include "window_client.h"
+
+/// A worker that dies at any instruction of a call's life, from taking it to having answered it: every call is answered
+/// once, nothing of it stays behind, and other workers go on.
+namespace praas::worker {
+namespace {
+
+using test::Deaths;
+
+constexpr uint16_t kVictim = 1;
+constexpr uint16_t kNext = 2;
+
+/// Gives back what it was given.
+void Echo(WorkerRuntime& runtime, const Invocation& invocation) {
+  auto output = runtime.AllocateOutput(invocation.handle, invocation.input.size());
+  if (output.ok() && !invocation.input.empty()) {
+    std::memcpy(output->bytes.data(), invocation.input.data(), invocation.input.size());
+  }
+  (void)runtime.Complete(invocation.handle, output.ok() ? output->bytes : std::span<std::byte>());
+}
+
+/// Serves one call.
+void ServeOne(WorkerRuntime& runtime) {
+  for (;;) {
+    const std::optional<Invocation> invocation = runtime.TryNext(true);
+    if (!invocation) continue;
+    return Echo(runtime, *invocation);
+  }
+}
+
+class DeathTest : public ::testing::Test {
+ protected:
+  void Start(int64_t hot_ns) {
+    client_.reset();
+    host_ = std::make_unique<MiniHost>(MiniHost::Options{.hot_ns = hot_ns});
+  }
+  /// The victim, which keeps `runtime_` for what it does next.
+  void Attach() {
+    host_->ForgetLinks();
+    runtime_ = AttachWorker(std::move(control_));
+  }
+  void ExpectAnswer(const MiniHost::Reply& reply, bool may_fail) {
+    if (reply.code == Code::kOk) {
+      EXPECT_TRUE(Equal(reply.payload, input_));
+    } else {
+      EXPECT_TRUE(may_fail);
+      EXPECT_EQ(reply.code, Code::kWorkerCrashed);
+    }
+  }
+  void ExpectAnswer(const window::ClientWindow::Completion& completion) {
+    if (completion.status == static_cast<uint32_t>(Code::kOk)) {
+      EXPECT_TRUE(Equal(client_->Payload(completion), input_));
+    } else {
+      EXPECT_EQ(completion.status, static_cast<uint32_t>(Code::kWorkerCrashed));
+    }
+  }
+
+  std::unique_ptr<MiniHost> host_;
+  std::unique_ptr<WindowClient> client_;
+  UniqueFd control_;
+  std::unique_ptr<WorkerRuntime> runtime_;
+  std::vector<std::byte> input_;
+};
+
+TEST_F(DeathTest, OverACallOfTheHost) {
+  input_ = Pattern(5'000);  // larger than a slot, so that blocks change hands
+  for (const uint16_t flags : {uint16_t{0}, uint16_t{dispatch::kCallIdempotent}}) {
+    Deaths deaths;
+    deaths.most = 12;
+    deaths.reset = [&] {
+      Start(0);
+      host_->Post(0, input_);
+      control_ = host_->AddWorker(kVictim);
+    };
+    deaths.prepare = [&] { Attach(); };
+    deaths.before_steps = [&](test::Stepped& victim) {
+      ASSERT_TRUE(host_->AwaitReady(kVictim));
+      victim.Run();
+      ExpectAnswer(host_->Await(), false);
+      host_->Post(0, input_, {.flags = flags});
+    };
+    deaths.watched = [&] { return host_->Shared(); };
+    // The second call is looked at: the first one is the first of everything.
+    deaths.operation = [&] {
+      ServeOne(*runtime_);
+      ::raise(SIGSTOP);
+      ServeOne(*runtime_);
+    };
+    deaths.verify = [&](bool) {
+      host_->Bury(kVictim);
+      const WorkerThread next(*host_, kNext, Echo);
+      ExpectAnswer(host_->Await(), flags == 0);
+      EXPECT_FALSE(host_->TryTake().has_value()) << "answered twice";
+      host_->Post(0, input_);
+      ExpectAnswer(host_->Await(), false);
+      host_->ExpectClean();
+    };
+    KillAtEveryChange(deaths);
+    if (IsSkipped() || HasFailure()) return;
+  }
+}
+
+/// What the worker is at: answering where the client has room for the result, once more a call that may be run twice;
+/// asking it for room; writing the result there.
+enum class At { kAnswering, kAnsweringIdempotent, kAskingForRoom, kDelivering };
+
+class WindowDeathTest : public DeathTest, public ::testing::WithParamInterface<At> {
+ protected:
+  static bool answering() { return GetParam() == At::kAnswering || GetParam() == At::kAnsweringIdempotent; }
+  void Submit(bool with_room) {
+    (void)client_->Submit(
+        {.input = input_,
+         .output_capacity = with_room ? input_.size() : 0,
+         .flags = GetParam() == At::kAnsweringIdempotent ? uint16_t{window::kFlagIdempotent} : uint16_t{0}});
+  }
+  /// The next answer, unless that is a result which needs room: then it gets some.
+  std::optional<window::ClientWindow::Completion> Next() {
+    const auto completion = client_->Await();
+    if (!completion.need_room) {
+      client_->window().Close(completion.call);
+      return completion;
+    }
+    const uint64_t bytes = completion.result_bytes;
+    (void)client_->window().GiveRoom(completion.call, client_->Allocate(bytes), bytes);
+    return std::nullopt;
+  }
+  window::ClientWindow::Completion Answer() {
+    for (;;) {
+      if (auto completion = Next()) return *completion;
+    }
+  }
+};
+
+std::string NameOf(const ::testing::TestParamInfo<At>& info) {
+  static constexpr const char* kNames[] = {"Answering", "AnsweringIdempotent", "AskingForRoom", "Delivering"};
+  return kNames[static_cast<size_t>(info.param)];
+}
+INSTANTIATE_TEST_SUITE_P(At, WindowDeathTest,
+                         ::testing::Values(At::kAnswering, At::kAnsweringIdempotent, At::kAskingForRoom,
+                                           At::kDelivering),
+                         NameOf);
+
+TEST_P(WindowDeathTest, OverACallFromARing) {
+  input_ = Pattern(5'000);
+  Deaths deaths;
+  deaths.most = 12;
+  deaths.reset = [&] {
+    Start(-1);
+    client_ = std::make_unique<WindowClient>(host_->OpenWindow(0));
+    Submit(true);
+    control_ = host_->AddWorker(kVictim);
+  };
+  deaths.prepare = [&] { Attach(); };
+  // With the first call the victim maps the window and becomes its poller. The second one is looked at.
+  deaths.before_steps = [&](test::Stepped& victim) {
+    ASSERT_TRUE(host_->AwaitReady(kVictim));
+    victim.Run();
+    ASSERT_EQ(Answer().status, static_cast<uint32_t>(Code::kOk));
+    Submit(answering());
+    if (GetParam() != At::kDelivering) return;
+    victim.Run();
+    ASSERT_FALSE(Next().has_value());
+  };
+  deaths.watched = [&] { return host_->Shared(); };
+  deaths.operation = [&] {
+    ServeOne(*runtime_);
+    ::raise(SIGSTOP);
+    ServeOne(*runtime_);
+    if (GetParam() != At::kDelivering) return;
+    ::raise(SIGSTOP);
+    (void)runtime_->TryNext(true);
+  };
+  deaths.verify = [&](bool over) {
+    if (over && GetParam() != At::kAskingForRoom) {
+      EXPECT_TRUE(client_->window().HasAnswer());
+    }
+    std::span<std::byte> reused;
+    if (GetParam() == At::kAnsweringIdempotent && client_->window().HasAnswer()) {
+      // Answered, although the host may not know it: its memory is the client's again, for whatever it likes.
+      const auto completion = Answer();
+      ExpectAnswer(completion);
+      reused = client_->window().Bytes(completion.result_offset, completion.result_bytes);
+      std::fill(reused.begin(), reused.end(), std::byte{0x5a});
+    }
+    host_->Bury(kVictim);
+    const WorkerThread next(*host_, kNext, Echo);
+    if (!reused.empty()) {
+      host_->ExpectClean();
+      EXPECT_TRUE(std::all_of(reused.begin(), reused.end(), [](std::byte b) { return b == std::byte{0x5a}; }))
+          << "a call was run again after it had been answered";
+      return;
+    }
+    ExpectAnswer(Answer());
+    EXPECT_FALSE(client_->Poll()) << "answered twice";
+    Submit(answering());
+    const auto completion = Answer();
+    EXPECT_EQ(completion.status, static_cast<uint32_t>(Code::kOk));
+    ExpectAnswer(completion);
+    host_->ExpectClean();
+  };
+  KillAtEveryChange(deaths);
+}
+
+}  // namespace
+}  // namespace praas::worker
