@@ -1,11 +1,11 @@
-#include <sys/wait.h>
-
 #include <functional>
+#include <optional>
 #include <random>
 
 #include "../publication/block.h"
 #include "../support/child.h"
-#include "../support/stepped.h"
+#include "../support/single_step.h"
+#include "segment/arena_head.h"
 #include "store_fixture.h"
 
 /// Death at any instruction.
@@ -14,62 +14,65 @@ namespace {
 
 using Mode = state::StateStore::LockMode;
 
-/// Single-steps a child through one operation, kills it after a chosen number of instructions, and looks at what it
-/// left: the segment must be sound, and every key hold its value from before or after.
+/// A child is led through one operation, instruction by instruction. After each change it makes, a twin of the store
+/// becomes what its death would leave: that must be sound, and every key hold its value from before or after. Then some
+/// children are really killed.
 class InstructionTest : public StoreTest {
  protected:
-  void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "most instructions would be ThreadSanitizer's, and a child of one thread has no races";
-#endif
-  }
-
   static constexpr uint16_t kVictim = 1;
-  // Instructions to step through per test, at some 5 µs each. A kill is a fork and some thousand steps, so the
-  // instructions are sampled; every run samples others.
-  static constexpr uint64_t kStepBudget = 30'000;
 
-  /// Instructions executed before the operation was over or `limit` was reached; the child is gone in any case. nullopt
-  /// when this machine does not let us trace.
-  std::optional<uint64_t> RunAndKill(const std::function<void(Participant&)>& prepare,
-                                     const std::function<void(Participant&)>& operation, uint64_t limit) {
-    std::optional<Participant> worker;
-    Stepped child([&] { prepare(worker.emplace(segment(), kVictim, &area())); }, [&] { operation(*worker); });
-    if (!child.alive()) return std::nullopt;
-    uint64_t steps = 0;
-    while (steps < limit) {
-      child.Step();
-      if (!child.alive()) break;
-      ++steps;
-    }
-    return steps;
-  }
-
-  /// `reset` brings the segment back to where `prepare` and `operation` start from; `verify` looks at it after a death.
+  /// `reset` brings the store back to where `prepare` and `operation` start from; `verify` looks at it after a death.
   void KillEverywhere(const std::function<void()>& reset, const std::function<void(Participant&)>& prepare,
                       const std::function<void(Participant&)>& operation, const std::function<void()>& verify) {
-    reset();
-    const std::optional<uint64_t> total = RunAndKill(prepare, operation, UINT64_MAX);
-    if (!total) GTEST_SKIP() << "ptrace is not permitted here";
-    ASSERT_TRUE(store().ReclaimParticipant(kVictim, Soon()).ok());
-    const uint64_t seed = std::random_device{}();
-    std::mt19937_64 random(seed);
-    const uint64_t samples = std::clamp<uint64_t>(2 * kStepBudget / std::max<uint64_t>(1, *total), 4, 60);
-    for (uint64_t i = 0; i < samples; ++i) {
-      reset();
-      const uint64_t first = *total * i / samples;
-      const uint64_t limit = first + random() % std::max<uint64_t>(1, *total / samples);
-      SCOPED_TRACE("killed after " + std::to_string(limit) + " of " + std::to_string(*total) + " instructions, seed " +
-                   std::to_string(seed));
-      ASSERT_TRUE(RunAndKill(prepare, operation, limit).has_value());
+    std::optional<Participant> worker;  // the child's
+    const auto begin = [&] { prepare(worker.emplace(segment(), kVictim, &area())); };
+    const auto act = [&] { operation(*worker); };
+    const auto repair_and_verify = [&] {
       if (before_reclaim_) before_reclaim_();
-      const Status status = store().ReclaimParticipant(kVictim, Soon());
+      const Status status = Reclaimed();
       ASSERT_TRUE(status.ok()) << status.message();
       ExpectSound();
       verify();
-      if (HasFailure()) return;
-    }
+    };
+    LookAtEveryChange({
+        .objects = {{own_.segment.fd(), BytesOf(own_.segment), twin_.segment.fd(), BytesOf(twin_.segment)},
+                    {own_.area.fd(), own_.area.memory(), twin_.area.fd(), twin_.area.memory()}},
+        .mutexes = {&state::Records(twin_.segment).head().mutex,
+                    const_cast<segment::RobustMutex*>(&twin_.host->arena.mutex())},
+        .reset =
+            [&] {
+              ASSERT_TRUE(Reclaimed().ok());
+              reset();
+            },
+        .prepare = begin,
+        .operation = act,
+        .look =
+            [&] {
+              seen_ = &twin_;
+              repair_and_verify();
+              seen_ = &own_;
+            },
+    });
+    if (IsSkipped() || HasFailure() || kills_ == 0) return;
+    ASSERT_TRUE(Reclaimed().ok());
+    const segment::Header& header = own_.segment.header();
+    KillAtEveryChange({
+        .watched =
+            [&] {
+              return Parts{BytesOf(own_.segment).subspan(header.state_head, sizeof(state::StateHead)),
+                           BytesOf(own_.segment).subspan(header.arena_heads[0], sizeof(segment::ArenaHead))};
+            },
+        .reset = reset,
+        .prepare = begin,
+        .operation = act,
+        .verify = [&](bool) { repair_and_verify(); },
+        .most = kills_,
+    });
   }
+  static std::span<std::byte> BytesOf(const segment::Segment& segment) {
+    return {segment.base(), segment.header().segment_bytes};
+  }
+  Status Reclaimed() { return store().ReclaimParticipant(kVictim, Soon()); }
 
   void Remove(std::string_view key) { ASSERT_TRUE(store().Delete(key, std::nullopt, Soon()).ok()); }
   void ExpectOneOf(std::string_view key, std::initializer_list<std::optional<std::string>> allowed) {
@@ -117,6 +120,8 @@ class InstructionTest : public StoreTest {
         });
   }
 
+  TestStore twin_{kMemoryBytes};
+  uint64_t kills_ = 3;
   std::function<void()> before_reclaim_;
   publication::Location where_;
   std::optional<std::optional<std::string>> before_;
@@ -215,11 +220,13 @@ TEST_F(InstructionTest, PinAndRead) {
 
 TEST_F(InstructionTest, LockAndUnlock) {
   bool told = false;
-  store().OnGrant([&](uint16_t participant) { told |= participant == 0; });
+  for (TestStore* either : {&own_, &twin_}) {
+    either->host->store.OnGrant([&](uint16_t participant) { told |= participant == 0; });
+  }
+  before_reclaim_ = [&] { told = false; };
   KillEverywhere(
       [&] {
         ASSERT_TRUE(store().UnlockAll({0, 1}, Soon()).ok());
-        told = false;
       },
       [&](Participant& worker) {
         if (!worker.store.Lock("lock", Mode::kWrite, {kVictim, 1}, Soon()).ok()) ::_exit(8);
@@ -285,6 +292,179 @@ TEST_F(InstructionTest, PublishAndUnpublish) {
                    ASSERT_TRUE(store().Publish("key", 9'000, Soon()).ok());
                    EXPECT_EQ(Published(), std::optional<std::optional<std::string>>("value"));
                  });
+}
+
+TEST_F(InstructionTest, CompareAndSet) {
+  Set("bystander", "untouched");
+  uint64_t version = 0;
+  KillEverywhere([&] { version = Set("key", "old"); }, Nothing,
+                 [&](Participant& worker) {
+                   (void)worker.store.Set("key", AsBytes("new"), {.if_version = version, .deadline_ns = Soon()}).ok();
+                 },
+                 [&] {
+                   ExpectOneOf("key", {"old", "new"});
+                   // What was compared holds for the next one: it wins exactly if the victim did not.
+                   const bool won = Get("key") == "new";
+                   const auto again =
+                       store().Set("key", AsBytes("other"), {.if_version = version, .deadline_ns = Soon()});
+                   EXPECT_EQ(CodeOf(again), won ? Code::kStateVersion : Code::kOk);
+                 });
+}
+
+TEST_F(InstructionTest, CompareAndDelete) {
+  Set("bystander", "untouched");
+  uint64_t version = 0;
+  KillEverywhere([&] { version = Set("key", "old"); }, Nothing,
+                 [&](Participant& worker) { (void)worker.store.Delete("key", version, Soon()).ok(); },
+                 [&] {
+                   ExpectOneOf("key", {"old", std::nullopt});
+                   const bool deleted = !Get("key").has_value();
+                   EXPECT_EQ(store().Delete("key", version, Soon()).value(), !deleted);
+                 });
+}
+
+TEST_F(InstructionTest, Patch) {
+  Set("bystander", "untouched");
+  KillEverywhere([&] { Set("key", "abcdef"); }, Nothing,
+                 [](Participant& worker) {
+                   (void)worker.store.Set("key", AsBytes("XYZ"), {.offset = 2, .deadline_ns = Soon()}).ok();
+                 },
+                 [&] {
+                   ExpectOneOf("key", {"abcdef", "abXYZf"});
+                 });
+}
+
+TEST_F(InstructionTest, GrantToAnother) {
+  bool told = false;
+  for (TestStore* either : {&own_, &twin_}) {
+    either->host->store.OnGrant([&](uint16_t participant) { told |= participant == 0; });
+  }
+  before_reclaim_ = [&] { told = false; };
+  uint32_t held = 0;
+  uint32_t waits = 0;
+  KillEverywhere(
+      [&] {
+        ASSERT_TRUE(store().UnlockAll({0, 1}, Soon()).ok());
+      },
+      [&](Participant& worker) {
+        const auto mine = worker.store.Lock("lock", Mode::kWrite, {kVictim, 1}, Soon());
+        const auto others = worker.store.Lock("lock", Mode::kWrite, {0, 1}, Soon());
+        if (!mine.ok() || !mine->granted || !others.ok() || others->granted) ::_exit(8);
+        held = mine->holder;
+      },
+      [&](Participant& worker) { (void)worker.store.Unlock(held, Soon()).ok(); },
+      [&] {
+        EXPECT_TRUE(told) << "whoever waited has to be told, whether the victim came to do it or not";
+        EXPECT_EQ(records().head().locks.used.load(), 1u);
+        EXPECT_EQ(records().head().holders.used.load(), 1u);
+        ASSERT_TRUE(store().UnlockAll({0, 1}, Soon()).ok());
+        const auto next = store().Lock("lock", Mode::kWrite, {0, 1}, Soon());
+        ASSERT_TRUE(next.ok() && next->granted);
+        waits = next->holder;
+        EXPECT_TRUE(store().Unlock(waits, Soon()).ok());
+      });
+}
+
+/// Leaves everything a participant can leave.
+void LeaveEverything(const segment::Segment& segment, uint16_t dead) {
+  static Participant* corpse;  // never destroyed: it died
+  corpse = new Participant(segment, dead);
+  if (!corpse->store.Pin("key", Soon()).ok() || !corpse->store.Delete("key", std::nullopt, Soon()).ok() ||
+      !corpse->store.Lock("lock", Mode::kWrite, {dead, 1}, Soon()).ok() ||
+      !corpse->store.Lock("lock", Mode::kRead, {dead, 2}, Soon()).ok() ||
+      !corpse->arena.Allocate(300, {segment::BlockOwner::Kind::kParticipant, dead, 0}, Soon()).ok()) {
+    ::_exit(9);
+  }
+}
+
+TEST_F(InstructionTest, ReclaimOfAnother) {
+  constexpr uint16_t kDead = 2;
+  Set("bystander", "untouched");
+  before_reclaim_ = [&] { ASSERT_TRUE(store().ReclaimParticipant(kDead, Soon()).ok()); };
+  KillEverywhere(
+      [&] {
+        ASSERT_TRUE(store().ReclaimParticipant(kDead, Soon()).ok());
+        Set("key", "value");
+      },
+      [&](Participant&) { LeaveEverything(segment(), kDead); },
+      [](Participant& worker) { (void)worker.store.ReclaimParticipant(kDead, Soon()).ok(); },
+      [&] {
+        ExpectOneOf("key", {std::nullopt});
+        EXPECT_EQ(records().head().locks.used.load(), 0u);
+        EXPECT_EQ(records().head().holders.used.load(), 0u);
+      });
+}
+
+TEST_F(InstructionTest, RepairByTheNextHost) {
+#if defined(__SANITIZE_ADDRESS__)
+  GTEST_SKIP() << "a repair has too many instructions under this sanitizer";
+#endif
+  constexpr uint16_t kDead = 2;
+  kills_ = 0;  // twice as long, and what a new host does has nothing to do with mutexes of dead owners
+  Set("bystander", "untouched");
+  Append("log", "text");
+  ASSERT_TRUE(store().Publish("bystander", std::nullopt, Soon()).ok());
+  const auto repair = [](Participant& host) {
+    return host.arena.Recover().ok() && host.store.RepairAfterHost(Soon()).ok() && host.store.RenewAll(Soon()).ok();
+  };
+  before_reclaim_ = [&] { ASSERT_TRUE(repair(*seen_->host)); };
+  KillEverywhere(
+      [&] {
+        ASSERT_TRUE(store().ReclaimParticipant(kDead, Soon()).ok());
+        Set("key", "value");
+      },
+      [&](Participant&) { LeaveEverything(segment(), kDead); },
+      [&](Participant& host) {
+        if (!repair(host)) ::_exit(8);
+      },
+      [&] {
+        EXPECT_EQ(Get("log"), "text");
+        EXPECT_EQ(Get("bystander"), "untouched");
+        EXPECT_EQ(Get("key"), std::nullopt);
+        ExpectBlocks(2);
+        EXPECT_EQ(records().head().pins.used.load(), 0u);
+        EXPECT_EQ(records().head().locks.used.load(), 0u);
+        EXPECT_EQ(records().head().holders.used.load(), 0u);
+        const auto bystander = store().Locate("bystander", Soon()).value().value();
+        EXPECT_EQ(publication::Mapped(area().memory(), bystander).value, "untouched");
+      });
+}
+
+/// The next one to create it starts anew, or attaches to what is whole.
+TEST(CreationTest, IsFinishedByTheNextOne) {
+  if (!kStepping) GTEST_SKIP() << "instructions are not stepped through under ThreadSanitizer";
+  const segment::CreateOptions options{.name = "/praas-test-creation-" + std::to_string(::getpid()),
+                                       .process_id = "test",
+                                       .memory_bytes = 1u << 20,
+                                       .pool_bytes = 1u << 20,
+                                       .calls = 64,
+                                       .format = &state::StateStore::Format};
+  constexpr uint32_t kFurther = 500;
+  const uint64_t seed = std::random_device{}();
+  std::mt19937_64 random(seed);
+  bool over = false;
+  for (uint32_t calls = 0; !over; ++calls) {
+    SCOPED_TRACE("killed after system call " + std::to_string(calls) + ", seed " + std::to_string(seed));
+    {
+      Stepped victim([&] { (void)segment::Segment::CreateOrAttach(options); });
+      if (calls == 0 && !victim.alive()) GTEST_SKIP() << "ptrace is not permitted here";
+      for (uint32_t i = 0; i < calls; ++i) victim.RunToSystemCall();
+      over = !victim.alive();
+      for (uint64_t further = random() % kFurther; further > 0 && victim.alive(); --further) victim.Step();
+    }
+    auto next = segment::Segment::CreateOrAttach(options);
+    ASSERT_TRUE(next.ok()) << next.status().message();
+    Participant host(*next, 0);
+    if (next->attached()) {
+      ASSERT_TRUE(host.arena.Recover().ok());
+      ASSERT_TRUE(host.store.RepairAfterHost(Soon()).ok());
+    }
+    EXPECT_TRUE(host.store.Set("key", AsBytes("value"), {.deadline_ns = Soon()}).ok());
+    for (const std::string& violation : host.store.Check()) ADD_FAILURE() << violation;
+    for (const std::string& violation : host.arena.Check()) ADD_FAILURE() << violation;
+    ASSERT_TRUE(segment::Segment::Unlink(options.name).ok());
+    if (HasFailure()) return;
+  }
 }
 
 }  // namespace

@@ -310,8 +310,8 @@ TEST_F(PublishingTest, ANewHostPublishesInItsOwnArea) {
   Publish("key");
   Publish("absent");
   const publication::Area fresh = publication::Area::Create(kAreaBytes).value();
-  host_.reset();
-  host_.emplace(segment(), 0, &fresh);
+  own_.host.reset();
+  own_.host.emplace(segment(), 0, &fresh);
   ASSERT_TRUE(arena().Recover().ok());
   ASSERT_TRUE(store().RepairAfterHost(Soon()).ok());
   EXPECT_NE(publication::Mapped(fresh.memory(), Locate("key").value()).verdict, Verdict::kRead);
@@ -320,8 +320,8 @@ TEST_F(PublishingTest, ANewHostPublishesInItsOwnArea) {
   EXPECT_EQ(publication::Mapped(fresh.memory(), Locate("large").value()).value, large);
   EXPECT_TRUE(publication::Mapped(fresh.memory(), Locate("absent").value()).absent);
   EXPECT_EQ(publication::Mapped(fresh.memory(), (Set("key", "new"), Locate("key").value())).value, "new");
-  host_.reset();
-  host_.emplace(segment(), 0, &area());
+  own_.host.reset();
+  own_.host.emplace(segment(), 0, &area());
 }
 
 TEST_F(PublishingTest, ANewHostWithASmallerAreaPublishesWhatFits) {
@@ -330,8 +330,8 @@ TEST_F(PublishingTest, ANewHostWithASmallerAreaPublishesWhatFits) {
   Publish("large");
   Publish("key");
   const publication::Area fresh = publication::Area::Create(publication::kMinAreaBytes).value();
-  host_.reset();
-  host_.emplace(segment(), 0, &fresh);
+  own_.host.reset();
+  own_.host.emplace(segment(), 0, &fresh);
   ASSERT_TRUE(arena().Recover().ok());
   ASSERT_TRUE(store().RepairAfterHost(Soon()).ok());
   ASSERT_TRUE(store().RenewAll(Soon()).ok());
@@ -345,8 +345,8 @@ TEST_F(PublishingTest, ANewHostWithASmallerAreaPublishesWhatFits) {
   Publish("large");
   EXPECT_EQ(publication::Mapped(fresh.memory(), Locate("large").value()).value, "small now");
   ExpectSound();
-  host_.reset();
-  host_.emplace(segment(), 0, &area());
+  own_.host.reset();
+  own_.host.emplace(segment(), 0, &area());
 }
 
 }  // namespace

@@ -122,12 +122,12 @@ TEST_F(RepairTest, ANewHostKeepsPublishedStateOnly) {
   ASSERT_TRUE(arena().Allocate(100, {segment::BlockOwner::Kind::kCall, 0, 3}, Soon()).ok());
   DieInside([](Participant&) {});
 
-  host_.reset();
+  own_.host.reset();
   Participant next(segment(), 0);
   ASSERT_TRUE(next.arena.Recover().ok());
   const Status status = next.store.RepairAfterHost(Soon());
   ASSERT_TRUE(status.ok()) << status.message();
-  host_.emplace(segment(), 0);
+  own_.host.emplace(segment(), 0);
   EXPECT_EQ(Get("value"), std::string(10'000, 'v'));
   EXPECT_EQ(Get("array")->at(0), 9);
   EXPECT_EQ(store().key_count(), 3u);

@@ -35,13 +35,24 @@ struct Participant {
   state::StateStore store;
 };
 
-/// A fresh segment with an empty store, seen by participant 0. Forked children and further participants map the same.
-class StoreTest : public ::testing::Test {
- protected:
-  explicit StoreTest(uint64_t memory_bytes = 64ull << 20) {
+/// A fresh segment with an empty store and a publication area, as its host has them. Forked children map the same.
+struct TestStore {
+  explicit TestStore(uint64_t memory_bytes)
+      : segment(Make(memory_bytes)), area(publication::Area::Create(kAreaBytes).value()) {
+    host.emplace(segment, 0, &area);
+  }
+  TestStore(const TestStore&) = delete;
+
+  static constexpr uint64_t kAreaBytes = 1u << 20;
+  segment::Segment segment;
+  publication::Area area;
+  std::optional<Participant> host;
+
+ private:
+  static segment::Segment Make(uint64_t memory_bytes) {
     static std::atomic<uint32_t> counter{0};
-    name_ = "/praas-test-state-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
-    Result<segment::Segment> created = segment::Segment::CreateOrAttach({.name = name_,
+    const std::string name = "/praas-test-state-" + std::to_string(::getpid()) + "-" + std::to_string(counter++);
+    Result<segment::Segment> created = segment::Segment::CreateOrAttach({.name = name,
                                                                          .process_id = "test",
                                                                          .memory_bytes = memory_bytes,
                                                                          .pool_bytes = 1u << 20,
@@ -51,11 +62,17 @@ class StoreTest : public ::testing::Test {
       ADD_FAILURE() << created.status().message();
       ::_exit(1);
     }
-    segment_.emplace(std::move(created).value());
-    (void)segment::Segment::Unlink(name_).ok();
-    area_.emplace(publication::Area::Create(kAreaBytes).value());
-    host_.emplace(*segment_, 0, &*area_);
+    (void)segment::Segment::Unlink(name).ok();
+    return std::move(created).value();
   }
+};
+
+/// One store, seen by participant 0.
+class StoreTest : public ::testing::Test {
+ protected:
+  static constexpr uint64_t kMemoryBytes = 64ull << 20;
+  static constexpr uint64_t kAreaBytes = TestStore::kAreaBytes;
+  explicit StoreTest(uint64_t memory_bytes = kMemoryBytes) : own_(memory_bytes) {}
 
   ~StoreTest() override { ExpectSound(); }
 
@@ -66,11 +83,11 @@ class StoreTest : public ::testing::Test {
   /// Every block is a key's value, pinned, or gone.
   void ExpectBlocks(uint32_t count) { EXPECT_EQ(arena().usage().used_blocks, count); }
 
-  [[nodiscard]] state::StateStore& store() { return host_->store; }
-  [[nodiscard]] segment::Arena& arena() { return host_->arena; }
-  [[nodiscard]] const publication::Area& area() const { return *area_; }
-  [[nodiscard]] const segment::Segment& segment() const { return *segment_; }
-  [[nodiscard]] state::Records records() const { return state::Records(*segment_); }
+  [[nodiscard]] state::StateStore& store() { return seen_->host->store; }
+  [[nodiscard]] segment::Arena& arena() { return seen_->host->arena; }
+  [[nodiscard]] const publication::Area& area() const { return seen_->area; }
+  [[nodiscard]] const segment::Segment& segment() const { return seen_->segment; }
+  [[nodiscard]] state::Records records() const { return state::Records(seen_->segment); }
 
   uint64_t Set(std::string_view key, std::string_view value) {
     Result<uint64_t> version = store().Set(key, AsBytes(value), {.deadline_ns = Soon()});
@@ -97,11 +114,8 @@ class StoreTest : public ::testing::Test {
     return version.ok() ? *version : 0;
   }
 
-  std::string name_;
-  std::optional<segment::Segment> segment_;
-  static constexpr uint64_t kAreaBytes = 1u << 20;
-  std::optional<publication::Area> area_;
-  std::optional<Participant> host_;
+  TestStore own_;
+  TestStore* seen_ = &own_;  // what all of the above is about
 };
 
 template <typename T>
