@@ -33,7 +33,7 @@ class ClientWindow {
     uint32_t call;
     bool need_room;
     uint32_t status;                       // Code
-    uint64_t result_offset, result_bytes;  // inside the window; still to be compared with what was asked for
+    uint64_t result_offset, result_bytes;  // as found: to be compared with what was asked for before they are used
   };
 
   /// Maps what the host handed over and checks its header.

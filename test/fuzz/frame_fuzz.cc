@@ -9,18 +9,16 @@
 
 #include "protocol/frame_reader.h"
 #include "protocol/state_messages.h"
+#include "support.h"
 
 namespace {
 
 using praas::Result;
 using praas::Status;
 using namespace praas::protocol;
+using praas::fuzz::Check;
 
 constexpr uint64_t kLargestPayload = 1 << 16;
-
-void Check(bool holds) {
-  if (!holds) std::abort();
-}
 
 /// Gives the fuzzed bytes in pieces whose sizes are fuzzed as well.
 class Pieces : public praas::transport::ByteStream {
@@ -81,27 +79,12 @@ class Sink : public FrameSink {
 
 }  // namespace
 
-/// A fuzzer cannot guess checksums: with the lowest bit of the second byte set, every header in the input is given its
-/// own.
+/// With the lowest bit of the second byte set, every header in the input is given what a fuzzer cannot guess.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
   std::vector<std::byte> bytes(size - 2);
   if (!bytes.empty()) std::memcpy(bytes.data(), data + 2, bytes.size());
-  if (data[1] & 1) {
-    for (size_t at = 0; at + kHeaderBytes <= bytes.size();) {
-      std::byte* header = bytes.data() + at;
-      const uint8_t fixed[] = {'P', 'R', 'A', 'S', kVersion};
-      std::memcpy(header, fixed, sizeof fixed);
-      std::memset(header + 12, 0, 4);
-      uint64_t payload = 0;
-      std::memcpy(&payload, header + 32, sizeof payload);
-      payload %= 8192;
-      std::memcpy(header + 32, &payload, sizeof payload);
-      const uint32_t crc = Crc32c({header, kHeaderBytes});
-      std::memcpy(header + 12, &crc, sizeof crc);
-      at += kHeaderBytes + payload;
-    }
-  }
+  if (data[1] & 1) praas::fuzz::SealFrames(bytes);
   Pieces stream(bytes, data[0]);
   Sink sink(data[1] >> 1);
   FrameReader reader(kLargestPayload);
