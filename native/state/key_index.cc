@@ -101,7 +101,9 @@ bool KeyIndex::Sound(uint32_t number) const noexcept {
   const KeyEntry& entry = records_.key(number);
   const ValueRef ref = ValueRef::Unpack(entry.value.load(std::memory_order_acquire));
   if (ref.kind != KeyKind::kValue && ref.kind != KeyKind::kArray) return false;
-  return entry.name.size > 0 && records_.ValidValueBlock(ref.block) && records_.block(ref.block).owner.id == number;
+  if (entry.name.size == 0 || !records_.ValidValueBlock(ref.block)) return false;
+  const segment::Block& block = records_.block(ref.block);
+  return block.owner.id == number && block.value_version <= kMostCounted;
 }
 
 void KeyIndex::Rebuild() noexcept {

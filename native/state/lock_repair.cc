@@ -57,7 +57,7 @@ void LockTable::Rebuild() {
     LockHolder& holder = records_.holder(number);
     const HolderWord word = WordOf(holder);
     if (word.state == HolderState::kFree) continue;
-    if (!Sound(word) || !Records::Valid(header.locks, word.lock) ||
+    if (!Sound(word) || holder.ticket > kMostCounted || !Records::Valid(header.locks, word.lock) ||
         records_.lock(word.lock).used.load(std::memory_order_relaxed) == 0) {
       holder.word.store(0, std::memory_order_release);
       continue;

@@ -97,7 +97,7 @@ uint64_t PublicationTable::PlaceAnew(uint64_t area_bytes) noexcept {
 /// Names and sizes only: where a block lies is for its readers and writers to check.
 bool PublicationTable::Sound(uint32_t number) const noexcept {
   const PublicationRecord& record = records_.publication(number);
-  return record.name.size > 0 && record.id != 0 && Where(number).pages > 0;
+  return record.name.size > 0 && record.id != 0 && record.id <= kMostCounted && Where(number).pages > 0;
 }
 
 void PublicationTable::Rebuild() noexcept {
@@ -117,6 +117,7 @@ void PublicationTable::Rebuild() noexcept {
     }
     if (keep) {
       ++used;
+      if (record.copy_token > kMostCounted) record.copy_token = 0;
       if (head.publications.high == 0) head.publications.high = number;
       head.last_ticket = std::max({head.last_ticket, record.id, record.copy_token});
       uint32_t& bucket = head.publication_buckets[record.hash % kPublicationBuckets];

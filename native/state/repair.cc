@@ -13,6 +13,9 @@ using segment::BlockOwner;
 /// repeated.
 void StateStore::Impl::Repair() {
   segment::RobustMutex& mutex = head().mutex;
+  // Counters go on from the records.
+  if (head().last_version.load(std::memory_order_relaxed) > kMostCounted) head().last_version.store(0);
+  if (head().last_ticket > kMostCounted) head().last_ticket = 0;
   keys.Rebuild();
   mutex.Heartbeat();
   pins.Rebuild();

@@ -32,6 +32,10 @@ inline constexpr uint32_t kLockBuckets = 512;
 inline constexpr uint32_t kOwnerBuckets = 256;
 inline constexpr uint32_t kPublicationBuckets = 512;
 
+/// More than anybody comes to count, and far from where counting would begin anew: a version or ticket beyond it is
+/// what something wrote over it.
+inline constexpr uint64_t kMostCounted = uint64_t{1} << 62;
+
 /// Sections copy at most this much while they hold the mutex: about as long as the rest of a section takes.
 inline constexpr uint64_t kInlineCopyBytes = 4096;
 

@@ -182,5 +182,23 @@ TEST_F(RepairTest, AStoppedOwnerIsSeenAndItsDeathIsRepaired) {
   EXPECT_EQ(Get("a"), "1");
 }
 
+TEST_F(RepairTest, CountersThatWereWrittenOverCountOn) {
+  Set("damaged", "value");
+  const uint64_t version = Set("whole", "value");
+  ASSERT_TRUE(store().Publish("damaged", std::nullopt, Soon()).ok());
+  state::Records state = records();
+  state.head().last_version.store(UINT64_MAX);
+  state.head().last_ticket = UINT64_MAX;
+  state.block(1).value_version = UINT64_MAX;
+  state.publication(1).id = UINT64_MAX;
+  ASSERT_TRUE(store().RepairAfterHost(Soon()).ok());
+  ExpectSound();
+  EXPECT_EQ(Get("damaged"), std::nullopt);
+  EXPECT_EQ(Get("whole"), "value");
+  EXPECT_EQ(Set("damaged", "anew"), version + 1);
+  ASSERT_TRUE(store().Publish("damaged", std::nullopt, Soon()).ok());
+  EXPECT_GT(state.publication(1).id, 0u);
+}
+
 }  // namespace
 }  // namespace praas::test
