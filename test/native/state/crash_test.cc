@@ -121,7 +121,7 @@ class InstructionTest : public StoreTest {
   }
 
   TestStore twin_{kMemoryBytes};
-  uint64_t kills_ = 3;
+  uint64_t kills_ = kMostKills > 1 ? 3 : 0;
   std::function<void()> before_reclaim_;
   publication::Location where_;
   std::optional<std::optional<std::string>> before_;

@@ -39,7 +39,7 @@ inline constexpr bool kStepping = true;
 #endif
 
 #if defined(__SANITIZE_ADDRESS__)
-inline constexpr uint64_t kMostKills = 4;  // several times the instructions
+inline constexpr uint64_t kMostKills = 1;  // ten times the instructions
 #else
 inline constexpr uint64_t kMostKills = UINT64_MAX;
 #endif
