@@ -93,14 +93,14 @@ it.skipIf(why !== undefined)('the disk of the logs', async () => {
   const processes = join(confined.runtimeDir, 'processes')
   const log = join(processes, readdirSync(processes)[0] ?? '', 'log')
   const lines = (): string[] => readFileSync(log, 'utf8').split('\n')
-  await expect.poll(lines).toContainEqual(expect.stringMatching(/\| before$/))
+  await expect.poll(lines).toContainEqual(expect.stringMatching(/\| said before$/))
   const free = confined.fill(confined.runtimeDir)
   for (let i = 0; i < 200; i += 1) await served.invoke('speaks', Buffer.from(`lost ${i} ${'x'.repeat(200)}`))
   expect(await served.invoke('add', { a: 1, b: 2 })).toBe(3)
   await served.state.set('kept', new Uint8Array(1000))
   free()
   await served.invoke('speaks', Buffer.from('after'))
-  await expect.poll(lines).toContainEqual(expect.stringMatching(/\| after$/))
+  await expect.poll(lines).toContainEqual(expect.stringMatching(/\| said after$/))
   // Every line is whole, and the log says that some are not there.
   const shape = /^(\d{4}-\d\d-\d\dT[\d:.]+Z worker \d+ \w+ \| .*)?$/
   expect(lines().filter((line) => !shape.test(line))).toEqual([])

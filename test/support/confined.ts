@@ -36,7 +36,7 @@ export interface Confinement {
 /** Why there are no confined clusters here, or undefined. */
 export function obstacle(): string | undefined {
   if (process.getuid?.() !== 0) return 'only root can make namespaces and take rights away'
-  const probe = spawnSync('unshare', ['--mount', '--ipc', 'setpriv', ...withoutRights, 'test', '-r', main])
+  const probe = spawnSync('unshare', ['--mount', 'setpriv', ...withoutRights, 'test', '-r', main])
   if (probe.error) return `unshare: ${probe.error.message}`
   return probe.status === 0 ? undefined : `no namespaces here: ${String(probe.stderr)}`
 }
@@ -77,7 +77,7 @@ export class Confined {
             'ip link set praas0 up',
           ]),
     ]
-    const namespaces = ['--mount', '--ipc', ...(address === undefined ? [] : ['--net'])]
+    const namespaces = ['--mount', ...(address === undefined ? [] : ['--net'])]
     const script = [
       ...preparations,
       `exec setpriv ${withoutRights.join(' ')} prlimit ${limits.join(' ')} "$0" "$@"`,
