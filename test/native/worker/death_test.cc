@@ -39,6 +39,11 @@ void ServeOne(WorkerRuntime& runtime) {
 
 class DeathTest : public ::testing::Test {
  protected:
+  void SetUp() override {
+#if defined(__SANITIZE_ADDRESS__)
+    GTEST_SKIP() << "the life of a call is some 100,000 instructions under this sanitizer";
+#endif
+  }
   void Start(int64_t hot_ns) {
     client_.reset();
     host_ = std::make_unique<MiniHost>(MiniHost::Options{.hot_ns = hot_ns});
