@@ -316,7 +316,7 @@ bool Dispatcher::Unpark(uint32_t index, uint16_t window, uint64_t origin_call, U
     return false;
   }
   return Advance(index, word.generation, CallState::kParked, CallState::kReserved, self_,
-                 what == Unparked::kDeliver ? kWordParked : uint8_t{0});
+                 static_cast<uint8_t>(what == Unparked::kDeliver ? kWordParked : 0));
 }
 
 void Dispatcher::Free(uint32_t index) noexcept {

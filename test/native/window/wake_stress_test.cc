@@ -2,7 +2,9 @@
 // every order the machine produces. wake_model_test.cc covers the orders it does not.
 #include <gtest/gtest.h>
 
+#include <mutex>
 #include <random>
+#include <thread>
 
 #include "window/support.h"
 
@@ -15,9 +17,15 @@ void PingPong(uint32_t rounds, uint32_t max_batch, uint32_t spin_range) {
   SCOPED_TRACE(seed);
   TestSegment segment;
   TestWindow window;
+  std::mutex server_begins;
   TestServer server(window.Server(segment), window.created.submit_event.get());
   std::mt19937 server_random(seed + 1);
-  server.spins = [&] { return static_cast<uint32_t>(server_random() % spin_range); };
+  // Held until the client has gone to sleep once, which on a busy machine it might not do otherwise.
+  std::unique_lock late(server_begins);
+  server.spins = [&] {
+    const std::lock_guard begin(server_begins);
+    return static_cast<uint32_t>(server_random() % spin_range);
+  };
   server.Start();
 
   auto client = window.Client();
@@ -42,9 +50,13 @@ void PingPong(uint32_t rounds, uint32_t max_batch, uint32_t spin_range) {
       for (const auto& completion : completions) client->Close(completion.call);
       open -= static_cast<uint32_t>(completions.size());
       if (open == 0 || !client->PrepareToSleep()) continue;
+      if (late.owns_lock()) late.unlock();
       ASSERT_TRUE(WaitReadable(client->complete_event())) << "the client was never woken, round " << round;
     }
   }
+  // With nothing to do it sleeps in the end.
+  const uint64_t watchdog = DeadlineIn(60'000'000'000);
+  while (server.sleeps == 0 && NowNs() < watchdog) std::this_thread::yield();
   server.Stop();
   EXPECT_FALSE(server.lost_wake_up);
   EXPECT_GE(server.served, rounds);
