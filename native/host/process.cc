@@ -11,6 +11,8 @@ namespace praas::host {
 namespace {
 
 constexpr uint64_t kRepairNs = 5'000'000'000;
+/// A host that was killed between vfork and exec of a worker leaves a child that holds its lock until it is scheduled.
+constexpr uint64_t kRemainsNs = 2'000'000'000;
 
 }  // namespace
 
@@ -29,7 +31,8 @@ Status Process::OpenMemory(uint64_t deadline_ns) {
                                                                       .memory_bytes = assignment.memory_bytes,
                                                                       .pool_bytes = assignment.pool_bytes,
                                                                       .calls = assignment.calls,
-                                                                      .format = state::StateStore::Format});
+                                                                      .format = state::StateStore::Format,
+                                                                      .lock_wait_ns = kRemainsNs});
   if (!opened) return opened.status();
   segment = std::make_unique<segment::Segment>(std::move(*opened));
   const bool attached = segment->attached();

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <ctime>
 #include <utility>
 
 #include "base/clock.h"
@@ -28,6 +29,15 @@ Result<bool> TryLockObject(int fd) {
   if (::fcntl(fd, F_OFD_SETLK, &lock) == 0) return true;
   if (errno == EAGAIN || errno == EACCES) return false;
   return Status::System("fcntl(F_OFD_SETLK) on a segment");
+}
+
+Result<bool> LockObject(int fd, uint64_t deadline_ns) {
+  constexpr timespec kPause{.tv_sec = 0, .tv_nsec = 1'000'000};
+  while (true) {
+    Result<bool> locked = TryLockObject(fd);
+    if (!locked.ok() || *locked || NowNs() >= deadline_ns) return locked;
+    ::nanosleep(&kPause, nullptr);
+  }
 }
 
 Status CheckOptions(const CreateOptions& options) {
@@ -83,10 +93,11 @@ Segment::Segment(shm::Mapping mapping, UniqueFd fd, bool writable) noexcept
 
 Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
   if (Status status = CheckOptions(options); !status.ok()) return status;
+  const uint64_t lock_deadline_ns = DeadlineIn(options.lock_wait_ns);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
     Result<shm::SharedMemory> lock = shm::Open(options.name, shm::OpenMode::kCreate);
     if (!lock.ok()) return lock.status();
-    const Result<bool> locked = TryLockObject(lock->fd.get());
+    const Result<bool> locked = LockObject(lock->fd.get(), lock_deadline_ns);
     if (!locked.ok()) return locked.status();
     if (!locked.value()) {
       return Status(Code::kProcessBusy, "a live host serves process \"" + options.process_id +

@@ -26,6 +26,7 @@ struct CreateOptions {
   /// Formats what lies inside (state, …) of a new segment. Runs before the segment becomes valid: a creator that dies
   /// in it leaves an object that the next one starts anew.
   std::function<Status(const Segment&)> format;
+  uint64_t lock_wait_ns = 0;  // how long to wait for the lock of another host
 };
 
 /// The mapped segment of one process. Move-only; unmaps when destroyed; the object itself stays until `Unlink`.

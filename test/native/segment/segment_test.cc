@@ -8,8 +8,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <cstddef>
 #include <cstring>
+#include <future>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
@@ -143,6 +146,19 @@ TEST_F(SegmentTest, DescriptorsGivenAwayDoNotKeepTheLock) {
   const UniqueFd given(::fcntl(segment->fd(), F_DUPFD_CLOEXEC, 0));
   { Segment gone = std::move(segment).value(); }
   EXPECT_TRUE(Make().attached());
+}
+
+/// A host that is killed between vfork and exec of a worker leaves a child that has its descriptors for a moment more.
+TEST_F(SegmentTest, AHostWaitsForTheRemainsOfItsPredecessor) {
+  auto options = Options();
+  options.lock_wait_ns = 60'000'000'000;
+  std::optional<Segment> before = Make();
+  auto next = std::async(std::launch::async, [&] { return Segment::CreateOrAttach(options); });
+  EXPECT_EQ(next.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout) << "it has not waited";
+  before.reset();
+  const auto attached = next.get();
+  ASSERT_TRUE(attached.ok()) << attached.status().message();
+  EXPECT_TRUE(attached->attached());
 }
 
 TEST_F(SegmentTest, MovingKeepsAddressesAndTheLock) {
