@@ -5,9 +5,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, it } from 'vitest'
 import type { Cluster } from '../../src/client/cluster.js'
-import type { Process } from '../../src/client/process.js'
 import { Confined, descriptors, obstacle, setLimits } from '../support/confined.js'
 import { clusterForTest, failureOf, fixtureApp } from '../support/cluster.js'
+import { sanitized } from '../support/sanitized.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 const why = obstacle()
@@ -52,7 +52,11 @@ it('a full segment', async () => {
   expect(await served.invoke('echo', new Uint8Array(mebibyte))).toHaveLength(mebibyte)
 })
 
-it.skipIf(why !== undefined)('descriptors of a process host', async () => {
+// UndefinedBehaviorSanitizer opens pipes to see what memory there is.
+const withoutDescriptors = why ?? sanitized
+if (withoutDescriptors !== undefined) console.log(`a lack of descriptors is not tested: ${withoutDescriptors}`)
+
+it.skipIf(withoutDescriptors !== undefined)('descriptors of a process host', async () => {
   const confined = await Confined.start()
   const cluster = await confined.client('tcp')
   const served = await cluster.process('main', { create: false })

@@ -1,12 +1,15 @@
 /** A network that breaks without a word to either side. */
-import { execFileSync, spawn, spawnSync } from 'node:child_process'
+import { execFile, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { expect, it, onTestFinished } from 'vitest'
+import { compiledModule } from '../../src/package.js'
 import { Confined, obstacle } from '../support/confined.js'
 
 const program = fileURLToPath(new URL('../fixtures/distant_client.mjs', import.meta.url))
+const main = compiledModule('cli/main.js')
 const dist = fileURLToPath(new URL('../../dist', import.meta.url))
 
 /** Why there are no networks here, or undefined. */
@@ -26,9 +29,17 @@ it.skipIf(why !== undefined)(
   { timeout: 180_000 },
   async () => {
     const confined = await Confined.start({ address: '10.99.7.1' })
-    const near = await confined.client()
-    const inspected = await near.process('main', { create: false })
-    const calls = async (): Promise<number> => ((await inspected.statistics()) as { callsInUse: number }).callsInUse
+    /** `praas` beside the cluster. */
+    const near = async (...args: string[]): Promise<string> => {
+      const command = [process.execPath, main, ...args, '--url', confined.announced.url]
+      return (await promisify(execFile)('nsenter', inNetworkOf(confined.pid, ...command))).stdout
+    }
+    const calls = async (): Promise<number> => {
+      const { statistics } = JSON.parse(await near('inspect', 'main', '--json')) as {
+        statistics: { callsInUse: number }
+      }
+      return statistics.callsInUse
+    }
     expect(await calls()).toBe(0)
 
     const distant = spawn('unshare', ['--net', 'sleep', 'infinity'])
@@ -42,20 +53,22 @@ it.skipIf(why !== undefined)(
       .toBe(0)
     run(pid, 'ip', 'address', 'add', '10.99.7.2/24', 'dev', 'praas1')
     run(pid, 'ip', 'link', 'set', 'praas1', 'up')
-    const client = spawn('nsenter', inNetworkOf(pid, process.execPath, program, dist, confined.announced.listen))
+    const token = (await near('token', 'main', '--verbs', 'invoke', '--ttl', '1h')).trim()
+    const client = spawn('nsenter', inNetworkOf(pid, process.execPath, program, dist, confined.announced.listen), {
+      env: { ...process.env, PRAAS_TOKEN: token },
+    })
     onTestFinished(() => void client.kill('SIGKILL'))
     client.stderr.pipe(process.stderr)
     const lines = createInterface({ input: client.stdout })[Symbol.asyncIterator]()
     const heard = async (): Promise<unknown> => JSON.parse(((await lines.next()).value as string | undefined) ?? '{}')
 
     expect(await heard()).toEqual({ transport: 'tcp' })
-    await expect.poll(() => inspected.state.get('sleeping')).toBeDefined()
-    expect(await calls()).toBe(1)
+    await expect.poll(calls, { timeout: 60_000 }).toBe(1)
     run(confined.pid, 'ip', 'link', 'set', 'praas0', 'down')
     expect(await heard()).toEqual({ code: 'ERR_CONNECTION_LOST' })
     await expect.poll(calls, { timeout: 60_000 }).toBe(0)
     // What it ran is over, too: its worker serves others.
-    expect(await inspected.invoke('add', { a: 1, b: 2 }, { timeoutMs: 60_000 })).toBe(3)
+    expect(await near('invoke', 'add', '{"a":1,"b":2}', '-p', 'main')).toBe('3\n')
 
     run(confined.pid, 'ip', 'link', 'set', 'praas0', 'up')
     client.stdin.write('again\n')
