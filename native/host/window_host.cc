@@ -176,8 +176,8 @@ Result<uint32_t> WindowHost::FreeSlot() {
 }
 
 Status WindowHost::HandOver(int socket, const OfferMade& offer) {
-  const auto& [session, wanted, expires_ns] = offer;
-  return OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
+  const Wanted& wanted = offer.wanted;
+  return OpenWindow(offer.session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
     if (wanted.by.worker != 0) {
       if (Status given = GiveToWorker(wanted.by, index, created, UniqueFd(), false); !given.ok()) return given;
     }

@@ -12,6 +12,7 @@
 #include "host/host.h"
 #include "mqueue/message_queue.h"
 #include "protocol/messages.h"
+#include "protocol/token.h"
 #include "segment/segment.h"
 #include "support.h"
 #include "transport/tcp.h"
@@ -22,7 +23,15 @@ using namespace praas;
 using fuzz::Check;
 
 constexpr uint64_t kPatienceNs = 60'000'000'000;
-constexpr char kToken[] = "what a fuzzer does not come to know";
+/// What a fuzzer does not come to know.
+const std::string kKey(protocol::kTokenKeyBytes, 'k');
+/// Everything but administration, which would end the host.
+std::string Token() {
+  return protocol::MintToken(kKey, {.process = "p",
+                                    .verbs = protocol::kAllVerbs & static_cast<uint8_t>(~protocol::kVerbAdmin),
+                                    .expires_ms = WallNs() / 1'000'000 + 3'600'000,
+                                    .ends_connections = false});
+}
 
 enum Begin : uint8_t { kHello = 1u << 0, kSealed = 1u << 1, kChecksum = 1u << 2 };
 
@@ -33,7 +42,7 @@ class Target {
     host::HostOptions options;
     host::Assignment& assignment = options.assignment.emplace();
     assignment.process = "p";
-    assignment.token = kToken;
+    assignment.key = kKey;
     assignment.segment = assignment.queue = name;
     assignment.memory_bytes = assignment.pool_bytes = 4u << 20;
     assignment.calls = 64;
@@ -89,13 +98,14 @@ Target& TheTarget() {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static const std::string token = Token();
   fuzz::Input input(data, size);
   const auto begin = input.Take<uint8_t>();
   std::vector<std::byte> bytes;
   if ((begin & kHello) != 0) {
     protocol::Hello hello;
     hello.process = "p";
-    hello.token = kToken;
+    hello.token = token;
     hello.client_pid = ::getpid();
     hello.capabilities = protocol::kCapStream | ((begin & kChecksum) != 0 ? protocol::kCapChecksum : 0);
     fuzz::AppendFrame(&bytes, {.type = protocol::FrameType::kHello}, protocol::Encode(hello));
