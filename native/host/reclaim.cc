@@ -82,7 +82,8 @@ void Reclaim::ReclaimCalls(uint16_t dead, const std::string& crashed) {
   const uint64_t now = NowNs();
   for (const uint32_t index : failed) {
     // Most often it is why the worker was killed, before anybody came to say so.
-    const bool overdue = calls_.entry(index).deadline_ns <= now;
+    const uint64_t deadline = calls_.entry(index).deadline_ns;
+    const bool overdue = deadline != 0 && deadline <= now;
     Fail(index, overdue ? Status(Code::kInvocationTimeout, "its worker has ended, after the deadline")
                         : Status(Code::kWorkerCrashed, crashed));
   }

@@ -34,7 +34,8 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
   }
   services_.loop.CancelTimer(timer_);
   timer_ = {};
-  if (expires_ms_ != 0) EndWithToken();
+  // From the loop, even if that time has come meanwhile: the session is not ended from within its hello.
+  if (expires_ms_ != 0) timer_ = services_.loop.At(NowNs(), [this] { EndWithToken(); });
   hello_ = *std::move(hello);
   hello_.token.clear();
   hello_.lease_key.clear();
