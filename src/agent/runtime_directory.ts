@@ -106,7 +106,7 @@ export class RuntimeDirectory {
   /** The same, but undefined when there is none. */
   findProcessKey(id: string): string | undefined {
     const { tokenKey } = this.processPaths(id)
-    return lstatSync(tokenKey, { throwIfNoEntry: false }) ? readPrivate(tokenKey).trim() : undefined
+    return lstatSync(tokenKey, { throwIfNoEntry: false }) ? readSecret(tokenKey) : undefined
   }
 
   /** Paths and names of a process. The same id in another directory or user namespace is another process. */
@@ -234,7 +234,14 @@ function makeSecret(path: string): string {
       rmSync(draft, { force: true })
     }
   }
-  return readPrivate(path).trim()
+  return readSecret(path)
+}
+
+/** @throws {PraasError} `ERR_RUNTIME_DIRECTORY` for what is not a secret, such as an empty file, which anybody could guess */
+function readSecret(path: string): string {
+  const secret = readPrivate(path).trim()
+  if (!/^[\w-]{43}$/.test(secret)) throw refused(path, 'does not hold a secret')
+  return secret
 }
 
 /** A new file beside `path`, whose name nobody knows before. @returns its path */
