@@ -29,6 +29,15 @@ export function isLost(error: unknown): boolean {
   return lostCodes.has(codeOf(error) ?? '')
 }
 
+function isRefused(error: unknown): boolean {
+  return codeOf(error) === 'ERR_CONNECTION_REFUSED'
+}
+
+/** A host that is being replaced is lost for a moment, and one that has too many connections may have fewer soon. */
+function mayPass(error: unknown): boolean {
+  return isLost(error) || isRefused(error)
+}
+
 /** An attempt to connect, and when that gives up. */
 interface Opening {
   readonly session: Promise<Session>
@@ -81,7 +90,7 @@ export class Link {
         return await (signal ? abortable(session, signal) : session)
       } catch (error) {
         // Who began the attempt had less time.
-        const over = codeOf(error) === 'ERR_CONNECTION_TIMEOUT' && opening.deadline < deadline
+        const over = mayPass(error) && opening.deadline < deadline
         if (!over || performance.now() >= deadline) throw error
       }
     }
@@ -115,6 +124,7 @@ export class Link {
 
   async #open(deadline: number): Promise<Session> {
     let pauseMs = 10
+    let refusal: unknown
     for (;;) {
       let early: Promise<Session> | undefined
       let handle: ProcessHandle
@@ -145,10 +155,11 @@ export class Link {
         this.#session = session
         return session
       } catch (error) {
-        // A host that is being replaced refuses connections for a moment, and one that has too many may have fewer soon;
-        // anything else will not get better.
-        const mayPass = isLost(error) || codeOf(error) === 'ERR_CONNECTION_REFUSED'
-        if (!mayPass || performance.now() + pauseMs >= deadline) throw this.#explain(error, handle.endpoint)
+        if (isRefused(error)) refusal = error
+        if (!mayPass(error) || performance.now() + pauseMs >= deadline) {
+          // What the host has said tells more than that there was no time for another attempt.
+          throw this.#explain(mayPass(error) ? (refusal ?? error) : error, handle.endpoint)
+        }
       }
       await delay(pauseMs)
       pauseMs = Math.min(pauseMs * 2, 250)

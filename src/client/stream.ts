@@ -21,8 +21,10 @@ export async function* invokeStream(
   checkInvokeOptions(options)
   const { signal } = options
   signal?.throwIfAborted()
-  const started = performance.now()
+  let started = performance.now()
   const session = await link.session(options.timeoutMs ?? connectMs, signal)
+  // The time of the process is for its calls; what the caller gave is for everything.
+  if (options.timeoutMs === undefined) started = performance.now()
   const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
   const left = (): number => Math.max(timeoutMs - (performance.now() - started), 1)
   const remote = await session.resolve(functionName, left())
