@@ -16,6 +16,7 @@ export default defineConfig({
     // They wait more than they compute, and a user may have few message queues: two, on small machines and large ones.
     maxWorkers: 2,
     testTimeout: 60_000,
+    expect: { poll: { timeout: 30_000 } },
     hookTimeout: 60_000,
     env: {
       // Every view handed to a function gets a buffer of its own, detached at the end: a kept view is found.

@@ -167,9 +167,13 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
         const left: string[] = []
         for (const { id } of processes) {
           // Whatever was asked of a host before this has been done.
-          await handle(id).state.get('fence')
-          const { callsInUse } = (await handle(id).statistics()) as { callsInUse: number }
-          if (callsInUse > 0) left.push(`${id}: ${callsInUse} calls go on`)
+          try {
+            await handle(id).state.get('fence')
+            const { callsInUse } = (await handle(id).statistics()) as { callsInUse: number }
+            if (callsInUse > 0) left.push(`${id}: ${callsInUse} calls go on`)
+          } catch (error) {
+            left.push(`${id}: ${messageOf(error)}`) // its host is being replaced
+          }
         }
         return left
       })

@@ -42,15 +42,11 @@ it.skipIf(why !== undefined)(
     }
     expect(await calls()).toBe(0)
 
-    const distant = spawn('unshare', ['--net', 'sleep', 'infinity'])
+    const distant = spawn('unshare', ['--net', 'sh', '-c', 'echo there; exec sleep infinity'])
     onTestFinished(() => void distant.kill('SIGKILL'))
     const { pid = 0 } = distant
-    await expect
-      .poll(
-        () =>
-          spawnSync('nsenter', inNetworkOf(confined.pid, 'ip', 'link', 'set', 'praas1', 'netns', String(pid))).status,
-      )
-      .toBe(0)
+    await once(distant.stdout, 'data')
+    run(confined.pid, 'ip', 'link', 'set', 'praas1', 'netns', String(pid))
     run(pid, 'ip', 'address', 'add', '10.99.7.2/24', 'dev', 'praas1')
     run(pid, 'ip', 'link', 'set', 'praas1', 'up')
     const token = (await near('token', 'main', '--verbs', 'invoke', '--ttl', '1h')).trim()

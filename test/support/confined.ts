@@ -100,7 +100,7 @@ export class Confined {
     })
     const confined = new Confined(child, folder, runtimeDir)
     onTestFinished(() => confined.#stop())
-    await vi.waitUntil(() => confined.#text.includes('\n}\n') || child.exitCode !== null, { timeout: 60_000 })
+    await vi.waitUntil(() => confined.#text.includes('\n}\n') || child.exitCode !== null, { timeout: 50_000 })
     expect(child.exitCode, 'praas run has ended').toBeNull()
     return confined
   }
