@@ -75,6 +75,20 @@ unlock_directory() {
   exec 9>&-
 }
 
+# cmake_js DIR COMMAND [ARGUMENT...] drives CMakeLists.txt in a build directory.
+cmake_js() {
+  node node_modules/cmake-js/bin/cmake-js --directory "$repository_root" --out "$1" --config Debug --log-level error "${@:2}"
+}
+
+# configure_native DIR [OPTION...] configures the native build, which writes compile_commands.json, too.
+configure_native() {
+  [[ -d node_modules/cmake-js ]] || fail 'cmake-js is not installed; run npm ci'
+  command -v cmake >/dev/null || fail 'cmake is not installed; run scripts/setup'
+  cmake_js "$1" configure "${@:2}" >"$1/configure.log" 2>&1 && return
+  cat "$1/configure.log" >&2
+  fail 'cmake could not configure the native build'
+}
+
 # compile_tools FOLDER compiles the TypeScript programs of a folder outside of src into the same place below build. What they
 # import of src is the build of this package.
 compile_tools() {

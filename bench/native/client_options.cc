@@ -128,7 +128,7 @@ ClientOptions ReadArguments(int count, char** arguments) {
       {nullptr, 0, nullptr, 0},
   };
   ClientOptions options;
-  for (int found; (found = ::getopt_long(count, arguments, "", known, nullptr)) != -1;) {
+  for (int found = 0; (found = ::getopt_long(count, arguments, "", known, nullptr)) != -1;) {
     const std::string value = optarg == nullptr ? "" : optarg;
     switch (found) {
       case kHost:

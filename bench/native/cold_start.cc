@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <charconv>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -22,6 +23,8 @@
 #include <exception>
 #include <stdexcept>
 #include <string>
+#include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/clock.h"
@@ -137,7 +140,13 @@ void Print(const char* name, std::vector<double>& samples, bool last) {
 int main(int argc, char** argv) try {
   if (argc != 4) Fail("usage: praas-bench-cold WORKER LIBRARY ROUNDS");
   HandleSignals();
-  const int rounds = std::max(std::atoi(argv[3]), 10);
+  const std::string_view text = argv[3];
+  int rounds = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), rounds);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    Fail("ROUNDS is \"" + std::string(text) + "\"; expected a number");
+  }
+  rounds = std::max(rounds, 10);
   std::vector<double> with, without, nothing, worker;
   for (int round = 0; round < rounds; ++round) {
     if (interrupted != 0) Fail("interrupted");
