@@ -38,6 +38,12 @@ struct Call {
   std::span<std::byte> output;
   std::vector<std::byte> arguments;  // kResolve: the name; kRequest: what precedes the data
   std::unique_ptr<Stream> stream;
+
+  /// Takes a lock or releases one.
+  [[nodiscard]] bool OfLock() const noexcept {
+    return type == protocol::FrameType::kState && (op == static_cast<uint16_t>(protocol::StateOp::kLock) ||
+                                                   op == static_cast<uint16_t>(protocol::StateOp::kUnlock));
+  }
 };
 
 /// Everything a connection has in flight. Ids hold slot and generation, so that neither adding nor finding allocates or

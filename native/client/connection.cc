@@ -208,7 +208,7 @@ void Connection::HandOut(uint64_t id, Status status, std::span<const std::byte> 
   Call* call = calls_.Find(id);
   if (call == nullptr) return;
   const bool abandoned = call->state == CallState::kAbandoned;
-  if (call->kind != CallKind::kInvoke && (abandoned || call->state == CallState::kSent)) --requests_in_flight_;
+  if (call->kind != CallKind::kInvoke && (abandoned || call->state == CallState::kSent)) CountAnswer(*call);
   calls_.Remove(*call);
   if (abandoned) return;
   ++events_;
@@ -222,12 +222,12 @@ void Connection::HandOut(uint64_t id, Status status, std::span<const std::byte> 
 void Connection::EndStream(Call& call, Status status) {
   const uint64_t id = call.id;
   const bool abandoned = call.state == CallState::kAbandoned;
-  if (abandoned || call.state == CallState::kSent) --requests_in_flight_;
+  if (abandoned || call.state == CallState::kSent) CountAnswer(call);
   calls_.Remove(call);
   if (!abandoned) EmitStream({.call = id, .kind = StreamEvent::Kind::kEnd, .status = std::move(status)});
 }
 
-void Connection::EmitStream(StreamEvent event) {
+void Connection::EmitStream(const StreamEvent& event) {
   ++events_;
   (*streams_)(event);
 }

@@ -96,9 +96,10 @@ class Connection : private protocol::FrameSink {
   [[nodiscard]] const ServerInfo& info() const noexcept { return info_; }
 
   /// All of these return a call id at once (never 0); the outcome comes through Poll's sink. Requests that find no room
-  /// wait in the connection in order, up to their deadline (kBackpressure). `input` must stay valid until the reply, or
-  /// ReadsInput says no. Nothing is written to the socket before the next Poll, so that requests made together travel
-  /// together. `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout from now.
+  /// wait in the connection in order, up to their deadline (kBackpressure); locks and their releases need none. `input`
+  /// must stay valid until the reply, or ReadsInput says no. Nothing is written to the socket before the next Poll, so
+  /// that requests made together travel together. `deadline_ns` is CLOCK_MONOTONIC; 0 means the host's default timeout
+  /// from now.
   [[nodiscard]] Result<uint64_t> Resolve(std::string_view function,
                                          uint64_t deadline_ns);  // payload: FunctionRef's bytes
   [[nodiscard]] Result<uint64_t> Invoke(uint32_t function, std::span<const std::byte> input,
@@ -186,7 +187,9 @@ class Connection : private protocol::FrameSink {
   [[nodiscard]] bool Send(Call& call);
   [[nodiscard]] bool TryRequest(Call& call);
   [[nodiscard]] Result<bool> TrySubmit(Call& call);
+  [[nodiscard]] bool HasRoom() const noexcept;
   void SendRequest(Call& call);
+  void CountAnswer(const Call& call) noexcept;
   void SendCancel(uint64_t call);
   void Drain(std::deque<uint64_t>& queue);
 
@@ -197,7 +200,7 @@ class Connection : private protocol::FrameSink {
   void OnReply(const transport::Reply& reply);
   void HandOut(uint64_t call, Status status, std::span<const std::byte> payload);
   void Settle(Call& call, Status status);
-  void EmitStream(StreamEvent event);
+  void EmitStream(const StreamEvent& event);
   void HandOutSettled();
   void AnnounceRoom();
   void Expire(uint64_t now_ns);
@@ -212,6 +215,7 @@ class Connection : private protocol::FrameSink {
   std::deque<uint64_t> waiting_calls_;     // kInvoke without room
   std::deque<uint64_t> waiting_requests_;  // everything else: must not queue behind calls that wait for it
   uint32_t requests_in_flight_ = 0;        // sent and unanswered, other than kInvoke
+  uint32_t locks_in_flight_ = 0;           // of these: locks and their releases
   struct Settled {
     uint64_t call;
     Status status;

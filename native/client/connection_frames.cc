@@ -103,12 +103,8 @@ Status Connection::OnFrame(const Frame& frame, std::span<std::byte> payload) {
                   .text = std::string(reinterpret_cast<const char*>(payload.data()), payload.size())});
       }
       return Status::Ok();
-    case FrameType::kReject: {  // the host found our bytes wrong, and closes
-      Result<protocol::Reject> reject = protocol::DecodeReject(payload);
-      if (!reject.ok()) return reject.status();
-      return Status(reject->code == Code::kOk ? Code::kProtocolInvalid : reject->code,
-                    "the process host refused the connection: " + reject->message);
-    }
+    case FrameType::kReject:  // the host found our bytes wrong, and closes
+      return RefusalIn(payload).WithContext("the process host refused the connection");
     case FrameType::kGoodbye: {
       const Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
       if (!goodbye.ok()) return goodbye.status();
@@ -164,7 +160,6 @@ void Connection::ReturnLock(std::span<const std::byte> lock_reply) {
   unlock.type = FrameType::kState;
   unlock.op = static_cast<uint16_t>(protocol::StateOp::kUnlock);
   unlock.arguments = EncodeHead(request);
-  ++requests_in_flight_;
   SendRequest(unlock);
   calls_.MarkAbandoned(unlock);  // its answer is nobody's
 }

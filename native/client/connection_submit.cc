@@ -153,7 +153,9 @@ uint64_t Connection::Enqueue(Call& call) {
     return call.id;
   }
   std::deque<uint64_t>& queue = call.kind == CallKind::kInvoke ? waiting_calls_ : waiting_requests_;
-  if (!queue.empty() || !Send(call)) queue.push_back(call.id);
+  // Neither a lock nor its release stands behind what waits for room: that may be waiting for it.
+  const bool at_once = queue.empty() || call.OfLock();
+  if (!at_once || !Send(call)) queue.push_back(call.id);
   return call.id;
 }
 
@@ -183,16 +185,18 @@ void Connection::Drain(std::deque<uint64_t>& queue) {
 }
 
 bool Connection::TryRequest(Call& call) {
-  // An unlock is what others may be waiting for: it is not counted and never waits.
-  const bool unlock = call.type == FrameType::kState && call.op == static_cast<uint16_t>(protocol::StateOp::kUnlock);
-  if (!unlock && requests_in_flight_ + wire_->in_flight() >= info_.max_in_flight) return false;
-  ++requests_in_flight_;
+  if (!call.OfLock() && !HasRoom()) return false;
   SendRequest(call);
   return true;
 }
 
+/// Locks are not counted: they wait for what comes after them. The host says when there are too many.
+bool Connection::HasRoom() const noexcept {
+  return requests_in_flight_ - locks_in_flight_ + wire_->in_flight() < info_.max_in_flight;
+}
+
 Result<bool> Connection::TrySubmit(Call& call) {
-  if (!direct_ && requests_in_flight_ + wire_->in_flight() >= info_.max_in_flight) return false;
+  if (!direct_ && !HasRoom()) return false;
   transport::Request request;
   request.call = call.id;
   request.function = call.function;
@@ -209,6 +213,8 @@ Result<bool> Connection::TrySubmit(Call& call) {
 }
 
 void Connection::SendRequest(Call& call) {
+  ++requests_in_flight_;
+  if (call.OfLock()) ++locks_in_flight_;
   Frame frame;
   frame.type = call.type;
   frame.flags = static_cast<uint16_t>(call.flags);
@@ -217,6 +223,11 @@ void Connection::SendRequest(Call& call) {
   frame.function = call.function;
   frame.deadline_us = transport::RemainingUs(call.deadline_ns);
   wire_->writer().Push(frame, call.input, {}, call.arguments);
+}
+
+void Connection::CountAnswer(const Call& call) noexcept {
+  --requests_in_flight_;
+  if (call.OfLock()) --locks_in_flight_;
 }
 
 }  // namespace praas::client

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 #include "base/clock.h"
 
@@ -15,12 +16,14 @@ using protocol::Placement;
 
 class Expectation : public protocol::FrameSink {
  public:
-  explicit Expectation(std::initializer_list<protocol::FrameType> expected) : expected_(expected) {}
+  Expectation(std::initializer_list<protocol::FrameType> expected) : expected_(expected) {}
 
   Result<Placement> OnHeader(const Frame& frame) override {
     // The peer may speak again before this side has looked at the answer; that waits.
     if (answer_) return Placement::NotNow();
-    if (frame.type == protocol::FrameType::kGoodbye) return Placement::Scratch();
+    if (frame.type == protocol::FrameType::kGoodbye || frame.type == protocol::FrameType::kReject) {
+      return Placement::Scratch();
+    }
     if (std::find(expected_.begin(), expected_.end(), frame.type) == expected_.end()) {
       return Status(Code::kProtocolInvalid,
                     "frame type " + std::to_string(static_cast<int>(frame.type)) + " while the connection is set up");
@@ -32,6 +35,7 @@ class Expectation : public protocol::FrameSink {
       const Result<protocol::Reject> goodbye = protocol::DecodeReject(payload);
       return goodbye.ok() ? ReasonOf(*goodbye) : goodbye.status();
     }
+    if (frame.type == protocol::FrameType::kReject) return RefusalIn(payload);
     answer_ = ControlFrame{frame, {payload.begin(), payload.end()}};
     return Status::Ok();
   }
@@ -53,6 +57,12 @@ Status ReasonOf(const protocol::Reject& goodbye) {
   // Of a leased worker that has died it is JSON, and stays so.
   if (code == Code::kWorkerCrashed) return Status(code, goodbye.message);
   return Status(code, "the process host closed the connection: " + goodbye.message);
+}
+
+Status RefusalIn(std::span<const std::byte> payload) {
+  Result<protocol::Reject> reject = protocol::DecodeReject(payload);
+  if (!reject.ok()) return reject.status();
+  return Status(reject->code == Code::kOk ? Code::kProtocolInvalid : reject->code, std::move(reject->message));
 }
 
 Result<ControlFrame> Exchange(transport::StreamTransport& wire, std::initializer_list<protocol::FrameType> expected,

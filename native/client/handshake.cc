@@ -56,14 +56,8 @@ Result<protocol::Welcome> Handshake(transport::StreamTransport& wire, const Conn
   wire.writer().set_checksum(options.checksum);
   wire.writer().PushCopy(frame, Encode(hello));
 
-  Result<ControlFrame> answer = Exchange(wire, {FrameType::kWelcome, FrameType::kReject}, deadline_ns);
+  Result<ControlFrame> answer = Exchange(wire, {FrameType::kWelcome}, deadline_ns);
   if (!answer.ok()) return InHandshake(answer.status());
-  if (answer->frame.type == FrameType::kReject) {
-    Result<protocol::Reject> reject = protocol::DecodeReject(answer->payload);
-    if (!reject.ok()) return InHandshake(reject.status());
-    const Code code = reject->code == Code::kOk ? Code::kProtocolInvalid : reject->code;
-    return Status(code, std::move(reject->message));
-  }
   Result<protocol::Welcome> welcome = protocol::DecodeWelcome(answer->payload);
   if (!welcome.ok()) return InHandshake(welcome.status());
   if (welcome->process != options.process) {

@@ -24,7 +24,10 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
   frame.type = FrameType::kUpgrade;
   wire.writer().PushCopy(frame, Encode(request));
   Result<ControlFrame> answer = Exchange(wire, {FrameType::kUpgradeOffer}, deadline_ns);
-  if (!answer.ok()) return answer.status().WithContext(request.transport + " upgrade");
+  if (!answer.ok()) {
+    const Status& status = answer.status();
+    return status.code() == Code::kWorkerCrashed ? status : status.WithContext(request.transport + " upgrade");
+  }
   Result<protocol::UpgradeOffer> offer = protocol::DecodeUpgradeOffer(answer->payload);
   if (offer.ok() && offer->refused) {
     return Failed("the host refused: " + std::string(CodeName(offer->refused->code)) + ": " + offer->refused->message);
@@ -32,9 +35,9 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
   return offer;
 }
 
-/// Why a window did not arrive: because the host, or this connection to it, has ended meanwhile, and nothing is known
-/// of shared memory; or for `reason`, when it still answers.
-Status NoWindow(transport::StreamTransport& wire, const Status& reason, uint64_t deadline_ns) {
+/// Why the offered way leads nowhere: because the host, or this connection to it, has ended meanwhile, and nothing is
+/// known of that way; or for `reason`, when it still answers. It need not keep its end.
+Status NoWay(transport::StreamTransport& wire, const Status& reason, uint64_t deadline_ns) {
   const Result<protocol::UpgradeOffer> answer = Ask(wire, {.transport = "tcp"}, deadline_ns);
   if (!answer.ok() && answer.status().code() != Code::kUpgradeFailed) return answer.status();
   return Failed(reason.message(), reason.sys_errno());
@@ -91,7 +94,7 @@ Result<std::unique_ptr<DirectTransport>> UpgradeToShm(transport::StreamTransport
       Ask(wire, {.transport = "shm", .window_bytes = options.window_bytes}, deadline_ns);
   if (!offer.ok()) return offer.status();
   Result<window::Handover> handover = window::Receive(offer->socket_path, offer->nonce, deadline_ns);
-  if (!handover.ok()) return NoWindow(wire, handover.status(), deadline_ns);
+  if (!handover.ok()) return NoWay(wire, handover.status(), deadline_ns);
   Result<std::unique_ptr<transport::ShmTransport>> shm =
       transport::ShmTransport::Create(std::move(*handover), welcome.default_timeout_ns);
   if (!shm.ok()) return Failed(shm.status().message(), shm.status().sys_errno());
@@ -110,15 +113,16 @@ Result<std::unique_ptr<DirectTransport>> UpgradeToVerbs(transport::StreamTranspo
                                          .window_bytes = options.window_bytes,
                                          .default_timeout_ns = welcome.default_timeout_ns},
                                         deadline_ns);
-  if (!created.ok()) return Failed(created.status().message(), created.status().sys_errno());
+  if (!created.ok()) {
+    if (created.status().code() == Code::kConnectionTimeout) return created.status();
+    return Failed(created.status().message(), created.status().sys_errno());
+  }
   const Result<protocol::UpgradeOffer> offer =
       Ask(wire, {.transport = "verbs", .window_bytes = options.window_bytes, .verbs = (*created)->end()}, deadline_ns);
   if (!offer.ok()) return offer.status();
   if (!offer->verbs) return Status(Code::kProtocolInvalid, "the host offers something else than RDMA");
   if (const Status connected = (*created)->Connect(*offer->verbs, deadline_ns); !connected.ok()) {
-    // The host need not keep its end; its answer says nothing new.
-    (void)Ask(wire, {.transport = "tcp"}, deadline_ns);
-    return Failed(connected.message(), connected.sys_errno());
+    return NoWay(wire, connected, deadline_ns);
   }
   return std::unique_ptr<DirectTransport>(*std::move(created));
 }

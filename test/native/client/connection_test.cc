@@ -458,6 +458,40 @@ TEST(Connection, AWaitingLockCanBeWithdrawn) {
   EXPECT_TRUE(driver.Wait(granted).status.ok());
 }
 
+TEST(Connection, LocksThatWaitLeaveRoomForOthers) {
+  FrameServer server({.max_in_flight = 2});
+  Driver driver = Connect(server);
+  const StateRequest lock{.op = StateOp::kLock, .key = "taken"};
+  std::vector<uint64_t> locks;
+  for (int i = 0; i < 5; ++i) locks.push_back(*client::SubmitState(*driver, lock, 0));
+  driver.PollUntil([&] { return server.locks_waiting() == locks.size(); });
+  const Bytes value = ToBytes("v");
+  const StateRequest set{.op = StateOp::kSet, .key = "k", .data = value};
+  EXPECT_TRUE(driver.Wait(client::SubmitState(*driver, set, DeadlineIn(kWatchdogNs))).status.ok());
+  EXPECT_TRUE(driver.Call(kEcho, {}).status.ok());
+  driver->Cancel(locks.back());
+  EXPECT_EQ(driver.Wait(locks.back()).status.code(), Code::kInvocationCancelled);
+  server.GrantLocks();
+  for (size_t i = 0; i + 1 < locks.size(); ++i) EXPECT_TRUE(driver.Wait(locks[i]).status.ok());
+}
+
+TEST(Connection, LocksAndReleasesPassWhatWaitsForRoom) {
+  FrameServer server({.max_in_flight = 1});
+  Driver driver = Connect(server);
+  const uint64_t stream = *driver->OpenStream(kStreamEcho, 0, 0);
+  driver.PollUntil([&] { return driver.streams()[stream].room > 0; });
+  const Bytes value = ToBytes("v");
+  const StateRequest set{.op = StateOp::kSet, .key = "k", .data = value};
+  const uint64_t waiting = *client::SubmitState(*driver, set, 0);
+  const StateRequest lock{.op = StateOp::kLock, .key = "free"};
+  EXPECT_TRUE(driver.Wait(client::SubmitState(*driver, lock, DeadlineIn(kWatchdogNs))).status.ok());
+  const StateRequest unlock{.op = StateOp::kUnlock, .lock = 99};
+  EXPECT_TRUE(driver.Wait(client::SubmitState(*driver, unlock, DeadlineIn(kWatchdogNs))).status.ok());
+  EXPECT_FALSE(driver.outcomes().contains(waiting));
+  ASSERT_TRUE(driver->SendChunk(stream, {}, true).ok());
+  EXPECT_TRUE(driver.Wait(waiting).status.ok());
+}
+
 TEST(Connection, AdministrationIsText) {
   FrameServer server;
   Driver driver = Connect(server);

@@ -2,10 +2,14 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
 #include <functional>
+#include <memory>
 
 #include "base/machine_id.h"
 #include "client/driver.h"
+#include "support/rdma.h"
+#include "transport/verbs_link.h"
 #include "window/handover.h"
 
 namespace praas::test {
@@ -115,30 +119,32 @@ TEST(Handshake, APeerThatHangsUpIsConnectionLost) {
   EXPECT_EQ(AgainstPeer([](transport::TcpStream& stream) { stream.Close(); }).code(), Code::kConnectionLost);
 }
 
-/// A host that offers a window where nobody gives one, and then does what the test says.
-std::function<void(transport::TcpStream&)> OffersNoWindow(std::function<void(transport::TcpStream&)> then) {
-  return [then = std::move(then)](transport::TcpStream& stream) {
+/// A host that offers something, and then does what the test says.
+std::function<void(transport::TcpStream&)> Offers(protocol::UpgradeOffer offer,
+                                                  std::function<void(transport::TcpStream&)> then) {
+  return [offer = std::move(offer), then = std::move(then)](transport::TcpStream& stream) {
     SendFrame(stream, {.type = protocol::FrameType::kWelcome},
               Encode(protocol::Welcome{.session_id = 1,
                                        .process = "p",
-                                       .capabilities = protocol::kCapShm,
+                                       .capabilities = protocol::kCapShm | protocol::kCapVerbs,
                                        .max_contiguous = 1,
                                        .max_in_flight = 1,
                                        .default_timeout_ns = 1,
                                        .host_pid = 1,
                                        .machine_id = MachineId()}));
-    SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
-              Encode(protocol::UpgradeOffer{.socket_path = "/nowhere/socket",
-                                            .nonce = std::string(window::kNonceBytes, 'n'),
-                                            .window_bytes = 1 << 22,
-                                            .refused = {}}));
+    SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer}, Encode(offer));
     then(stream);
   };
 }
 
 TEST(Handshake, AHostThatEndsDuringTheUpgradeIsLostAndNotWithoutSharedMemory) {
-  const auto against = [](std::function<void(transport::TcpStream&)> then) {
-    return AgainstPeer(OffersNoWindow(std::move(then)), kWatchdogNs, "shm").code();
+  // Where nobody gives a window.
+  const protocol::UpgradeOffer offer{.socket_path = "/nowhere/socket",
+                                     .nonce = std::string(window::kNonceBytes, 'n'),
+                                     .window_bytes = 1 << 22,
+                                     .refused = {}};
+  const auto against = [&](std::function<void(transport::TcpStream&)> then) {
+    return AgainstPeer(Offers(offer, std::move(then)), kWatchdogNs, "shm").code();
   };
   EXPECT_EQ(against([](auto& stream) { stream.Close(); }), Code::kHostLost);
   EXPECT_EQ(against([](auto& stream) {
@@ -152,6 +158,49 @@ TEST(Handshake, AHostThatEndsDuringTheUpgradeIsLostAndNotWithoutSharedMemory) {
             }),
             Code::kUpgradeFailed);
 }
+
+TEST(Handshake, WhyAPeerRefusesDuringTheUpgradeIsTold) {
+  const auto refuse = [](auto& stream) {
+    SendFrame(stream, {.type = protocol::FrameType::kReject},
+              Encode(protocol::Reject{Code::kLeaseUnavailable, "the worker has ended"}));
+  };
+  const Status status = AgainstPeer(Offers({.socket_path = "/nowhere/socket",
+                                            .nonce = std::string(window::kNonceBytes, 'n'),
+                                            .window_bytes = 1 << 22,
+                                            .refused = {}},
+                                           refuse),
+                                    kWatchdogNs, "shm");
+  EXPECT_EQ(status.code(), Code::kLeaseUnavailable);
+  EXPECT_NE(status.message().find("the worker has ended"), std::string::npos) << status.message();
+}
+
+#if PRAAS_VERBS_HEADERS
+
+TEST(Handshake, AHostThatEndsDuringTheUpgradeToVerbsIsLostAndNotWithoutRdma) {
+  if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
+  // A queue pair that never answers.
+  using transport::VerbsLink;
+  const auto context = verbs::Context::Open({}).value();
+  const auto completions = verbs::CompletionQueue::Make(*context, 16).value();
+  constexpr uint64_t kBytes = (VerbsLink::MemoryBytes(VerbsLink::kSlots) + 4095) / 4096 * 4096;
+  const std::unique_ptr<std::byte, decltype(&std::free)> memory(
+      static_cast<std::byte*>(std::aligned_alloc(4096, kBytes)), &std::free);
+  const auto link = VerbsLink::Make(*context, completions, nullptr, {memory.get(), kBytes}, VerbsLink::kSlots);
+  ASSERT_TRUE(link.ok()) << link.status().message();
+  const auto against = [&](std::function<void(transport::TcpStream&)> then) {
+    return AgainstPeer(Offers({.verbs = (*link)->end()}, std::move(then)), kWatchdogNs, "verbs").code();
+  };
+  const Code closed = against([](auto& stream) { stream.Close(); });
+  // The second when the host left something unread.
+  EXPECT_TRUE(closed == Code::kHostLost || closed == Code::kConnectionLost) << CodeName(closed);
+  EXPECT_EQ(against([](auto& stream) {
+              SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
+                        Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "tcp, then"}}));
+            }),
+            Code::kUpgradeFailed);
+}
+
+#endif
 
 TEST(Handshake, AnotherProtocolIsRecognised) {
   const Status status =

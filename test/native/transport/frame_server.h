@@ -435,6 +435,13 @@ class FrameServer {
     Do([&] { count = unlocks_; });
     return count;
   }
+  [[nodiscard]] size_t locks_waiting() {
+    size_t count = 0;
+    Do([&] {
+      for (auto& session : sessions_) count += session->locks_waiting_.size();
+    });
+    return count;
+  }
   /// Grants every lock that waits, as if its holder had gone.
   void GrantLocks() {
     Do([this] {
