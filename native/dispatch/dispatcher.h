@@ -67,8 +67,8 @@ class Dispatcher {
   /// claimed(self) → completing(self): exactly one of handler, deadline watchdog and abort wins. false: somebody else
   /// did.
   [[nodiscard]] bool BeginCompletion(uint32_t index, uint32_t generation) noexcept;
-  /// completing → done and tells the origin (its completion bit, its eventfd when it sleeps). Origins kHost and
-  /// kWorker.
+  /// completing → done and tells the origin (its completion bit, its eventfd when it sleeps); that of a window's call
+  /// is the host, for workers that have not mapped the window.
   void FinishCompletion(uint32_t index) noexcept;
   /// completing → parked: the result of a window call waits for room. Owner becomes the host.
   void Park(uint32_t index) noexcept;

@@ -100,6 +100,7 @@ enum ParticipantNotice : uint32_t {
   kNoticeStream = 1u << 2,  // a stream ring has chunks or room
   kNoticeWindow = 1u << 3,  // a window wants a poller
   kNoticePosted = 1u << 4,  // host: a worker has posted a call, which whoever got it may be stopped before it claims
+  kNoticeProbe = 1u << 5,   // whether it gets on; that it takes this is the answer
 };
 
 }  // namespace praas::dispatch

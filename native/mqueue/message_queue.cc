@@ -31,6 +31,13 @@ Status OpenError(const std::string& what, int error) {
   return status;
 }
 
+/// A second open file description of the same queue, which blocks. Its name may belong to another queue by now.
+Result<UniqueFd> OpenBlocking(const UniqueFd& queue, const std::string& name) {
+  UniqueFd blocking(::open(("/proc/self/fd/" + std::to_string(queue.get())).c_str(), O_RDWR | O_CLOEXEC));
+  if (blocking.get() < 0) return OpenError("open " + name + " again", errno);
+  return blocking;
+}
+
 }  // namespace
 
 Result<MessageQueue> MessageQueue::Create(const std::string& name, const Limits& limits) {
@@ -40,13 +47,12 @@ Result<MessageQueue> MessageQueue::Create(const std::string& name, const Limits&
   if (mq_unlink(name.c_str()) != 0 && errno != ENOENT) return OpenError("mq_unlink " + name, errno);
   UniqueFd fd(mq_open(name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_NONBLOCK | O_CLOEXEC, 0600, &attributes));
   if (fd.get() < 0) return OpenError("mq_open " + name, errno);
-  UniqueFd blocking(mq_open(name.c_str(), O_RDWR | O_CLOEXEC));
-  if (blocking.get() < 0) {
-    const int error = errno;
+  Result<UniqueFd> blocking = OpenBlocking(fd, name);
+  if (!blocking.ok()) {
     mq_unlink(name.c_str());
-    return OpenError("mq_open " + name, error);
+    return blocking.status();
   }
-  return MessageQueue(std::move(fd), std::move(blocking));
+  return MessageQueue(std::move(fd), *std::move(blocking));
 }
 
 Result<MessageQueue> MessageQueue::Open(const std::string& name) {
@@ -61,9 +67,9 @@ Result<MessageQueue> MessageQueue::Open(const std::string& name) {
   if ((info.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
     return Status(Code::kSystem, "mq_open " + name + ": the queue is open to others", EACCES);
   }
-  UniqueFd blocking(mq_open(name.c_str(), O_RDWR | O_CLOEXEC));
-  if (blocking.get() < 0) return OpenError("mq_open " + name, errno);
-  return MessageQueue(std::move(fd), std::move(blocking));
+  Result<UniqueFd> blocking = OpenBlocking(fd, name);
+  if (!blocking.ok()) return blocking.status();
+  return MessageQueue(std::move(fd), *std::move(blocking));
 }
 
 Status MessageQueue::Unlink(const std::string& name) {

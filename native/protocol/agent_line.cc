@@ -67,9 +67,9 @@ void PercentEncode(std::string_view text, std::string& out) {
 
 }  // namespace
 
-std::string AgentLine::Text(const std::string& key, std::string fallback) const {
+std::string AgentLine::Text(const std::string& key, const std::string& fallback) const {
   const auto found = values.find(key);
-  return found == values.end() ? std::move(fallback) : found->second;
+  return found == values.end() ? fallback : found->second;
 }
 
 Result<int64_t> AgentLine::Number(const std::string& key, int64_t fallback, int64_t least, int64_t most) const {

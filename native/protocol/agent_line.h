@@ -21,7 +21,7 @@ struct AgentLine {
   std::string verb;  // lower-case letters
   std::map<std::string, std::string> values;
 
-  [[nodiscard]] std::string Text(const std::string& key, std::string fallback = {}) const;
+  [[nodiscard]] std::string Text(const std::string& key, const std::string& fallback = {}) const;
   /// A decimal number in [least, most]; `fallback` when the key is absent. kArgumentInvalid names key, bounds and
   /// value.
   [[nodiscard]] Result<int64_t> Number(const std::string& key, int64_t fallback, int64_t least, int64_t most) const;

@@ -44,7 +44,7 @@ __attribute__((target("sse4.2"))) uint32_t Crc32cInstruction(std::span<const std
   const std::byte* at = bytes.data();
   size_t left = bytes.size();
   for (; left >= 8; at += 8, left -= 8) {
-    uint64_t word;
+    uint64_t word = 0;
     std::memcpy(&word, at, sizeof word);
     crc = _mm_crc32_u64(crc, word);
   }

@@ -28,6 +28,10 @@ uint16_t AllowedFlags(FrameType type) noexcept {
   }
 }
 
+bool CarriesValue(uint16_t op) noexcept {
+  return op == static_cast<uint16_t>(StateOp::kSet) || op == static_cast<uint16_t>(StateOp::kAppend);
+}
+
 bool NamesCall(FrameType type) noexcept {
   switch (type) {
     case FrameType::kHello:
@@ -81,7 +85,7 @@ uint64_t PayloadBound(const Frame& frame, uint64_t max_payload) noexcept {
     case FrameType::kReply:
       return frame.code == 0 ? max_payload : kMaxControlPayload;
     case FrameType::kState:
-      return max_payload + kMaxControlPayload;
+      return CarriesValue(frame.code) ? max_payload + kMaxControlPayload : kMaxControlPayload;
     case FrameType::kStateReply:
       return frame.code == 0 ? max_payload + kMaxControlPayload : kMaxControlPayload;
     case FrameType::kData:

@@ -76,8 +76,8 @@ struct Frame {
 void EncodeHeader(const Frame& frame, std::span<std::byte, kHeaderBytes> out) noexcept;
 
 /// The largest payload a frame of this type and code may have: `max_payload` for calls and results, that plus
-/// kMaxControlPayload (for the fields around the data) for state, kMaxChunkBytes for chunks, kMaxControlPayload or
-/// nothing for the rest.
+/// kMaxControlPayload (for the fields around the data) for values that are set and for answers about state,
+/// kMaxChunkBytes for chunks, kMaxControlPayload or nothing for the rest.
 [[nodiscard]] uint64_t PayloadBound(const Frame& frame, uint64_t max_payload) noexcept;
 
 /// Validates magic, version, checksum, type, the flags that type may have, reserved fields, that frames about a call

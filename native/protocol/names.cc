@@ -14,8 +14,8 @@ bool IsUtf8(std::string_view text) noexcept {
     const unsigned char lead = *at++;
     if (lead < 0x80) continue;
     // Number of continuation bytes, and the smallest code point that needs them (overlong forms are refused).
-    int more;
-    uint32_t point, smallest;
+    int more = 0;
+    uint32_t point = 0, smallest = 0;
     if ((lead & 0xe0) == 0xc0) {
       more = 1, point = lead & 0x1fu, smallest = 0x80;
     } else if ((lead & 0xf0) == 0xe0) {

@@ -28,7 +28,7 @@ inline void CopyToShared(std::byte* to, const std::byte* from, uint64_t bytes) n
   auto* words = reinterpret_cast<uint64_t*>(to);
   uint64_t at = 0;
   for (; at + kWordBytes <= bytes; at += kWordBytes) {
-    uint64_t word;
+    uint64_t word = 0;
     std::memcpy(&word, from + at, sizeof word);
     __atomic_store_n(words++, word, __ATOMIC_RELAXED);
   }

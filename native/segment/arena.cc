@@ -51,7 +51,7 @@ Status Arena::Enter(LockOutcome outcome) const {
     case LockOutcome::kBroken:
       return {Code::kSegmentInvalid, std::string(name_) + ": its lock is damaged"};
     case LockOutcome::kOwnerDied: {
-      const Status status = Rebuild();
+      Status status = Rebuild();
       head_->damaged.store(status.ok() ? 0 : 1, std::memory_order_relaxed);
       head_->mutex.MakeConsistent();
       return status;

@@ -89,7 +89,7 @@ Status Arena::Trim(uint64_t keep_bytes) {
     head_->managed = new_end;
   }
   // To the limit, not to the old watermark: a participant killed while it grew may have left memory behind that.
-  const Status status = shm::Decommit(backing_fd_, base_offset_ + new_end, limit_bytes_ - new_end);
+  Status status = shm::Decommit(backing_fd_, base_offset_ + new_end, limit_bytes_ - new_end);
   head_->committed.fetch_and(~(1ull << 63), std::memory_order_acq_rel);
   return status;
 }

@@ -145,7 +145,7 @@ Status Arena::Recover() {
 
   MutexGuard guard(head_->mutex, self_, MutexGuard::Try{});
   if (!guard.held()) return {Code::kInternal, std::string(name_) + ": a new lock is taken"};
-  const Status status = Rebuild();
+  Status status = Rebuild();
   head_->damaged.store(status.ok() ? 0 : 1, std::memory_order_relaxed);
   return status;
 }

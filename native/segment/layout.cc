@@ -81,6 +81,7 @@ uint64_t LayoutHash() noexcept {
                                                               sizeof(WindowSlot),
                                                               offsetof(WindowSlot, connection_id),
                                                               offsetof(WindowSlot, client_pid),
+                                                              offsetof(WindowSlot, turns),
                                                               sizeof(CallEntry),
                                                               offsetof(CallEntry, input),
                                                               offsetof(CallEntry, flags),

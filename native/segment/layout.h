@@ -22,7 +22,7 @@ namespace praas::segment {
 
 inline constexpr uint64_t kMagic = 0x3147'4553'5341'5250;          // "PRASSEG1", little-endian
 inline constexpr uint64_t kMagicCreating = 0x3047'4553'5341'5250;  // "PRASSEG0": its creator has not finished
-inline constexpr uint32_t kLayoutVersion = 3;
+inline constexpr uint32_t kLayoutVersion = 4;
 inline constexpr size_t kMaxName = 255;  // bytes of a process id, function name or state key
 inline constexpr uint32_t kMaxFunctions = 1024;
 inline constexpr uint32_t kMaxWindows = 4096;  // same-host clients connected at one time
@@ -87,7 +87,8 @@ struct alignas(64) WindowSlot {
   uint64_t bytes;               // size of the memfd
   std::atomic<uint64_t> calls;  // submissions that became calls
   int32_t client_pid;
-  uint32_t reserved[5];
+  std::atomic<uint32_t> turns;  // how often anybody became `consumer`
+  uint32_t reserved[4];
 };
 static_assert(sizeof(WindowSlot) == 64);
 

@@ -81,6 +81,27 @@ Status CommitRegion(int fd, Region& region, uint32_t count) {
   return Status::Ok();
 }
 
+namespace {
+
+/// What was written of a region lies within what is committed of it. A count below that was damaged, and would hide
+/// the rest.
+Status CommitWritten(int fd, Region& region) {
+  const off_t begin = static_cast<off_t>(region.offset);
+  const off_t end = begin + static_cast<off_t>(uint64_t{region.capacity} * region.stride);
+  const uint64_t committed = uint64_t{region.committed.load(std::memory_order_acquire)} * region.stride;
+  off_t written = 0;
+  for (off_t at = begin + static_cast<off_t>(committed / kPageBytes * kPageBytes); at < end;) {
+    const off_t data = ::lseek(fd, at, SEEK_DATA);
+    if (data < 0 || data >= end) break;
+    at = ::lseek(fd, data, SEEK_HOLE);
+    if (at < 0) break;
+    written = std::min(at, end) - begin;
+  }
+  return CommitRegion(fd, region, static_cast<uint32_t>(static_cast<uint64_t>(written) / region.stride));
+}
+
+}  // namespace
+
 Segment::Segment(shm::Mapping mapping, UniqueFd fd, bool writable) noexcept
     : mapping_(std::move(mapping)), fd_(std::move(fd)), writable_(writable) {
   const Header& header = this->header();
@@ -127,6 +148,10 @@ Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
     if (ProcessIdOf(header) != options.process_id) {
       return Status(Code::kSegmentInvalid, options.name + " belongs to process \"" + std::string(ProcessIdOf(header)) +
                                                "\", not \"" + options.process_id + '"');
+    }
+    for (const NamedRegion& named : Regions(header)) {
+      Status status = CommitWritten(attached->fd(), *named.region);
+      if (!status.ok()) return status.WithContext(options.name);
     }
     attached->lock_ = std::move(lock->fd);
     attached->attached_ = true;

@@ -28,7 +28,7 @@ constexpr size_t kMaxFindings = 100;  // of each table
 constexpr uint64_t kPoolSlotBytes = dispatch::kSlotInputBytes + dispatch::kSlotOutputBytes;
 constexpr int32_t kMaxPid = 1 << 22;  // the largest pid_max there is
 constexpr uint32_t kAllNotices = dispatch::kNoticeLock | dispatch::kNoticeCancel | dispatch::kNoticeStream |
-                                 dispatch::kNoticeWindow | dispatch::kNoticePosted;
+                                 dispatch::kNoticeWindow | dispatch::kNoticePosted | dispatch::kNoticeProbe;
 constexpr uint32_t kLastDoorbellKind = 2;  // dispatch::DoorbellKind; 0 until a host has chosen
 constexpr uint32_t kWindowClosing = 2;
 constexpr uint32_t kStreamAborted = 2;  // ChunkRing::end

@@ -9,7 +9,7 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
+#include <system_error>
 
 namespace praas::shm {
 namespace {
@@ -46,7 +46,7 @@ Status OutOfMemory(int fd, uint64_t bytes, const char* what, int error) {
                " free); remove what is not needed there or mount it larger (mount -o remount,size=… /dev/shm; " +
                "in a container: --shm-size)";
   } else {
-    message += std::string(": the memory of this machine or control group is exhausted (") + std::strerror(error) +
+    message += ": the memory of this machine or control group is exhausted (" + std::generic_category().message(error) +
                "); lower the memory limits of processes or give the group more";
   }
   return {Code::kStateMemory, std::move(message), error};

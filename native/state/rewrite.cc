@@ -11,7 +11,7 @@
 ///                                   section and becomes part of the value with a second one.
 ///   else, small result              a new block, filled from old value and change inside the section.
 ///   else                            a new block, filled outside under a pin, published if the value is still the same;
-///                                   otherwise again, until the deadline.
+///                                   otherwise again, until the deadline or the store's limit.
 /// Bytes that belong to a published value never change; so readers that pinned it need not know of any of this.
 namespace praas::state {
 namespace {
@@ -81,7 +81,10 @@ Result<uint64_t> StateStore::Impl::Rewrite(const Key& key, const Change& change)
   return Rewriting(*this, key, change).Run();
 }
 
+void StateStore::LimitContention(uint64_t limit_ns) { impl_->contention_limit_ns = limit_ns; }
+
 Result<uint64_t> StateStore::Impl::Rewriting::Run() {
+  uint64_t limit_ns = kNoDeadline;  // from the first attempt that others have spoiled
   SpinYield spin;
   uint32_t allocations = 0;
   for (;;) {
@@ -123,9 +126,10 @@ Result<uint64_t> StateStore::Impl::Rewriting::Run() {
       impl_.RenewLarge(key_, total_, change_.deadline_ns);
       return version_;
     }
-    if (NowNs() >= change_.deadline_ns) {
-      return Status(Code::kStateContended, "others kept changing state key \"" + std::string(key_.name) +
-                                               "\" until the deadline; use a lock or fewer writers");
+    limit_ns = std::min({limit_ns, change_.deadline_ns, DeadlineIn(impl_.contention_limit_ns)});
+    if (NowNs() >= limit_ns) {
+      return Status(Code::kStateContended,
+                    "others kept changing state key \"" + std::string(key_.name) + "\"; use a lock or fewer writers");
     }
     spin.Step();
   }

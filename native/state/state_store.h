@@ -19,6 +19,10 @@
 
 namespace praas::state {
 
+/// For releases of locks by workers, which nobody can be asked to try again: longer than it takes until a stopped
+/// holder of the internal mutex is found and killed.
+inline constexpr uint64_t kReleaseNs = 10'000'000'000;
+
 /// Typed arrays of JavaScript.
 enum class ElementType : uint32_t {
   kInt8 = 1,
@@ -94,7 +98,7 @@ class StateStore {
   void Unpin(uint32_t pin);
 
   /// Returns the new version. kStateVersion when `if_version` does not match, kStateType when the key holds an array,
-  /// kStateContended when others kept changing a value being patched until the deadline.
+  /// kStateContended when others kept changing a value being patched until the deadline, or LimitContention.
   [[nodiscard]] Result<uint64_t> Set(std::string_view key, std::span<const std::byte> value, const SetOptions& options);
   /// Adds to the end; creates the key. In place when there is room, so room grows geometrically. Fails as Set does.
   [[nodiscard]] Result<uint64_t> Append(std::string_view key, std::span<const std::byte> value, uint64_t deadline_ns);
@@ -150,6 +154,9 @@ class StateStore {
   /// `wake` is called (outside the mutex, on the thread whose operation granted) with each participant that was granted
   /// a lock; the dispatcher sets its notice and signals it. May be told for nothing. Set it before the store is shared.
   void OnGrant(std::function<void(uint16_t participant)> wake);
+  /// Patches and appends of this instance give up after so long if others keep changing the value, however far their
+  /// deadline is; they try at least once. Set it before the store is shared.
+  void LimitContention(uint64_t limit_ns);
 
   /// Host: releases pins, unpublished blocks and locks of a participant that has ended, and renews what it published.
   [[nodiscard]] Status ReclaimParticipant(uint16_t participant, uint64_t deadline_ns);

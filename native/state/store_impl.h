@@ -5,6 +5,7 @@
 #include <span>
 #include <utility>
 
+#include "base/clock.h"
 #include "publication/area.h"
 #include "publication/writer.h"
 #include "state/key_index.h"
@@ -172,6 +173,7 @@ struct StateStore::Impl {
   LockTable locks;
   PublicationTable publications;
   std::function<void(uint16_t)> wake;
+  uint64_t contention_limit_ns = kNoDeadline;
 
   // Blocks are freed inside sections; their allocator's mutex is held for moments only, so this limit is met only when
   // its owner was stopped. The block is then swept later.

@@ -385,6 +385,34 @@ TEST_P(DeathTest, WhileItCancels) {
   }
 }
 
+TEST_P(DeathTest, WhileItDropsAParkedAnswer) {
+  Deaths deaths = Base();
+  uint32_t index = 0;
+  deaths.reset = [&] {
+    Reset();
+    index = Fill(host(), kHostParticipant, kFirst);
+    segment_->call(index).origin = Origin::kWindow;
+    host().Post(index);
+    ASSERT_EQ(survivor().ClaimAny(), index);
+    ASSERT_TRUE(survivor().BeginCompletion(index, WordOf(index).generation));
+    survivor().Park(index);
+  };
+  deaths.operation = [&] {
+    if (!victim().Unpark(index, kHostParticipant, kFirst, Dispatcher::Unparked::kDrop)) ::_exit(8);
+    victim().ReleaseReserved(index);
+  };
+  deaths.verify = [&](bool over) {
+    // Nobody has begun to drop it, or it is dropped: its block may be gone.
+    if (WordOf(index).state == CallState::kParked) {
+      EXPECT_FALSE(over);
+      host().Free(index);
+    }
+    Bury(false);
+    EXPECT_EQ(answers_.count(kFirst), 0u);
+  };
+  KillAtEveryChange(deaths);
+}
+
 /// The host's own death: the next one starts with an empty table, whatever the former one was at.
 TEST_P(DeathTest, OfTheHost) {
   Deaths deaths = Base();

@@ -196,6 +196,15 @@ TEST(FrameHeader, BoundsThePayloadOfEachType) {
   }
 }
 
+TEST(FrameHeader, OnlyStateRequestsThatSetAValueMayBeLarge) {
+  for (uint16_t op = 0; op <= static_cast<uint16_t>(StateOp::kUnpublish) + 1; ++op) {
+    const bool sets = op == static_cast<uint16_t>(StateOp::kSet) || op == static_cast<uint16_t>(StateOp::kAppend);
+    EXPECT_EQ(PayloadBound({.type = FrameType::kState, .code = op}, kMax * 4),
+              sets ? kMax * 4 + kMaxControlPayload : kMaxControlPayload)
+        << op;
+  }
+}
+
 TEST(FrameHeader, StreamingCallsHaveNoPayload) {
   Frame frame = Call();
   frame.flags = kStream;

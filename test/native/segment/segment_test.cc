@@ -118,6 +118,32 @@ TEST_F(SegmentTest, TheNextHostFindsWhatTheLastOneLeft) {
   EXPECT_EQ(Arena::Data(*next, 0).usage().used_blocks, 1u);
 }
 
+TEST_F(SegmentTest, ADamagedCountHidesNoRecords) {
+  uint64_t offset = 0;
+  uint32_t committed = 0;
+  {
+    const Segment segment = Make();
+    Arena arena = Arena::Data(segment, 0);
+    for (int i = 0; i < 3; ++i) {
+      auto got = arena.Allocate(100, {BlockOwner::Kind::kState, 0, 1}, NowNs());
+      ASSERT_TRUE(got.ok());
+      offset = got->offset;
+    }
+    committed = segment.header().arena_blocks[0].committed.exchange(1);
+    ASSERT_GT(committed, 3u);
+  }
+  const Segment segment = Make();
+  ASSERT_TRUE(segment.attached());
+  EXPECT_GE(segment.header().arena_blocks[0].committed.load(), 4u);
+  EXPECT_LE(segment.header().arena_blocks[0].committed.load(), committed);
+  Arena arena = Arena::Data(segment, 0);
+  ASSERT_TRUE(arena.Recover().ok());
+  EXPECT_EQ(arena.Check(), std::vector<std::string>());
+  auto got = arena.Allocate(100, {BlockOwner::Kind::kState, 0, 1}, NowNs());
+  ASSERT_TRUE(got.ok());
+  EXPECT_GT(got->offset, offset);  // behind those that were there
+}
+
 TEST_F(SegmentTest, OneHostAtATime) {
   Signpost held;
   Child host = Child::Fork([&] {

@@ -1,3 +1,4 @@
+#include <chrono>
 #include <thread>
 
 #include "store_fixture.h"
@@ -200,10 +201,39 @@ TEST_F(RewriteTest, ContentionEndsAtTheDeadline) {
   entry.append_pin = pinned->pin;
   entry.append_token = 12345;
   EXPECT_EQ(CodeOf(store().Append("log", AsBytes("c"), NowNs())), Code::kStateContended);
+  // As early as a store wants to know, which others have to wait for.
+  Participant host(segment(), 8);
+  host.store.LimitContention(0);
+  EXPECT_EQ(CodeOf(host.store.Append("log", AsBytes("c"), Soon())), Code::kStateContended);
   EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'001u);
   other.store.Unpin(pinned->pin);
   Append("log", "c");
   EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'002u);
+}
+
+TEST_F(RewriteTest, WaitingForOthersIsNoContention) {
+  Append("log", std::string(50'000, 'a'));
+  Append("log", "b");
+  Participant other(segment(), 7);
+  Result<state::Pinned> pinned = other.store.Pin("log", Soon());
+  ASSERT_TRUE(pinned.ok());
+  state::KeyEntry& entry = records().key(1);
+  entry.append_block = state::ValueRef::Unpack(entry.value.load()).block;
+  entry.append_pin = pinned->pin;
+  entry.append_token = 12345;
+  Participant host(segment(), 8);
+  constexpr uint64_t kLimitNs = 250'000'000;  // more than a reservation is waited for
+  host.store.LimitContention(kLimitNs);
+  // The mutex is held for longer than that, by somebody who has stopped inside.
+  auto& mutex = const_cast<segment::RobustMutex&>(store().mutex());
+  ASSERT_EQ(mutex.TryLock(7), segment::LockOutcome::kAcquired);
+  std::thread appending([&host] { EXPECT_TRUE(host.store.Append("log", AsBytes("c"), Soon()).ok()); });
+  const uint64_t until_ns = DeadlineIn(kLimitNs + 100'000'000);
+  while (NowNs() < until_ns) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  mutex.Unlock();
+  appending.join();
+  EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'002u);
+  other.store.Unpin(pinned->pin);
 }
 
 }  // namespace
