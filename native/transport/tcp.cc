@@ -213,12 +213,10 @@ Result<TcpListener> TcpListener::Listen(const std::string& host, uint16_t port) 
   return last;
 }
 
-void TcpStream::TurnAway(std::span<const std::byte> farewell) noexcept {
-  if (socket_) Dismiss(std::move(socket_), farewell);
-}
-
 Result<std::unique_ptr<TcpStream>> TcpListener::Accept(std::span<const std::byte> farewell) {
   if (!socket_) return Closed();
+  // There may have been none left when it was to be had back.
+  if (!reserve_) reserve_ = OpenReserve();
   while (true) {
     UniqueFd socket(::accept4(socket_.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (socket) return TcpStream::Adopt(std::move(socket));

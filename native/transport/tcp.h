@@ -28,9 +28,6 @@ class TcpStream : public ByteStream {
 
   [[nodiscard]] std::string PeerName() const;  // "address:port", for logs
 
-  /// Sends what of `farewell` there is room for, and closes.
-  void TurnAway(std::span<const std::byte> farewell) noexcept;
-
  private:
   explicit TcpStream(UniqueFd socket) noexcept : socket_(std::move(socket)) {}
 

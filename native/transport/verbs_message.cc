@@ -68,6 +68,8 @@ Result<Message> DecodeMessage(MessageKind kind, std::span<const std::byte, kMess
   if (LoadLittle<uint8_t>(at + 1) != 0 || LoadLittle<uint16_t>(at + 6) != 0) return Invalid("reserved bytes are set");
   if ((message.flags & ~kCallFlags) != 0) return Invalid("unknown flags " + std::to_string(message.flags));
   if (message.mode == MessageMode::kDropped && kind != MessageKind::kRoom) return Invalid("a mode of room only");
+  if (message.mode != MessageMode::kInline && kind == MessageKind::kChunk)
+    return Invalid("a chunk lies in its message");
   const bool carries = message.mode == MessageMode::kInline &&
                        (kind == MessageKind::kCall || kind == MessageKind::kReply || kind == MessageKind::kChunk);
   if (carries && message.bytes > kMessagePayloadBytes) {

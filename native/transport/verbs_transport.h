@@ -35,7 +35,7 @@ class VerbsTransport final : public DirectTransport {
     uint64_t default_timeout_ns = 60'000'000'000;
   };
   /// Opens the device and makes this end. kUnsupported, kBackpressure (registered memory), kSystem, with the reason.
-  /// Blocks until the deadline at most.
+  /// kConnectionTimeout: there was no time to open it. Blocks until the deadline at most.
   [[nodiscard]] static Result<std::unique_ptr<VerbsTransport>> Create(const Options& options, uint64_t deadline_ns);
   ~VerbsTransport() override;
 

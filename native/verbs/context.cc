@@ -67,8 +67,7 @@ Result<Selection> Selection::FromEnvironment() {
 
 Result<std::unique_ptr<Context>> Context::Open(const Selection& selection, uint64_t deadline_ns) {
   if (const Result<const Library*> loaded = Library::Load(); !loaded.ok()) return loaded.status();
-  return AnswerInTime<Result<std::unique_ptr<Context>>>([selection] { return OpenNow(selection); },
-                                                        std::min(deadline_ns, DeadlineIn(kPatienceNs)));
+  return AnswerInTime<Result<std::unique_ptr<Context>>>([selection] { return OpenNow(selection); }, deadline_ns);
 }
 
 Result<std::unique_ptr<Context>> Context::OpenNow(const Selection& selection) {

@@ -40,8 +40,9 @@ struct Address {
 class Context {
  public:
   /// kUnsupported: no library, no device, no such device or port; kSystem: it cannot be opened. Says what to do. A
-  /// kernel that is removing a device answers nobody until all have closed it: kUnsupported at the deadline, in three
-  /// seconds at the latest, and at once while an earlier attempt still waits.
+  /// kernel that is removing a device answers nobody until all have closed it: kUnsupported after three seconds, and at
+  /// once while an earlier attempt still waits that has waited for so long. kConnectionTimeout: the deadline came
+  /// first.
   [[nodiscard]] static Result<std::unique_ptr<Context>> Open(const Selection& selection,
                                                              uint64_t deadline_ns = kNoDeadline);
   ~Context();

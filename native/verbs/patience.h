@@ -1,6 +1,6 @@
 #pragma once
 
-#include <atomic>
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <memory>
@@ -17,34 +17,76 @@
 namespace praas::verbs {
 
 /// Threads that wait for the kernel and whom nobody waits for any more.
-inline std::atomic<int> unanswered{0};
+struct Unanswered {
+  std::mutex mutex;
+  std::condition_variable changed;
+  int threads = 0;
+  bool silent = false;  // somebody has lost patience with the kernel since it answered last
+};
+/// Never destroyed: such a thread may outlive everything else.
+[[nodiscard]] inline Unanswered& TheUnanswered() {
+  static auto* const only = new Unanswered;
+  return *only;
+}
 
-/// How long the kernel may take to tell of devices.
-inline constexpr uint64_t kPatienceNs = 3'000'000'000;
+/// How long the kernel may take to tell of devices: until the caller's deadline, and three seconds at most, of which
+/// those count in which this OS process ran. One that was stopped has not waited.
+class Patience {
+ public:
+  explicit Patience(uint64_t deadline_ns) noexcept : deadline_ns_(deadline_ns) {}
 
-/// What `ask` says, which asks the kernel for devices, if it does so before the deadline. While the kernel removes a
-/// device it lets everybody wait, uninterruptibly, until all have closed that device; then `ask` goes on in a thread of
-/// its own. `Answer` can be made of a Status.
+  /// Whether `done`, which `changed` tells, comes in time.
+  template <typename Done>
+  [[nodiscard]] bool Wait(std::unique_lock<std::mutex>& lock, std::condition_variable& changed, Done done) {
+    while (!done()) {
+      const uint64_t now_ns = NowNs();
+      if (looks_ == 0 || now_ns >= deadline_ns_) return false;
+      --looks_;
+      changed.wait_for(lock, std::chrono::nanoseconds(std::min(kLookNs, deadline_ns_ - now_ns)));
+    }
+    return true;
+  }
+  [[nodiscard]] bool lost() const noexcept { return looks_ == 0; }
+
+ private:
+  static constexpr uint64_t kLookNs = 100'000'000;
+  uint64_t deadline_ns_;
+  int looks_ = 30;
+};
+
+/// What `ask` says, which asks the kernel for devices, if it does so in time. While the kernel removes a device it lets
+/// everybody wait, uninterruptibly, until all have closed that device; then `ask` goes on in a thread of its own, and
+/// until that ends no other thread begins to wait. `Answer` can be made of a Status: kUnsupported means that the kernel
+/// does not answer, kConnectionTimeout only that the caller had less time than it took.
 template <typename Answer, typename Ask>
-[[nodiscard]] Answer AnswerInTime(Ask ask, uint64_t deadline_ns = DeadlineIn(kPatienceNs)) {
-  const auto late = [] {
+[[nodiscard]] Answer AnswerInTime(Ask ask, uint64_t deadline_ns = kNoDeadline) {
+  Unanswered& unanswered = TheUnanswered();
+  Patience patience(deadline_ns);
+  const auto late = [&unanswered, &patience] {
+    if (patience.lost()) unanswered.silent = true;
+    if (!unanswered.silent) {
+      return Answer(Status(Code::kConnectionTimeout, "there was no time left to open an RDMA device"));
+    }
     return Answer(Status(Code::kUnsupported,
                          "the kernel does not answer about RDMA devices: one is being removed and still in use"));
   };
-  if (unanswered.load() > 0) return late();
   struct Question {
-    std::mutex mutex;
     std::condition_variable changed;
     std::optional<Answer> answer;
     bool given_up = false;
   };
   const auto question = std::make_shared<Question>();
+  std::unique_lock lock(unanswered.mutex);
+  const auto free = [&unanswered] { return unanswered.threads == 0 || unanswered.silent; };
+  if (!patience.Wait(lock, unanswered.changed, free) || unanswered.threads > 0) return late();
   try {
-    std::thread([question, ask = std::move(ask)] {
+    std::thread([question, &unanswered, ask = std::move(ask)] {
       Answer answer = ask();
-      const std::lock_guard lock(question->mutex);
+      const std::lock_guard answering(unanswered.mutex);
       if (question->given_up) {
-        --unanswered;
+        if (--unanswered.threads > 0) return;
+        unanswered.silent = false;
+        unanswered.changed.notify_all();
         return;
       }
       question->answer.emplace(std::move(answer));
@@ -53,12 +95,9 @@ template <typename Answer, typename Ask>
   } catch (const std::system_error& error) {
     return Answer(Status(Code::kUnsupported, std::string("no thread to ask for RDMA devices: ") + error.what()));
   }
-  const uint64_t now = NowNs();
-  const std::chrono::nanoseconds patience(deadline_ns > now ? deadline_ns - now : 0);
-  std::unique_lock lock(question->mutex);
-  if (!question->changed.wait_for(lock, patience, [&] { return question->answer.has_value(); })) {
+  if (!patience.Wait(lock, question->changed, [&] { return question->answer.has_value(); })) {
     question->given_up = true;
-    ++unanswered;
+    ++unanswered.threads;
     return late();
   }
   return *std::move(question->answer);

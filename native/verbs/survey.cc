@@ -4,8 +4,8 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <memory>
+#include <system_error>
 
 #include "base/json_writer.h"
 #include "verbs/context.h"
@@ -83,7 +83,8 @@ Status CannotOpen(const std::string& name, int error) {
   } else if (error == ENOENT || error == ENODEV || error == ENXIO) {
     remedy = "; /dev/infiniband is not complete: load ib_uverbs, and give a container --device=/dev/infiniband";
   }
-  return {Code::kSystem, "RDMA device " + name + " cannot be opened: " + std::strerror(error) + remedy, error};
+  return {Code::kSystem,
+          "RDMA device " + name + " cannot be opened: " + std::generic_category().message(error) + remedy, error};
 }
 
 Device DeviceOf(const Library& library, ibv_device* listed) {
@@ -123,6 +124,7 @@ Result<std::vector<Device>> SurveyNow(const Library& library) {
   // A kernel without RDMA is a machine without devices.
   if (list == nullptr) return std::vector<Device>{};
   std::vector<Device> devices;
+  devices.reserve(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i) devices.push_back(DeviceOf(library, list[i]));
   library.free_device_list(list);
   return devices;

@@ -7,7 +7,10 @@
 #include <poll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
+#include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -172,30 +175,77 @@ TEST(TcpListener, APortInUseIsRefused) {
   EXPECT_EQ(listener->Accept().status().code(), Code::kConnectionClosed);
 }
 
+/// While it lives, no descriptor with a number above `most` is given out: the limit is on numbers, not on how many are
+/// open.
+class FewDescriptors {
+ public:
+  explicit FewDescriptors(int most) {
+    EXPECT_EQ(::getrlimit(RLIMIT_NOFILE, &saved_), 0);
+    rlimit tight = saved_;
+    tight.rlim_cur = static_cast<rlim_t>(most) + 1;
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
+  }
+  ~FewDescriptors() { EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &saved_), 0); }
+  FewDescriptors(const FewDescriptors&) = delete;
+
+ private:
+  rlimit saved_{};
+};
+
+int LowestFree() { return UniqueFd(::open("/dev/null", O_RDONLY | O_CLOEXEC)).get(); }
+
+/// Somebody who waits to be accepted.
+class CallerOf {
+ public:
+  explicit CallerOf(TcpListener& listener) : listener_(listener) {
+    auto connected = TcpConnect("127.0.0.1", listener.port(), DeadlineIn(kPatienceNs));
+    EXPECT_TRUE(connected.ok()) << connected.status().message();
+    stream_ = std::move(*connected);
+    pollfd waiting{listener.fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 20'000), 1);
+  }
+  /// It waits no more, and hears of the end of the connection.
+  void ExpectTurnedAway() {
+    pollfd waiting{listener_.fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 0), 0) << "the listener must not stay readable";
+    waiting = {stream_->fd(), POLLIN, 0};
+    EXPECT_EQ(::poll(&waiting, 1, 20'000), 1);
+    std::byte byte;
+    EXPECT_EQ(stream_->Read({&byte, 1}).status().code(), Code::kConnectionLost);
+  }
+
+ private:
+  TcpListener& listener_;
+  std::unique_ptr<TcpStream> stream_;
+};
+
 TEST(TcpListener, TurnsCallersAwayWhenDescriptorsRunOut) {
   Result<TcpListener> listener = TcpListener::Listen("127.0.0.1", 0);
   ASSERT_TRUE(listener.ok());
-  Result<std::unique_ptr<TcpStream>> client = TcpConnect("127.0.0.1", listener->port(), DeadlineIn(kPatienceNs));
-  ASSERT_TRUE(client.ok());
-  rlimit saved;
-  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &saved), 0);
-  std::vector<UniqueFd> fill;
-  // The limit is on numbers, not on how many are open: nothing at or above the lowest free one may be opened.
-  UniqueFd lowest(::open("/dev/null", O_RDONLY | O_CLOEXEC));
-  rlimit tight = saved;
-  tight.rlim_cur = static_cast<rlim_t>(lowest.get());
-  lowest.Reset();
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &tight), 0);
-  pollfd waiting{listener->fd(), POLLIN, 0};
-  EXPECT_EQ(::poll(&waiting, 1, 20'000), 1);
-  const Result<std::unique_ptr<TcpStream>> accepted = listener->Accept();
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &saved), 0);
-  EXPECT_EQ(accepted.status().sys_errno(), EMFILE);
-  EXPECT_EQ(::poll(&waiting, 1, 0), 0) << "the listener must not stay readable";
-  waiting = {(*client)->fd(), POLLIN, 0};
-  EXPECT_EQ(::poll(&waiting, 1, 20'000), 1);
-  std::byte byte;
-  EXPECT_EQ((*client)->Read({&byte, 1}).status().code(), Code::kConnectionLost);
+  CallerOf caller(*listener);
+  {
+    const FewDescriptors few(LowestFree() - 1);
+    EXPECT_EQ(listener->Accept().status().sys_errno(), EMFILE);
+  }
+  caller.ExpectTurnedAway();
+}
+
+TEST(TcpListener, TurnsCallersAwayAlsoAfterNotEvenItsReserveWasLeft) {
+  Result<TcpListener> listener = TcpListener::Listen("127.0.0.1", 0);
+  ASSERT_TRUE(listener.ok());
+  CallerOf first(*listener);
+  {
+    // Its reserve has a number beyond these, so what it gives up is of no use to anybody.
+    const FewDescriptors few(STDERR_FILENO);
+    EXPECT_EQ(listener->Accept().status().sys_errno(), EMFILE);
+  }
+  EXPECT_TRUE(listener->Accept().ok());
+  CallerOf second(*listener);
+  {
+    const FewDescriptors few(LowestFree() - 1);
+    EXPECT_EQ(listener->Accept().status().sys_errno(), EMFILE);
+  }
+  second.ExpectTurnedAway();
 }
 
 }  // namespace

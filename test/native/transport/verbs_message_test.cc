@@ -40,6 +40,11 @@ TEST(VerbsMessage, WhatCannotBeMeantIsRefused) {
   };
   EXPECT_TRUE(refused(MessageKind::kCall, {.bytes = kMessagePayloadBytes + 1}));
   EXPECT_TRUE(refused(MessageKind::kChunk, {.bytes = UINT64_MAX}));
+  for (const MessageMode mode : {MessageMode::kRemote, MessageMode::kChunks}) {
+    EXPECT_TRUE(refused(MessageKind::kChunk, {.mode = mode, .bytes = kMessagePayloadBytes + 1}));
+    EXPECT_FALSE(refused(MessageKind::kCall, {.mode = mode, .bytes = kMessagePayloadBytes + 1}));
+  }
+  EXPECT_FALSE(refused(MessageKind::kChunk, {.bytes = kMessagePayloadBytes}));
   EXPECT_FALSE(refused(MessageKind::kNeedRoom, {.bytes = 1ull << 40}));
   EXPECT_TRUE(refused(MessageKind::kCall, {.mode = MessageMode::kDropped}));
   EXPECT_TRUE(refused(MessageKind::kCall, {.flags = 0x8000}));
