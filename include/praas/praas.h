@@ -83,7 +83,7 @@ const char* praas_status_name(int status);
 /* --- input and output -----------------------------------------------------------------------------------------------
  */
 
-/** The input, where its sender wrote it: read it in place, do not write. NULL when it is empty. */
+/** The input, where its sender wrote it or, if small, a copy: read it in place, do not write. NULL when it is empty. */
 const void* praas_input(const praas_context* context, size_t* bytes);
 
 /**

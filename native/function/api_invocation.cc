@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "function/context.h"
 #include "function/runner.h"
+#include "state/state_store.h"
 
 namespace {
 
@@ -23,9 +24,8 @@ bool Inside(const void* data, size_t bytes, std::span<const std::byte> whole) no
 praas_context::~praas_context() {
   for (const uint64_t call : calls) runner.Release(call);
   for (const uint32_t pin : pins) runtime().state().Unpin(pin);
-  // Longer than a stopped holder of the internal mutex survives: nobody can be asked to try again.
   for (const uint32_t lock : locks) {
-    static_cast<void>(runtime().state().Unlock(lock, praas::DeadlineIn(3'000'000'000)));
+    static_cast<void>(runtime().state().Unlock(lock, praas::DeadlineIn(praas::state::kReleaseNs)));
   }
 }
 

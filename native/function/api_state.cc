@@ -208,7 +208,9 @@ int praas_state_lock(praas_context* context, const char* name, uint32_t mode, ui
   while (!ticket->granted && !store.LockGranted(ticket->holder)) {
     const uint64_t now_ns = praas::NowNs();
     if (now_ns >= deadline_ns) {
-      static_cast<void>(store.Unlock(ticket->holder, praas::DeadlineIn(kLockLookNs)));
+      // Who is stopped inside the store may hold this up: the end of the invocation then gives it up.
+      const Status status = store.Unlock(ticket->holder, praas::DeadlineIn(kLockLookNs));
+      if (status.code() == Code::kSegmentStuck) context->locks.push_back(ticket->holder);
       return context->Note(Status(Code::kStateLockTimeout, "the lock was not granted before the deadline"));
     }
     context->runner.Pause(std::min(deadline_ns, now_ns + kLockLookNs));
@@ -223,7 +225,7 @@ int praas_state_unlock(praas_context* context, uint64_t lock) {
   if (held == context->locks.end()) {
     return context->Note(Status(Code::kStateLockLost, "this invocation does not hold the lock"));
   }
-  const uint32_t holder = *held;
-  context->locks.erase(held);
-  return context->Note(StoreOf(context).Unlock(holder, context->invocation.deadline_ns));
+  const Status status = StoreOf(context).Unlock(*held, context->invocation.deadline_ns);
+  if (status.code() != Code::kSegmentStuck) context->locks.erase(held);
+  return context->Note(status);
 }

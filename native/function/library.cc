@@ -161,6 +161,7 @@ Result<std::vector<Library::Exported>> Library::Functions() const {
   });
   if (!wrong.ok()) return wrong;
   std::vector<Exported> functions;
+  functions.reserve(found.size());
   for (auto& [name, function] : found) functions.push_back(std::move(function));
   return functions;
 }

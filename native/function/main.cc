@@ -6,11 +6,13 @@
 #include <unistd.h>
 
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <string>
 #include <string_view>
+#include <thread>
 
 #include "base/build.h"
 #include "base/clock.h"
@@ -79,15 +81,17 @@ Result<UniqueFd> HostDescriptor() {
                   "process host");
   }
   // Nothing that functions start is meant to have it.
-  ::unsetenv("PRAAS_WORKER_FD");
-  UniqueFd low(fd);
+  ::unsetenv("PRAAS_WORKER_FD");  // NOLINT(concurrency-mt-unsafe): there is no other thread yet
+  UniqueFd given(fd);
+  UniqueFd own(::fcntl(fd, F_DUPFD_CLOEXEC, kFirstOwnFd));
+  if (!own) return given;  // so few descriptors are allowed
+  given.Reset();
   for (UniqueFd filler(::open("/dev/null", O_RDONLY | O_CLOEXEC)); filler && filler.get() < kFirstOwnFd;) {
     const int next = ::fcntl(filler.get(), F_DUPFD_CLOEXEC, 0);
     if (next < 0) break;
     static_cast<void>(std::exchange(filler, UniqueFd(next)).Release());
   }
-  UniqueFd high(::fcntl(low.get(), F_DUPFD_CLOEXEC, kFirstOwnFd));
-  return high ? std::move(high) : std::move(low);
+  return own;
 }
 
 /// The host has raised its limit as far as it goes; code that closes every descriptor there might be would never end.
@@ -146,7 +150,7 @@ int Serve() {
   if (!functions.ok()) {
     static_cast<void>((*runtime)->LoadFailed(functions.status().message()));
     // The host ends whoever has told it that.
-    ::sleep(10);
+    std::this_thread::sleep_for(std::chrono::seconds(10));
     return 1;
   }
   praas::function::Runner(**runtime, std::move(*functions)).Serve();

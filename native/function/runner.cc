@@ -30,7 +30,7 @@ constexpr size_t kMaxMessageBytes = 32 * 1024;
 /// less than 16 bytes would go unnoticed, and before its begin if that is within a page.
 class Canary {
  public:
-  Canary(std::span<std::byte> output) noexcept {
+  explicit Canary(std::span<std::byte> output) noexcept {
     const auto end = reinterpret_cast<uintptr_t>(output.data()) + output.size();
     after_ = {output.data() + output.size(), (16 - end % 16) % 16};
     const auto begin = reinterpret_cast<uintptr_t>(output.data());
@@ -106,6 +106,7 @@ Result<std::vector<Function>> LoadFunctions(const std::vector<FunctionSpec>& spe
 
 std::vector<worker::FunctionInfo> Registration(const std::vector<Function>& functions) {
   std::vector<worker::FunctionInfo> infos;
+  infos.reserve(functions.size());
   for (const Function& function : functions) {
     infos.push_back({.name = function.spec.name,
                      .flags = function.spec.flags,

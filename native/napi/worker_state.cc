@@ -13,8 +13,8 @@ namespace praas::napi {
 
 namespace {
 
-/// For releases, which nobody can be asked to try again: longer than a stopped holder of the internal mutex survives.
-constexpr uint64_t kReleaseNs = 3'000'000'000;
+/// To give up a lock that was not granted in time. What takes longer is left to the end of its invocation.
+constexpr uint64_t kGiveUpNs = 100'000'000;
 
 Napi::Object InfoObject(Napi::Env env, const state::KeyInfo& info) {
   return KeyInfoObject(env, info.key, static_cast<uint32_t>(info.kind), info.element_type, info.bytes, info.version,
@@ -161,6 +161,7 @@ Napi::Value WorkerWrap::StateUnpublish(const Napi::CallbackInfo& info) {
 
 Napi::Value WorkerWrap::StateKeys(const Napi::CallbackInfo& info) {
   const std::string prefix = ReadText(env_, info[0], "prefix");
+  OrThrow(env_, state::CheckUserKey(prefix));
   const std::string after = ReadText(env_, info[1], "after");
   const uint32_t limit = ReadUint32(env_, info[2], "limit");
   const uint64_t deadline_ns = ReadDeadline(env_, info[3], "timeoutMs");
@@ -206,10 +207,10 @@ void WorkerWrap::Unlock(const Napi::CallbackInfo& info) {
     throw ToJsError(
         env_, Status(Code::kStateLockLost, "the lock is not held any more: it was released, or its invocation ended"));
   }
-  LockEntry lock = found->second;
-  locks_.erase(found);
-  RejectLock(lock, Status(Code::kInvocationCancelled, "the lock was given up before it was granted"));
-  OrThrow(env_, runtime().state().Unlock(lock.holder, DeadlineIn(kReleaseNs)));
+  RejectLock(found->second, Status(Code::kInvocationCancelled, "the lock was given up before it was granted"));
+  const Status status = runtime().state().Unlock(found->second.holder, DeadlineIn(state::kReleaseNs));
+  if (status.code() != Code::kSegmentStuck) locks_.erase(found);
+  OrThrow(env_, status);
 }
 
 void WorkerWrap::SettleLocks() {
@@ -224,10 +225,11 @@ void WorkerWrap::SettleLocks() {
         static_cast<void>(napi_resolve_deferred(env_, deferred, value));
       }
     } else if (waits && now_ns >= lock.deadline_ns) {
-      static_cast<void>(runtime().state().Unlock(lock.holder, DeadlineIn(kReleaseNs)));
       RejectLock(lock, Status(Code::kStateLockTimeout, "the lock was not granted before the deadline"));
-      entry = locks_.erase(entry);
-      continue;
+      if (runtime().state().Unlock(lock.holder, DeadlineIn(kGiveUpNs)).code() != Code::kSegmentStuck) {
+        entry = locks_.erase(entry);
+        continue;
+      }
     }
     ++entry;
   }
@@ -254,7 +256,7 @@ void WorkerWrap::ReleaseHeld(uint64_t handle) noexcept {
       continue;
     }
     RejectLock(lock, Status(Code::kInvocationCancelled, "the invocation that waited for the lock has ended"));
-    static_cast<void>(runtime().state().Unlock(lock.holder, DeadlineIn(kReleaseNs)));
+    static_cast<void>(runtime().state().Unlock(lock.holder, DeadlineIn(state::kReleaseNs)));
     entry = locks_.erase(entry);
   }
 }

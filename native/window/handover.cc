@@ -99,6 +99,7 @@ Result<Handover> ReceiveOffer(int socket, uint64_t deadline_ns) {
   Offer offer{};
   std::array<UniqueFd, kFds> fds;
   size_t fd_count = 0;
+  bool cut = false;
   for (size_t got = 0; got < sizeof(offer);) {
     if (Status status = BoundBy(socket, deadline_ns); !status.ok()) return status;
     iovec part{reinterpret_cast<char*>(&offer) + got, sizeof(offer) - got};
@@ -116,10 +117,12 @@ Result<Handover> ReceiveOffer(int socket, uint64_t deadline_ns) {
     if (bytes == 0)
       return Status(Code::kUpgradeFailed, "the host closed the window socket: it does not know the nonce");
     fd_count += TakeFds(message, fds);
-    if ((message.msg_flags & MSG_CTRUNC) != 0) fd_count = kFds + 1;
+    cut |= (message.msg_flags & MSG_CTRUNC) != 0;
     got += static_cast<size_t>(bytes);
   }
-  if (offer.magic != kMagic || fd_count < kWindowFds || fd_count > kFds) {
+  // There was room for more than a host sends, so what was cut off found no number in this process.
+  if (cut && fd_count < kFds) return Status::System("recvmsg of the descriptors of a window", EMFILE);
+  if (cut || offer.magic != kMagic || fd_count < kWindowFds || fd_count > kFds) {
     return Status(Code::kProtocolInvalid,
                   "the host's window offer is malformed (" + std::to_string(fd_count) + " descriptors)");
   }

@@ -21,6 +21,10 @@ namespace praas::window {
   return static_cast<uint32_t>(origin_call >> 32);
 }
 
+/// How often a consumer looks at a ring again that was filled meanwhile, before it does something else: a client that
+/// submits as fast as it consumes must not keep it from the others.
+inline constexpr uint32_t kConsumeRounds = 4;
+
 /// What a call that cannot be served is answered: the client should have known.
 inline constexpr std::string_view kInputTooLarge =
     "the input is larger than the process takes as one payload; stream it";
@@ -48,6 +52,12 @@ inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, 
   entry.claimed_ns = 0;
   entry.queued_ns = now_ns;
   entry.stream = 0;
+}
+
+/// Whether the entry that a submission's consumer has noted, and which is in this state, was made of it. One that is
+/// parked was made, and has run; room is given to it while it is parked.
+[[nodiscard]] inline bool IsMade(dispatch::CallState noted, const Submission& submission) noexcept {
+  return noted != dispatch::CallState::kFree && !(submission.room_given && noted == dispatch::CallState::kParked);
 }
 
 /// The room for the result that the entry of an unanswered window call names.

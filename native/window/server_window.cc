@@ -142,7 +142,11 @@ bool ServerWindow::HasSubmissions() const noexcept {
 
 bool ServerWindow::TryConsume(uint16_t self) noexcept {
   uint32_t nobody = 0;
-  return slot_.consumer.compare_exchange_strong(nobody, uint32_t{self} + kConsumerBias, std::memory_order_seq_cst);
+  if (!slot_.consumer.compare_exchange_strong(nobody, uint32_t{self} + kConsumerBias, std::memory_order_seq_cst)) {
+    return false;
+  }
+  slot_.turns.store(slot_.turns.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+  return true;
 }
 
 bool ServerWindow::EndConsume(uint16_t self) noexcept {
@@ -157,7 +161,7 @@ std::optional<uint16_t> ServerWindow::consumer() const noexcept {
   return static_cast<uint16_t>(consumer - kConsumerBias);
 }
 
-uint32_t ServerWindow::head() const noexcept { return header().submit_head.load(std::memory_order_seq_cst); }
+uint32_t ServerWindow::turns() const noexcept { return slot_.turns.load(std::memory_order_relaxed); }
 
 std::optional<Submission> ServerWindow::Peek() noexcept {
   // Bounded: a client that keeps feeding rubbish cannot hold the consumer here.

@@ -34,13 +34,16 @@ struct Submission {
 ///
 /// Whoever consumes does it like this; `make_entry` puts the submission into the call table:
 ///
-///   do {
-///     if (!window.TryConsume(self)) break;             // somebody else consumes and will see whatever is there
-///     while (auto submission = window.Peek()) {
-///       if (!make_entry(*submission)) { stopped = true; break; }   // table full: come back later
+///   for (int round = 0; round < kConsumeRounds; ++round) {
+///     if (!window.TryConsume(self)) return;             // somebody else consumes and will see whatever is there
+///     for (int step = 0; step < kRing; ++step) {
+///       auto submission = window.Peek();
+///       if (!submission || !make_entry(*submission)) break;  // none, or the table is full
 ///       window.Taken();
 ///     }
-///   } while (window.EndConsume(self) && !stopped);
+///     if (!window.EndConsume(self) || full) break;
+///   }
+///   // If anything is left, somebody has to know: the host comes back to it, workers tell the host.
 ///
 /// Peek, Taken and Note belong to the consumer. Everything else may be called from any thread.
 class ServerWindow {
@@ -75,9 +78,9 @@ class ServerWindow {
   /// true: the ring is not empty. A signal for what came meanwhile may have gone to somebody who then found this
   /// consumer in place and left, so the caller has to try again (or to know that it will).
   [[nodiscard]] bool EndConsume(uint16_t self) noexcept;
-  /// Who consumes at this moment, and how many submissions have ever been consumed.
+  /// Who consumes at this moment, and how often anybody has begun to. Clients have no part in either.
   [[nodiscard]] std::optional<uint16_t> consumer() const noexcept;
-  [[nodiscard]] uint32_t head() const noexcept;
+  [[nodiscard]] uint32_t turns() const noexcept;
   /// While consuming: the next submission; nullopt when the ring is empty. A malformed one is answered here
   /// (kProtocolInvalid) and skipped; one that was answered already is skipped. `Peek` does not advance the ring head:
   /// `Taken` does, after the call entry exists, so that a consumer killed in between loses nothing: the next one finds

@@ -143,14 +143,14 @@ Result<std::pair<UniqueFd, UniqueFd>> ControlSocket::Pair() {
   return std::pair<UniqueFd, UniqueFd>(UniqueFd(ends[0]), UniqueFd(ends[1]));
 }
 
-Status ControlSocket::Send(const ControlMessage& message) {
+Status ControlSocket::Send(const ControlMessage& message, std::span<const int> lent) {
   auto encoded = EncodeControl(message);
   if (!encoded.ok()) return encoded.status();
-  if (message.fds.size() != static_cast<size_t>(ControlFds(message.type))) {
+  if (message.fds.size() + lent.size() != static_cast<size_t>(ControlFds(message.type))) {
     return Status(Code::kArgumentInvalid, "a control message of type " +
                                               std::to_string(static_cast<uint32_t>(message.type)) + " needs " +
                                               std::to_string(ControlFds(message.type)) + " descriptors, got " +
-                                              std::to_string(message.fds.size()));
+                                              std::to_string(message.fds.size() + lent.size()));
   }
   PacketHeader head;
   std::vector<int> fds;
@@ -164,6 +164,7 @@ Status ControlSocket::Send(const ControlMessage& message) {
     encoded->clear();
   }
   for (const UniqueFd& fd : message.fds) fds.push_back(fd.get());
+  fds.insert(fds.end(), lent.begin(), lent.end());
   const std::array<iovec, 2> parts{iovec{&head, sizeof head}, iovec{encoded->data(), encoded->size()}};
   return SendPacket(fd_.get(), parts, fds);
 }
@@ -185,6 +186,10 @@ Result<std::optional<ControlMessage>> ControlSocket::Receive(uint64_t deadline_n
     if (got > 0) {
       std::vector<UniqueFd> fds;
       TakeFds(&header, &fds);  // first of all: from here on they are closed whatever else is wrong
+      // There was room for more than any message has, so what was cut off found no number in this process.
+      if ((header.msg_flags & MSG_CTRUNC) != 0 && fds.size() < kMaxFds) {
+        return Status::System("recvmsg of descriptors on the control socket", EMFILE);
+      }
       const bool truncated = (header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0;
       auto message = Parse(std::span(buffer).first(static_cast<size_t>(got)), truncated, std::move(fds));
       if (!message.ok()) return message.status();

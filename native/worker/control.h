@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,7 +42,7 @@ enum class ControlType : uint32_t {
   kRelay = 20,  // please signal participant `index` (its eventfd is not known here yet)
   kDrained = 21,
   kLeaseLeft = 22,        // terms: it serves nobody any more
-  kConnectionEnded = 23,  // of the client with window `index`
+  kConnectionEnded = 23,  // of the client that has window `index` in its `generation`
 };
 
 struct FunctionInfo {
@@ -97,9 +98,10 @@ class ControlSocket {
 
   /// Never blocks; kBackpressure when the socket is full, kConnectionLost when the other side is gone, kArgumentInvalid
   /// for a message the other side would refuse. The fds are duplicated into the packet and stay the caller's.
-  [[nodiscard]] Status Send(const ControlMessage& message);
+  [[nodiscard]] Status Send(const ControlMessage& message, std::span<const int> lent = {});
   /// nullopt: nothing until the deadline (0: do not wait). kConnectionLost: the other side is gone. kProtocolInvalid:
   /// it sent something malformed; its fds are closed and the socket can go on, but the peer is not to be trusted.
+  /// kSystem with EMFILE: this process has no descriptors left for those of a message, which is lost.
   [[nodiscard]] Result<std::optional<ControlMessage>> Receive(uint64_t deadline_ns);
   [[nodiscard]] int fd() const noexcept;
 

@@ -1,6 +1,7 @@
 #include "worker/intake.h"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -24,6 +25,10 @@ constexpr uint32_t kStealEvery = 64;
 /// Polls between two looks at what is stale at worst: bells left over in the doorbell (a system call), windows
 /// that nobody polls.
 constexpr uint32_t kHousekeepEvery = 1024;
+/// Inputs in a client's window that are copied rather than borrowed: what takes no longer than the rest of a call, also
+/// of a function that does not look at it.
+constexpr uint64_t kCopiedBytes = 512;
+static_assert(kCopiedBytes <= dispatch::kSlotInputBytes);
 /// Every so many calls the table comes before the rings, so that busy same-host clients cannot starve the others.
 constexpr uint32_t kTableFirstEvery = 4;
 
@@ -227,6 +232,15 @@ bool Intake::TakesStream(uint32_t function) const noexcept {
          (core_.segment.function(function).flags & segment::kFunctionStream) != 0;
 }
 
+/// Where a small input lies may be another call's before the function has ended: from when the watchdog answers at the
+/// deadline.
+void Intake::OwnInput(Running& record) noexcept {
+  const std::span<std::byte> own = running_.InputScratch(record).first(record.input.bytes);
+  std::memcpy(own.data(), record.input_bytes.data(), own.size());
+  record.input_bytes = own;
+  record.input.place = Place::kNone;
+}
+
 Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
   const CallEntry& entry = core_.segment.call(index);
   record.index = index;
@@ -244,6 +258,7 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
   record.output_bytes = {};
   record.in_area = false;
   record.direct.store(false, std::memory_order_relaxed);
+  record.borrows.store(false, std::memory_order_relaxed);
   record.input_block = 0;
   record.stream = 0;
   record.chunk = {};
@@ -260,12 +275,17 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
     record.stream = entry.stream;
   }
   if (record.origin == Origin::kWindow) {
-    if (mapped == nullptr) return Status(Code::kConnectionLost, "the window of the client is gone");
+    if (mapped == nullptr) return Status(Code::kConnectionLost, std::string(kNotMapped));
     if (entry.output.place == Place::kWindow) record.room = entry.output;
     if (record.input.bytes > 0) {
       record.input_bytes = mapped->window->Bytes(record.input.offset, record.input.bytes);
       if (record.input.place != Place::kWindow || record.input_bytes.size() != record.input.bytes) {
         return Status(Code::kProtocolInvalid, "the input lies outside the window");
+      }
+      if (record.input.bytes <= kCopiedBytes) {
+        OwnInput(record);
+      } else {
+        record.borrows.store(true, std::memory_order_relaxed);
       }
     }
     if (record.room.bytes > 0 &&
@@ -281,6 +301,7 @@ Status Intake::Fill(Running& record, uint32_t index, MappedWindow* mapped) {
     auto bytes = core_.pool->Resolve(record.input);
     if (!bytes.ok()) return bytes.status();
     record.input_bytes = bytes->first(record.input.bytes);
+    if (record.input.place == Place::kSlot) OwnInput(record);
     return Status::Ok();
   }
   return Status(Code::kSegmentInvalid, "an input that is neither in a slot nor in the pool's inputs");

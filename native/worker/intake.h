@@ -66,6 +66,7 @@ class Intake {
   /// The position, among the functions this worker offers, of the one the process knows by this index.
   [[nodiscard]] std::optional<uint32_t> Offered(uint32_t function);
   [[nodiscard]] Status Fill(Running& record, uint32_t index, MappedWindow* mapped);
+  void OwnInput(Running& record) noexcept;
   /// Takes the credit back. nullopt: it was idle or not offered.
   [[nodiscard]] std::optional<dispatch::Bell> RetractCredit() noexcept;
   /// A bell this worker cannot serve now: others may.

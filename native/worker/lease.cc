@@ -64,19 +64,20 @@ bool Lease::IsCurrent(const ControlMessage& message) const {
 }
 
 void Lease::AddWindow(ControlMessage message) {
-  if (!IsCurrent(message)) return TellEnded(message.index);
+  if (!IsCurrent(message)) return TellEnded(message.index, message.generation);
   auto window = core_.MapWindow(message.index, std::move(message.fds[0]), std::move(message.fds[1]));
-  if (!window.ok() || !Watch(message.fds[2].get(), EPOLLIN | EPOLLET)) return TellEnded(message.index);
+  if (!window.ok() || !Watch(message.fds[2].get(), EPOLLIN | EPOLLET))
+    return TellEnded(message.index, message.generation);
   windows_.Dedicate(message.index, message.generation, std::move(*window), std::move(message.fds[2]));
 }
 
 void Lease::AddSocket(ControlMessage message) {
-  if (!IsCurrent(message)) return TellEnded(message.index);
+  if (!IsCurrent(message)) return TellEnded(message.index, message.generation);
   const auto copy = [](const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 3)); };
   window::Handover handover{
       .memfd = copy(message.fds[0]), .submit_event = std::move(message.fds[2]), .complete_event = copy(message.fds[1])};
   auto window = core_.MapWindow(message.index, std::move(message.fds[0]), std::move(message.fds[1]));
-  if (!window.ok() || !handover.memfd || !handover.complete_event) return TellEnded(message.index);
+  if (!window.ok() || !handover.memfd || !handover.complete_event) return TellEnded(message.index, message.generation);
   handover.window_bytes = (*window)->bytes();
   auto connection = ServedConnection::Make(
       std::move(message.fds[3]), message.index, std::move(handover), core_.segment,
@@ -86,14 +87,14 @@ void Lease::AddSocket(ControlMessage message) {
       [this](int fd, uint32_t events, void* whose) {
         return Watch(fd, events | EPOLLET, whose) || errno == EEXIST ? Status::Ok() : Status::System("epoll_ctl");
       });
-  if (!connection.ok()) return TellEnded(message.index);
+  if (!connection.ok()) return TellEnded(message.index, message.generation);
   windows_.Dedicate(message.index, message.generation, std::move(*window), UniqueFd());
   (*connection)->set_polls(core_.hot_ns.load(std::memory_order_relaxed) != 0);
   connections_.push_back(std::move(*connection));
 }
 
-void Lease::TellEnded(uint32_t window) {
-  (void)core_.control.Send({.type = ControlType::kConnectionEnded, .index = window});
+void Lease::TellEnded(uint32_t window, uint32_t generation) {
+  (void)core_.control.Send({.type = ControlType::kConnectionEnded, .index = window, .generation = generation});
 }
 
 bool Lease::Poll() {
@@ -115,7 +116,7 @@ void Lease::Deliver() {
 void Lease::Bury() {
   std::erase_if(connections_, [&](const auto& connection) {
     if (connection->ended().ok()) return false;
-    TellEnded(connection->window());
+    TellEnded(connection->window(), windows_.GenerationOf(connection->window()));
     return true;
   });
 }
@@ -126,7 +127,7 @@ void Lease::Leave() {
   for (const auto& connection : served) {
     connection->Deliver();
     connection->Goodbye(over);
-    TellEnded(connection->window());
+    TellEnded(connection->window(), windows_.GenerationOf(connection->window()));
   }
   windows_.RetireDedicated();
   leaving_ = false;

@@ -51,7 +51,7 @@ class Lease {
   void Leave();
   [[nodiscard]] bool Watch(int fd, uint32_t events, void* whose = nullptr);
   void Bury();
-  void TellEnded(uint32_t window);
+  void TellEnded(uint32_t window, uint32_t generation);
 
   Core& core_;
   Inbox& inbox_;

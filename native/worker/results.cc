@@ -230,13 +230,23 @@ Status Results::PlaceInPool(Running& record, std::span<const std::byte> result) 
   return Status::Ok();
 }
 
+/// Where the client has the result already, because it is a part of the input as it stands.
+std::optional<uint64_t> Results::InInput(const Running& record, std::span<const std::byte> result) const noexcept {
+  if (!Inside(result, record.input_bytes)) return std::nullopt;
+  const uint64_t offset = record.input.offset + static_cast<uint64_t>(result.data() - record.input_bytes.data());
+  if (record.input.place == dispatch::Place::kWindow) return offset;
+  const std::span<const std::byte> there = record.window->window->Bytes(offset, result.size());
+  const bool same = there.size() == result.size() && std::memcmp(there.data(), result.data(), result.size()) == 0;
+  return same ? std::optional(offset) : std::nullopt;  // else the function has changed its copy
+}
+
 Status Results::PlaceInWindow(Running& record, std::span<const std::byte> result) {
   window::ServerWindow& window = *record.window->window;
   const uint32_t call = window::OriginCallIndex(record.origin_call);
   const uint32_t sequence = window::OriginSequence(record.origin_call);
   uint64_t offset = record.room.offset;
-  if (Inside(result, record.input_bytes)) {
-    offset = record.input.offset + static_cast<uint64_t>(result.data() - record.input_bytes.data());
+  if (const auto stands = InInput(record, result)) {
+    offset = *stands;
   } else if (record.output == Running::Output::kRoom && Inside(result, record.output_bytes)) {
     offset = record.output_ref.offset + static_cast<uint64_t>(result.data() - record.output_bytes.data());
   } else if (result.size() <= record.room.bytes) {
@@ -286,27 +296,31 @@ void Results::Deliver(uint32_t index) {
   const uint32_t generation = dispatch::CallWord::Unpack(entry.word.load(std::memory_order_acquire)).generation;
   MappedWindow* mapped = windows_.Find(window_index);
   if (!core_.dispatcher->BeginCompletion(index, generation)) return;
+  if (mapped == nullptr) {
+    FreeOutput(result);
+    return AnswerError({index, Origin::kWindow, origin_call, nullptr}, Code::kConnectionLost, kNotMapped);
+  }
 
   auto bytes = core_.pool->Resolve(result);
   const uint32_t call = window::OriginCallIndex(origin_call);
   const uint32_t sequence = window::OriginSequence(origin_call);
-  if (mapped != nullptr && !bytes.ok()) {
+  if (!bytes.ok()) {
     mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(bytes.status().code()),
                                   bytes.status().message());
-  } else if (mapped != nullptr && mapped->window->cancelled(call, sequence)) {
+  } else if (mapped->window->cancelled(call, sequence)) {
     mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(Code::kInvocationCancelled), {});
-  } else if (mapped != nullptr && room.bytes < result.bytes) {
+  } else if (room.bytes < result.bytes) {
     core_.dispatcher->Park(index);  // too little again: it waits on, until its deadline
     if (mapped->window->NeedRoom(call, sequence, index, result.bytes) ||
         !core_.dispatcher->Unpark(index, window_index, origin_call, dispatch::Dispatcher::Unparked::kDrop)) {
       return;
     }
-  } else if (mapped != nullptr) {
+  } else {
     if (result.bytes > 0) mapped->window->Write(room.offset, *bytes);
     CountCopy(result.bytes);
     mapped->window->Complete(call, sequence, status, room.offset, result.bytes);
   }
-  if (mapped != nullptr) EndUnlessTold(*mapped->window);
+  EndUnlessTold(*mapped->window);
   FreeOutput(result);
   core_.dispatcher->Free(index);
 }
@@ -337,7 +351,7 @@ Status Results::Fail(Running& record, Code code, std::string_view message) {
 bool Results::ParkError(const Target& target, Code code, std::string_view message) {
   dispatch::CallEntry& entry = core_.segment.call(target.index);
   const uint64_t room = entry.output.place == dispatch::Place::kWindow ? entry.output.bytes : 0;
-  if (target.window == nullptr || message.size() <= std::max<uint64_t>(dispatch::kSlotOutputBytes, room)) return false;
+  if (message.size() <= std::max<uint64_t>(dispatch::kSlotOutputBytes, room)) return false;
   auto block = AllocateBlock(target.index, message.size());
   if (!block.ok()) return false;
   if (!core_.pool->Write(*block, BytesOf(message)).ok()) {
@@ -349,15 +363,14 @@ bool Results::ParkError(const Target& target, Code code, std::string_view messag
 }
 
 void Results::AnswerError(const Target& target, Code code, std::string_view message) {
-  if (target.origin == Origin::kWindow) {
+  // A window that is not mapped here the host has, and answers.
+  if (target.window != nullptr) {
     // Cut, it would not be what its sender meant: it waits for room like any other answer.
     if (ParkError(target, code, message)) return;
-    if (target.window != nullptr) {
-      target.window->CompleteError(window::OriginCallIndex(target.origin_call),
-                                   window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message,
-                                   window::RoomOf(core_.segment.call(target.index)));
-      EndUnlessTold(*target.window);
-    }
+    target.window->CompleteError(window::OriginCallIndex(target.origin_call),
+                                 window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message,
+                                 window::RoomOf(core_.segment.call(target.index)));
+    EndUnlessTold(*target.window);
     core_.dispatcher->Free(target.index);
     return;
   }
@@ -390,7 +403,7 @@ void Results::Reject(uint32_t index, MappedWindow* window, Code code, std::strin
 bool Results::Expire(Running& record, uint64_t word) {
   const uint32_t index = RunningTable::Index(word);
   const std::lock_guard lock(core_.mutex);
-  if (record.direct.load(std::memory_order_relaxed)) {
+  if (record.direct.load(std::memory_order_relaxed) || record.borrows.load(std::memory_order_relaxed)) {
     // Fails if the record has come to name another invocation, whose output this may be.
     return record.word.compare_exchange_strong(word, word | kOverdue, std::memory_order_acq_rel);
   }

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -56,6 +57,8 @@ class Results {
   [[nodiscard]] Result<Place> Choose(Running& record, uint64_t bytes);
   [[nodiscard]] Result<Place> ChooseArea(Running& record, uint64_t bytes);
   [[nodiscard]] Status PlaceInPool(Running& record, std::span<const std::byte> result);
+  [[nodiscard]] std::optional<uint64_t> InInput(const Running& record,
+                                                std::span<const std::byte> result) const noexcept;
   [[nodiscard]] Status PlaceInWindow(Running& record, std::span<const std::byte> result);
   [[nodiscard]] Status Park(Running& record, std::span<const std::byte> result);
   /// The result in a pool output block: the one it was built in, or a copy.

@@ -13,6 +13,8 @@ namespace {
 constexpr uint32_t kSlotShift = 13;
 constexpr uint64_t kSlotMask = 0x1fff;
 constexpr uint64_t kMarker = 1u << 12;
+/// Of one record: a small output, then a small input.
+constexpr uint64_t kScratchBytes = dispatch::kSlotOutputBytes + dispatch::kSlotInputBytes;
 static_assert(dispatch::kMaxCalls <= 1u << 12 && 2 * dispatch::kMaxCalls <= kSlotMask + 1);
 static_assert(((kSlotMask << kSlotShift) & kRunningFlags) == 0);
 
@@ -20,7 +22,7 @@ static_assert(((kSlotMask << kSlotShift) & kRunningFlags) == 0);
 
 Result<std::unique_ptr<RunningTable>> RunningTable::Make(uint32_t calls) {
   const uint32_t slots = std::min((2 * calls + 63) / 64, kGroups) * 64;
-  const uint64_t scratch_bytes = static_cast<uint64_t>(slots) * dispatch::kSlotOutputBytes;
+  const uint64_t scratch_bytes = slots * kScratchBytes;
   auto memfd = shm::CreateMemfd("praas-scratch", scratch_bytes, shm::Sealing::kFixed);
   if (!memfd.ok()) return memfd.status();
   auto scratch = shm::Mapping::Map(memfd->get(), 0, scratch_bytes, shm::Access::kReadWrite);
@@ -76,8 +78,12 @@ Running* RunningTable::Find(uint64_t handle) noexcept {
 }
 
 std::span<std::byte> RunningTable::Scratch(const Running& record) noexcept {
-  return scratch_.bytes().subspan(static_cast<uint64_t>(SlotOf(record)) * dispatch::kSlotOutputBytes,
-                                  dispatch::kSlotOutputBytes);
+  return scratch_.bytes().subspan(SlotOf(record) * kScratchBytes, dispatch::kSlotOutputBytes);
+}
+
+std::span<std::byte> RunningTable::InputScratch(const Running& record) noexcept {
+  return scratch_.bytes().subspan(SlotOf(record) * kScratchBytes + dispatch::kSlotOutputBytes,
+                                  dispatch::kSlotInputBytes);
 }
 
 std::span<std::byte> RunningTable::scratch_mapping() const noexcept { return scratch_.bytes(); }

@@ -33,7 +33,8 @@ struct Running {
   std::atomic<uint64_t> word{0};         // handle | RunningFlags; 0 = free. Watchdog sets flags by CAS
   std::atomic<uint64_t> deadline_ns{0};  // atomic: the watchdog reads it before it knows that the record is stable
   std::atomic<uint32_t> function{0};
-  std::atomic<bool> direct{false};  // output is kRoom: the function writes where the client reads
+  std::atomic<bool> direct{false};   // output is kRoom: the function writes where the client reads
+  std::atomic<bool> borrows{false};  // the input is the client's memory, which is its own again once it has an answer
 
   uint32_t index = 0;
   uint32_t generation = 0;
@@ -61,7 +62,8 @@ struct Running {
 /// The bit between keeps it from being 0. The flags lie above the slot and are never part of a handle.
 enum RunningFlags : uint64_t {
   kAnswered = 1u << 30,  // the watchdog has answered at the deadline; what is left of the record is the function's
-  kOverdue = 1u << 31,   // the deadline has passed but the answer waits until the function stops writing to the client
+  kOverdue =
+      1u << 31,  // the deadline has passed but the answer waits until the function is done with the client's memory
 };
 inline constexpr uint64_t kRunningFlags = kAnswered | kOverdue;
 
@@ -87,8 +89,9 @@ class RunningTable {
   void End(Running& record) noexcept;
   /// nullptr when there is no such invocation (any more).
   [[nodiscard]] Running* Find(uint64_t handle) noexcept;
-  /// 4 KiB that belong to the record.
+  /// 4 KiB that belong to the record, for its output, and as many for its input.
   [[nodiscard]] std::span<std::byte> Scratch(const Running& record) noexcept;
+  [[nodiscard]] std::span<std::byte> InputScratch(const Running& record) noexcept;
   [[nodiscard]] std::span<std::byte> scratch_mapping() const noexcept;
   [[nodiscard]] uint32_t count() const noexcept { return count_; }
 

@@ -28,7 +28,7 @@ struct Invocation {
   bool stream = false;
   uint16_t depth = 0;
   uint64_t deadline_ns = 0;
-  std::span<const std::byte> input;  // in place: valid until the invocation is completed or failed
+  std::span<const std::byte> input;  // in place or a small copy: valid until the invocation is completed or failed
 };
 
 /// Where a result is being built: the final place, so that it is written once.

@@ -298,7 +298,7 @@ Status ServedConnection::OnFrame(const Frame& frame, std::span<std::byte> payloa
 }
 
 Status ServedConnection::OnCorrupt(const Frame& frame) {
-  const Status status(Code::kPayloadCorrupt, "the payload does not match its checksum");
+  Status status(Code::kPayloadCorrupt, "the payload does not match its checksum");
   if (frame.type != FrameType::kCall) return status;  // without this frame the rest makes no sense
   if (receiving_) calls_->Release(*std::exchange(receiving_, std::nullopt));
   ReplyError(FrameType::kReply, frame.call, status);

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <utility>
 
@@ -156,6 +157,11 @@ void Watchdog::ReadControl() {
   for (;;) {
     auto message = core_.control.Receive(0);
     if (!message.ok()) {
+      // Who waits for what was in it cannot be told, and the next worker has descriptors again.
+      if (message.status().sys_errno() == EMFILE) {
+        Say("a function has used up the file descriptors of the worker, which cannot go on");
+        return EndProcess();
+      }
       // A host that sends rubbish is as good as gone: nothing it says later can be relied on.
       if (message.status().code() != Code::kConnectionLost) Say(message.status().message().c_str());
       return HostLost();

@@ -207,24 +207,34 @@ std::optional<uint32_t> Windows::Poll(bool capacity, bool everywhere) {
 std::optional<uint32_t> Windows::Consume(MappedWindow& mapped, bool capacity) {
   std::optional<uint32_t> taken;
   window::ServerWindow& window = *mapped.window;
-  bool full = false;
-  do {
-    // Whoever consumes sees whatever is there. A slot that has changed hands is not this ring's any more.
-    if (!IsCurrent(mapped) || !window.TryConsume(core_.self)) return taken;
-    while (auto submission = window.Peek()) {
-      const Made made = Make(mapped, *submission, capacity && !taken, &taken);
-      if (made == Made::kFull) {
-        full = true;
+  bool left = true;
+  for (uint32_t round = 0; round < window::kConsumeRounds && left; ++round) {
+    // Whoever consumes sees whatever is there.
+    if (!window.TryConsume(core_.self)) return taken;
+    // A slot that has changed hands is not this ring's any more. From here on it does not: the host takes it back as
+    // its consumer.
+    if (!IsCurrent(mapped)) {
+      (void)window.EndConsume(core_.self);
+      return taken;
+    }
+    bool full = false;
+    for (uint32_t step = 0; step < window::kRing && !full; ++step) {
+      const auto submission = window.Peek();
+      if (!submission) break;
+      full = Make(mapped, *submission, capacity && !taken, &taken) == Made::kFull;
+      if (full) {
         MakeDeliveries(mapped, capacity && !taken, &taken);
-        break;
+      } else {
+        window.Taken();
       }
-      window.Taken();
       if (mapped.dedicated && taken) break;  // the rest waits for this worker
     }
-  } while (window.EndConsume(core_.self) && !full && !(mapped.dedicated && taken));
-  if (mapped.dedicated) return taken;
-  // The table is full: what stays in the ring must not depend on this worker, which may now run for long.
-  if (full) core_.dispatcher->Notify(dispatch::kHostParticipant, dispatch::kNoticeWindow);
+    left = window.EndConsume(core_.self);
+    if (full || (mapped.dedicated && taken)) break;
+  }
+  // What stays in the ring, because the table is full or its client too fast, must not depend on this worker, which may
+  // now run for long.
+  if (left && !mapped.dedicated) core_.dispatcher->Notify(dispatch::kHostParticipant, dispatch::kNoticeWindow);
   return taken;
 }
 
@@ -238,7 +248,7 @@ Windows::Made Windows::Make(MappedWindow& mapped, const window::Submission& subm
     if (noted.origin == dispatch::Origin::kWindow && noted.origin_index == index &&
         noted.origin_call == window::OriginCall(submission.call, submission.sequence)) {
       if (word.state == dispatch::CallState::kReserved) return Made::kFull;  // until the host has reclaimed it
-      if (word.state != dispatch::CallState::kFree && word.state != dispatch::CallState::kParked) return Made::kSkipped;
+      if (window::IsMade(word.state, submission)) return Made::kSkipped;
     }
   }
   if (submission.room_given) return MakeDelivery(mapped, submission, claim, taken);

@@ -24,6 +24,9 @@ struct MappedWindow {
   bool gone = false;        // the client has left; unmapped when the last user ends
 };
 
+/// Why a call of a window fails that this worker did not get.
+inline constexpr std::string_view kNotMapped = "the worker that took the call could not map the window of its client";
+
 /// The client windows this worker has mapped, and those whose submission rings it polls. Owner thread only.
 ///
 /// A window is mapped when a call from it is first claimed, or when this worker is hot and the window has no poller.
@@ -42,6 +45,10 @@ class Windows {
   /// The mapping of window `index`. When there is none yet, asks the host for it and waits, for a few seconds at most.
   /// nullptr: the window is gone or the host does not answer in time.
   [[nodiscard]] MappedWindow* Find(uint32_t index);
+  /// Of the client whose window `index` is mapped here; 0 when there is none.
+  [[nodiscard]] uint32_t GenerationOf(uint32_t index) const noexcept {
+    return index < by_index_.size() && by_index_[index] != nullptr ? by_index_[index]->generation : 0;
+  }
   /// A running invocation that came from `window` has been settled.
   void Leave(MappedWindow& window);
 

@@ -206,6 +206,24 @@ TEST_P(NativeLeases, TheirKeysAreForCallsAlone) {
                                                 Encode(LeaseRequest{.ttl_ms = 60'000}), {}, DeadlineIn(kWatchdogNs)))));
 }
 
+TEST_P(NativeLeases, WhatBecameOfThemIsToldToTheirHoldersAlone) {
+  Start(Raw("copy"));
+  const LeaseReply lease = Take({.ttl_ms = 60'000, .name = "mine"});
+  Driver other = Connect(OptionsFor(host_->port()));
+  const auto refused = [&](Driver& asked) {
+    for (const LeaseOp op : {LeaseOp::kRenew, LeaseOp::kReport, LeaseOp::kFate, LeaseOp::kRelease}) {
+      const Result<LeaseReply> reply = Ask(asked, op, {.lease = lease.lease, .ttl_ms = 1});
+      EXPECT_EQ(reply.status().code(), Code::kLeaseClosed) << static_cast<int>(op);
+      EXPECT_NE(reply.status().message().find("this connection holds no"), std::string::npos)
+          << reply.status().message();
+    }
+  };
+  refused(other);
+  ASSERT_TRUE(Release(lease.lease).ok());
+  refused(other);
+  EXPECT_TRUE(Ask(*holder_, LeaseOp::kReport, {.lease = lease.lease}).ok());
+}
+
 TEST_P(NativeLeases, EndWithTheTokenOfTheirHolder) {
   Start(Raw("copy"));
   client::ConnectOptions options = OptionsFor(host_->port());
@@ -343,6 +361,25 @@ TEST_P(NativeLeases, AWorkerThatDiesIsReplaced) {
   ASSERT_TRUE(report.ok());
   EXPECT_EQ(NumberIn(report->text, "failures"), 1u) << report->text;
   EXPECT_EQ(NumberIn(report->text, "calls"), 4u) << report->text;
+}
+
+TEST_P(NativeLeases, AWorkerThatDiesWhileItsHolderConnectsIsNotTakenForAnythingElse) {
+  Start(Raw("worker_pid"));
+  for (uint32_t delay_us = 0; delay_us < 1'000; delay_us += 10) {
+    const LeaseReply lease = Take({.workers = 1, .ttl_ms = 60'000});
+    ASSERT_EQ(lease.pids.size(), 1u);
+    std::thread killer([&] {
+      ::usleep(delay_us * static_cast<useconds_t>(slow()));
+      ::kill(static_cast<pid_t>(lease.pids[0]), SIGKILL);
+    });
+    const auto connection = client::Connection::Connect(WorkerOptions(lease.key, 0));
+    killer.join();
+    const Code code = connection.ok() ? Code::kOk : connection.status().code();
+    EXPECT_TRUE(code == Code::kOk || code == Code::kLeaseUnavailable || code == Code::kWorkerCrashed ||
+                code == Code::kConnectionLost)
+        << delay_us << ": " << CodeName(code) << ": " << connection.status().message();
+    ASSERT_TRUE(Release(lease.lease).ok());
+  }
 }
 
 TEST_P(NativeLeases, AFaultInAFunctionIsTold) {

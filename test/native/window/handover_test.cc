@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -212,6 +213,26 @@ TEST(Handover, TooManyDescriptorsDoNotLeak) {
   });
   EXPECT_EQ(received.status().code(), Code::kProtocolInvalid);
   EXPECT_EQ(open_fds(), before);
+}
+
+TEST(Handover, SaysThatDescriptorsHaveRunOut) {
+  const Listener listener;
+  TestWindow window;
+  rlimit saved;
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &saved), 0);
+  auto received = Exchange(listener, [&](int socket) {
+    AwaitNonce(socket);
+    // The limit is on numbers, not on how many are open: from the lowest free one on none may be taken.
+    const int lowest = dup(socket);
+    close(lowest);
+    const rlimit tight{static_cast<rlim_t>(lowest), saved.rlim_max};
+    EXPECT_EQ(setrlimit(RLIMIT_NOFILE, &tight), 0);
+    EXPECT_TRUE(Send(socket, window.created.memfd.get(), window.created.submit_event.get(),
+                     window.created.complete_event.get(), window.bytes)
+                    .ok());
+  });
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &saved), 0);
+  EXPECT_EQ(received.status().sys_errno(), EMFILE) << received.status().message();
 }
 
 TEST(Handover, TheNonceMayComeInPieces) {

@@ -183,7 +183,8 @@ TEST_F(ServerWindowTest, RubbishInTheRingIsSkipped) {
   EXPECT_FALSE(server_->Peek().has_value());
 
   // Turns of other rounds are no submissions, and do not stand in the way of one.
-  raw_.record(server_->head()).turn = server_->head() + 1 + kRing;
+  const uint32_t head = raw_.header().submit_head;
+  raw_.record(head).turn = head + 1 + kRing;
   EXPECT_FALSE(server_->HasSubmissions());
   raw_.Push({.call = 6, .sequence = 9});
   EXPECT_TRUE(server_->HasSubmissions());
@@ -208,14 +209,17 @@ TEST_F(ServerWindowTest, WhatTheServerIsAskedAboutIsChecked) {
   EXPECT_TRUE(server_->Bytes(UINT64_MAX, 2).empty());
 }
 
-TEST_F(ServerWindowTest, TellsWhoConsumesAndHowFarItGot) {
+TEST_F(ServerWindowTest, TellsWhoConsumesAndInWhichTurn) {
   EXPECT_EQ(server_->consumer(), std::nullopt);
   ASSERT_TRUE(server_->TryConsume(kWorker));
   EXPECT_EQ(server_->consumer(), kWorker);
-  EXPECT_EQ(server_->head(), 0u);
+  const uint32_t turn = server_->turns();
+  EXPECT_FALSE(server_->TryConsume(0));
+  EXPECT_EQ(server_->turns(), turn) << "of who found somebody in place";
   EXPECT_FALSE(server_->EndConsume(kWorker));
   ASSERT_TRUE(server_->TryConsume(0));
   EXPECT_EQ(server_->consumer(), 0);
+  EXPECT_EQ(server_->turns(), turn + 1);
   EXPECT_FALSE(server_->EndConsume(0));
   EXPECT_EQ(server_->consumer(), std::nullopt);
 }

@@ -71,6 +71,7 @@ class MiniHost {
     uint64_t pool_bytes = 256u << 20;
     uint32_t calls = 128;
     bool futex = false;
+    bool refuses_windows = false;  // to workers that ask for them
   };
 
   explicit MiniHost(const Options& options) : options_(options) {
@@ -336,7 +337,7 @@ class MiniHost {
       if (!window.TryConsume(dispatch::kHostParticipant)) return;
       while (auto submission = window.Peek()) {
         const uint64_t origin_call = window::OriginCall(submission->call, submission->sequence);
-        if (IsPosted(submission->entry, index, origin_call)) {
+        if (IsPosted(*submission, index, origin_call)) {
           window.Taken();
           continue;
         }
@@ -406,12 +407,12 @@ class MiniHost {
   };
 
   /// A consumer of window `index` was killed between making an entry and saying so.
-  [[nodiscard]] bool IsPosted(int64_t noted, uint32_t index, uint64_t origin_call) {
-    if (noted < 0 || noted >= options_.calls) return false;
-    const dispatch::CallEntry& entry = segment_->call(static_cast<uint32_t>(noted));
-    const dispatch::CallState state = WordOf(static_cast<uint32_t>(noted)).state;
-    return state != dispatch::CallState::kFree && state != dispatch::CallState::kParked &&
-           entry.origin == dispatch::Origin::kWindow && entry.origin_index == index && entry.origin_call == origin_call;
+  [[nodiscard]] bool IsPosted(const window::Submission& submission, uint32_t index, uint64_t origin_call) {
+    if (submission.entry < 0 || submission.entry >= options_.calls) return false;
+    const auto noted = static_cast<uint32_t>(submission.entry);
+    const dispatch::CallEntry& entry = segment_->call(noted);
+    return window::IsMade(WordOf(noted).state, submission) && entry.origin == dispatch::Origin::kWindow &&
+           entry.origin_index == index && entry.origin_call == origin_call;
   }
   static std::function<bool(uint32_t, const segment::Block&)> OfCall(uint32_t call) {
     return [call](uint32_t, const segment::Block& block) { return block.owner == dispatch::CallBlockOwner(call); };
@@ -464,6 +465,11 @@ class MiniHost {
         const std::lock_guard lock(mutex_);
         const auto found = windows_.find(message.index);
         if (found == windows_.end()) break;
+        if (options_.refuses_windows) {
+          Check(
+              link.Send({.type = ControlType::kWindowGone, .index = message.index, .generation = message.generation}));
+          break;
+        }
         ControlMessage reply{.type = ControlType::kWindow, .index = message.index, .generation = message.generation};
         reply.fds.push_back(Duplicate(found->second.created.memfd.get()));
         reply.fds.push_back(Duplicate(found->second.created.complete_event.get()));

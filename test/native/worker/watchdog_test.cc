@@ -1,6 +1,7 @@
 #include "worker/watchdog.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <random>
@@ -51,6 +52,26 @@ TEST(Watchdog, AnswersAtTheDeadlineWhileTheFunctionRuns) {
     EXPECT_EQ(host.pool().base()[others[1].offset + 49'999], std::byte{0xaa});
     EXPECT_TRUE(host.pool().inputs().Free(others[0].block, DeadlineIn(kWatchdogNs)).ok());
     EXPECT_TRUE(host.pool().outputs().Free(others[1].block, DeadlineIn(kWatchdogNs)).ok());
+  }
+  host.ExpectClean();
+}
+
+TEST(Watchdog, ALateFunctionKeepsItsSmallInput) {
+  MiniHost host({.grace_ns = kWatchdogNs});
+  {
+    std::atomic<bool> answered{false};
+    const WorkerThread worker(host, 1, [&](WorkerRuntime& runtime, const Invocation& invocation) {
+      EXPECT_TRUE(Eventually([&] { return answered.load(); }));
+      EXPECT_TRUE(Equal(invocation.input, Pattern(100)));
+      EXPECT_EQ(runtime.Complete(invocation.handle, invocation.input).code(), Code::kInvocationTimeout);
+    });
+    const uint32_t index = host.Post(0, Pattern(100), {.deadline_ns = DeadlineIn(20 * kMilliNs)});
+    EXPECT_EQ(host.Await().code, Code::kInvocationTimeout);
+    // The next call of that entry.
+    const std::vector<std::byte> next(100, std::byte{0xaa});
+    EXPECT_TRUE(host.pool().Write(host.pool().InputSlot(index, next.size()), next).ok());
+    answered.store(true);
+    EXPECT_TRUE(Eventually([&] { return host.counters(1).failures.load() == 1; }));
   }
   host.ExpectClean();
 }
@@ -145,18 +166,46 @@ TEST(Watchdog, AnOverdueCallThatWritesIntoItsClientIsAnsweredOnceItStops) {
   host.ExpectClean();
 }
 
-TEST(Watchdog, AWindowCallIsAnsweredAtItsDeadline) {
+TEST(Watchdog, AnOverdueCallWithALargeInputOfItsClientIsAnsweredOnceItStops) {
+  MiniHost host({.hot_ns = -1, .grace_ns = kWatchdogNs});
+  {
+    WindowClient client(host.OpenWindow(0));
+    std::atomic<bool> looked{false};
+    const WorkerThread worker(host, 1, [&](WorkerRuntime& runtime, const Invocation& invocation) {
+      EXPECT_TRUE(Eventually([&] { return runtime.Cancelled(invocation.handle); }));
+      EXPECT_TRUE(Eventually([&] { return looked.load(); }));
+      EXPECT_TRUE(Equal(invocation.input, Pattern(10'000)));
+      EXPECT_EQ(runtime.Complete(invocation.handle, {}).code(), Code::kInvocationTimeout);
+    });
+    const uint64_t deadline_ns = DeadlineIn(400 * kMilliNs);
+    (void)client.Submit({.input = Pattern(10'000), .deadline_ns = deadline_ns});
+    EXPECT_TRUE(Eventually([&] { return NowNs() > deadline_ns + 20 * kMilliNs; }));
+    EXPECT_FALSE(client.Poll());
+    looked.store(true);
+    EXPECT_EQ(client.Await().status, static_cast<uint32_t>(Code::kInvocationTimeout));
+  }
+  host.ExpectClean();
+}
+
+TEST(Watchdog, AWindowCallIsAnsweredAtItsDeadlineAndItsFunctionKeepsTheSmallInput) {
   MiniHost host({.hot_ns = -1, .grace_ns = kWatchdogNs});
   {
     WindowClient client(host.OpenWindow(0));
     std::atomic<bool> answered{false};
+    // Long enough for the function to have begun before, on a busy machine, too.
+    const uint64_t deadline_ns = DeadlineIn(400 * kMilliNs);
     const WorkerThread worker(host, 1, [&](WorkerRuntime& runtime, const Invocation& invocation) {
+      if (invocation.deadline_ns != deadline_ns) return MiniHost::Check(runtime.Complete(invocation.handle, {}));
       EXPECT_TRUE(Eventually([&] { return answered.load(); }));
+      EXPECT_TRUE(Equal(invocation.input, Pattern(100)));
       EXPECT_EQ(runtime.Complete(invocation.handle, invocation.input).code(), Code::kInvocationTimeout);
     });
-    (void)client.Submit({.input = Pattern(100), .deadline_ns = DeadlineIn(20 * kMilliNs)});
+    (void)client.Submit({.input = Pattern(100), .deadline_ns = deadline_ns});
     EXPECT_EQ(client.Await().status, static_cast<uint32_t>(Code::kInvocationTimeout));
+    // The next call of this client lies in the same place.
+    (void)client.Submit({.input = std::vector<std::byte>(100, std::byte{0xaa})});
     answered.store(true);
+    EXPECT_EQ(client.Await().status, static_cast<uint32_t>(Code::kOk));
   }
   host.ExpectClean();
 }
@@ -214,6 +263,27 @@ TEST(Watchdog, EndsABusyWorkerWithItsHost) {
   host.Bury(1);
   EXPECT_EQ(host.Await().code, Code::kWorkerCrashed);
   host.ExpectClean();
+}
+
+TEST(Watchdog, EndsAWorkerThatHasNoDescriptorsForAWindow) {
+  MiniHost host({});
+  {
+    WindowClient client(host.OpenWindow(0));
+    test::Child worker = ForkWorker(host, 1, [](WorkerRuntime& runtime, const Invocation& invocation) {
+      const rlimit few{128, 128};
+      if (::setrlimit(RLIMIT_NOFILE, &few) != 0) ::_exit(1);
+      while (::dup(STDERR_FILENO) >= 0) {
+      }
+      (void)runtime.Complete(invocation.handle, {});
+    });
+    ASSERT_TRUE(host.AwaitReady(1));
+    host.Post(0, {});
+    EXPECT_EQ(host.Await().code, Code::kOk);
+    (void)client.Submit({.input = Pattern(100)});
+    host.ConsumeWindow(0);
+    EXPECT_EQ(worker.Wait(), 128 + SIGKILL);
+    host.Bury(1);
+  }
 }
 
 TEST(Watchdog, CallsTheHookOfATestInstead) {

@@ -80,6 +80,24 @@ TEST_P(WindowCalls, GetTheirErrors) {
   host.ExpectClean();
 }
 
+TEST(Windows, ACallWhoseWindowCannotBeMappedIsLeftToTheHost) {
+  MiniHost host({.refuses_windows = true});
+  {
+    WindowClient client(host.OpenWindow(0));
+    const WorkerThread worker(host, 1, Serve);
+    (void)client.Submit({.function = 0});
+    host.ConsumeWindow(0);
+    std::optional<uint32_t> index;
+    ASSERT_TRUE(Eventually([&] { return (index = host.dispatcher().NextCompletion()).has_value(); }));
+    const dispatch::CallEntry& entry = host.segment().call(*index);
+    EXPECT_EQ(entry.origin, dispatch::Origin::kWindow);
+    EXPECT_EQ(entry.status, static_cast<uint32_t>(Code::kConnectionLost));
+    EXPECT_EQ(entry.output.bytes, kNotMapped.size());
+    host.FreeEntry(*index);
+  }
+  host.ExpectClean();
+}
+
 TEST_P(WindowCalls, WaitForRoomWhenTheResultIsTooLarge) {
   MiniHost host(options());
   {
