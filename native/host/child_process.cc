@@ -8,8 +8,8 @@
 
 #include <cerrno>
 #include <cstdlib>
-#include <cstring>
 #include <string_view>
+#include <system_error>
 
 extern char** environ;
 
@@ -45,6 +45,7 @@ std::vector<std::string> WorkerEnvironment(int control_fd) {
 
 std::vector<char*> Pointers(std::vector<std::string>& strings) {
   std::vector<char*> pointers;
+  pointers.reserve(strings.size() + 1);
   for (std::string& text : strings) pointers.push_back(text.data());
   pointers.push_back(nullptr);
   return pointers;
@@ -89,7 +90,7 @@ struct ChildSetup {
   for (const int number : {SIGPIPE, SIGINT, SIGTERM, SIGHUP}) ::sigaction(number, &by_default, nullptr);
   sigset_t none;
   ::sigemptyset(&none);
-  ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  ::pthread_sigmask(SIG_SETMASK, &none, nullptr);
   ::execve(setup.program, setup.arguments, setup.environment);
   fail();
   _exit(127);
@@ -146,7 +147,8 @@ Result<ChildProcess> Spawn(const std::vector<std::string>& command, int control_
   } while (got < 0 && errno == EINTR);
   if (got != 0) {
     ::waitpid(pid, nullptr, 0);
-    return Status(Code::kWorkerStart, "cannot start worker \"" + command[0] + "\": " + std::strerror(child_errno),
+    return Status(Code::kWorkerStart,
+                  "cannot start worker \"" + command[0] + "\": " + std::generic_category().message(child_errno),
                   child_errno);
   }
 

@@ -78,7 +78,7 @@ Result<ResolvedFunction> Functions::Find(std::string_view name) const {
 }
 
 void Functions::Ask(uint64_t session, std::string name, uint64_t deadline_ns, Answer answer) {
-  if (registered() || by_name_.contains(name)) return answer(Find(name));
+  if (registered()) return answer(Find(name));
   if (!failed_.empty()) return answer(Status(Code::kProcessFailed, failed_));
   asked_.push_back({session, std::move(name), deadline_ns, std::move(answer)});
 }
@@ -88,13 +88,9 @@ void Functions::Forget(uint64_t session) {
 }
 
 void Functions::AnswerKnown() {
-  std::vector<Asked> answerable;
-  std::erase_if(asked_, [&](Asked& asked) {
-    if (!registered() && !by_name_.contains(asked.name)) return false;
-    answerable.push_back(std::move(asked));
-    return true;
-  });
-  for (const Asked& each : answerable) each.answer(Find(each.name));
+  if (!registered()) return;
+  const std::vector<Asked> asked = std::exchange(asked_, {});
+  for (const Asked& each : asked) each.answer(Find(each.name));
 }
 
 void Functions::Fail(const std::string& why) {

@@ -22,7 +22,8 @@ struct ResolvedFunction {
 };
 
 /// The functions of the application, as the first worker of each lane registered them; all workers of a lane have to
-/// offer the same. Requests for a name that nobody has registered yet wait here until every lane has. I/O thread.
+/// offer the same. Requests for a name wait here until every lane has registered its own: a function that runs may call
+/// any other. I/O thread.
 class Functions {
  public:
   /// `lanes`: those that have workers.

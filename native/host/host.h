@@ -75,7 +75,7 @@ class Host {
   [[nodiscard]] Status Serve(const Assignment& assignment);
   void DropService(bool orderly);
   void OnAgentLine(const protocol::AgentLine& line);
-  void OnWorkerMessage(WorkerLink& link, worker::ControlMessage message);
+  void OnWorkerMessage(WorkerLink& link, const worker::ControlMessage& message);
   void OnWorkersFailed(const std::string& why);
   void OnAdmin(Session& session, protocol::AdminOp op, uint64_t call);
   [[nodiscard]] Supervisor::Hooks SupervisorHooks();

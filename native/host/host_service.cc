@@ -19,7 +19,7 @@ using worker::ControlMessage;
 using worker::ControlType;
 
 constexpr uint64_t kFormerWorkersNs = 5'000'000'000;
-constexpr uint64_t kSoonNs = 50'000'000;  // between looks at deadlines while anything is in flight
+constexpr uint64_t kSoonNs = Deadlines::kTickNs;  // between looks at deadlines while anything is in flight or leased
 constexpr uint64_t kIdleNs =
     2'000'000'000;  // and while nothing is, as far as the host knows: then twice as long each time
 constexpr uint32_t kMaxIdleDoublings = 2;  // none while a worker polls: it takes calls without telling the host
@@ -89,7 +89,7 @@ Supervisor::Hooks Host::SupervisorHooks() {
           [this](WorkerLink& link, const std::vector<worker::FunctionInfo>& functions) {
             return service_->functions.Register(link.lane, functions);
           },
-      .message = [this](WorkerLink& link, ControlMessage message) { OnWorkerMessage(link, std::move(message)); },
+      .message = [this](WorkerLink& link, const ControlMessage& message) { OnWorkerMessage(link, message); },
       .ended =
           [this](WorkerLink& link, const WorkerEnd& end) {
             // Answers go into a slot of the pool or of a window, which are equally large.
@@ -126,17 +126,20 @@ Status Host::Serve(const Assignment& assignment) {
   Service& service = *service_;
   if (service.log.status().code() == Code::kProcessFailed) return service.log.status();
   service.services.refuses = [this] { return Refuses(); };
-  service.services.admin = [this](Session& session, protocol::AdminOp op, std::string, uint64_t call) {
+  service.services.admin = [this](Session& session, protocol::AdminOp op, const std::string&, uint64_t call) {
     OnAdmin(session, op, call);
   };
   service.windows.refuses = [this] { return Refuses(); };
-  service.windows.lives = [this](uint64_t session) { return service_->sessions.Find(session) != nullptr; };
+  service.windows.offers.lives = [this](uint64_t session) { return service_->sessions.Find(session) != nullptr; };
   service.windows.kill = service.kill;
   service.verbs.broke = [this](uint64_t session, const Status& why) {
     if (Session* found = service_->sessions.Find(session)) found->VerbsBroke(why);
   };
   service.windows.tell_worker = [this](uint16_t participant, const ControlMessage& message) {
     return service_->leases.workers.Send(participant, message);
+  };
+  service.windows.end_session = [this](uint64_t session, const Status& why) {
+    if (Session* served = service_->sessions.Find(session)) served->Dismiss(why);
   };
   service.leases.hooks = {.answer =
                               [this](uint64_t session, uint64_t call, const Result<protocol::LeaseReply>& reply) {
@@ -146,10 +149,7 @@ Status Host::Serve(const Assignment& assignment) {
                               [this](uint64_t session, const protocol::Frame& notice, std::string_view text) {
                                 if (Session* holder = service_->sessions.Find(session)) holder->Notify(notice, text);
                               },
-                          .end_session =
-                              [this](uint64_t session, const Status& why) {
-                                if (Session* served = service_->sessions.Find(session)) served->Dismiss(why);
-                              },
+                          .end_session = service.windows.end_session,
                           .refuses = [this] { return Refuses(); }};
   service.windows.tell_workers = [this](const ControlMessage& message) {
     supervisor_->ForEach([&](WorkerLink& link) {
@@ -221,13 +221,12 @@ void Host::Log(const std::string& message) {
   if (agent_ != nullptr) agent_->Say("log", {{"message", message}});
 }
 
-void Host::OnWorkerMessage(WorkerLink& link, ControlMessage message) {
+void Host::OnWorkerMessage(WorkerLink& link, const ControlMessage& message) {
   if (service_ == nullptr) return;
   switch (message.type) {
     case ControlType::kWantWindow: {
-      // It waits for an answer, so it gets one: without a descriptor to spare or a way to send it, that there is none.
-      Result<ControlMessage> window = service_->windows.ForWorker(message.index);
-      if (window && window->type == ControlType::kWindow && link.Send(*window).ok()) break;
+      // It waits for an answer, so it gets one.
+      if (service_->windows.SendTo(link, message.index).ok()) break;
       (void)link.Send({.type = ControlType::kWindowGone, .index = message.index, .generation = message.generation});
       break;
     }
@@ -291,13 +290,17 @@ size_t Host::ServeCompletions() {
   while (served < kMaxCompletions) {
     const std::optional<uint32_t> index = service.process->dispatcher->NextCompletion();
     if (!index) break;
-    service.sessions.Completed(*index);
+    if (service.calls.entry(*index).origin == dispatch::Origin::kWindow) {
+      service.windows.Completed(*index);
+    } else {
+      service.sessions.Completed(*index);
+    }
     ++served;
   }
   const uint32_t notices = service.process->dispatcher->TakeNotices();
   if ((notices & dispatch::kNoticeLock) != 0) service.state.LocksChanged();
   if ((notices & dispatch::kNoticeStream) != 0) service.sessions.PumpStreams();
-  // A worker had to leave submissions in a ring because the call table was full.
+  // A worker had to leave submissions in a ring: the call table was full, or their client is faster than it.
   if ((notices & dispatch::kNoticeWindow) != 0) service.windows.ConsumeAll();
   if ((notices & dispatch::kNoticePosted) != 0 && !service.tick_soon) ArmTick(true);
   return served + (notices != 0 ? 1 : 0);
@@ -306,7 +309,7 @@ size_t Host::ServeCompletions() {
 bool Host::Busy() const {
   const Service& service = *service_;
   return service.functions.waiting() || service.windows.busy() || service.verbs.in_flight() || service.reclaim.busy() ||
-         service.state.busy();
+         service.state.busy() || service.services.receiving_state != 0;
 }
 
 void Host::Settle() {
@@ -318,7 +321,8 @@ void Host::Settle() {
     service.windows.Resume();
     service.sessions.Settle();
   }
-  if (!service.tick_soon && (service.calls.TakeActivity() || Busy())) ArmTick(true);
+  if (service.tick_soon) return;
+  if (service.calls.TakeActivity() || Busy() || service.tick_leased == service.leases.empty()) ArmTick(true);
 }
 
 void Host::ArmTick(bool soon) {
@@ -329,13 +333,16 @@ void Host::ArmTick(bool soon) {
     soon = true;
   }
   service_->tick_soon = soon;
+  service_->tick_leased = !service_->leases.empty();
   if (soon) {
     service_->idle_ticks = 0;
+    service_->trim_ns = DeadlineIn(kIdleNs);
   } else {
     service_->idle_ticks = service_->process->dispatcher->AnyPoller() ? 1 : service_->idle_ticks + 1;
   }
   const uint64_t idle_ns = kIdleNs << std::min(soon ? 0 : service_->idle_ticks - 1, kMaxIdleDoublings);
-  service_->tick = loop_->At(DeadlineIn(soon ? kSoonNs : idle_ns), [this] { Tick(); });
+  // Leased workers take all their calls without telling the host.
+  service_->tick = loop_->At(DeadlineIn(soon || service_->tick_leased ? kSoonNs : idle_ns), [this] { Tick(); });
 }
 
 void Host::Tick() {
@@ -349,10 +356,11 @@ void Host::Tick() {
   service.sessions.Tick(now);
   const bool idle = in_use == 0 && !Busy();
   (void)service.calls.TakeActivity();
-  // Twice idle in a row and long apart: payload memory of the last burst goes back to the system.
-  if (idle && service.idle_ticks == 1) {
+  // Idle for long: payload memory of the last burst goes back to the system.
+  if (idle && now >= service.trim_ns) {
     service.process->pool->Trim();
     service.verbs.Trim();
+    service.trim_ns = now + kIdleNs;
   }
   ArmTick(!idle);
 }

@@ -10,6 +10,10 @@ namespace {
 
 /// How long a worker that nobody has is kept for the next lease.
 constexpr uint64_t kKeptNs = 10'000'000'000;
+/// And what it gets to leave then.
+constexpr uint64_t kLeaveNs = 5'000'000'000;
+
+Status Ended() { return Status(Code::kLeaseUnavailable, "the worker has ended and is being replaced"); }
 
 }  // namespace
 
@@ -38,6 +42,9 @@ Result<uint16_t> LeaseWorkers::Refill(dispatch::Lane lane) {
     if (!link.ok()) return link.status();
     best = workers_.emplace((*link)->participant, Worker{.lane = lane, .started_ns = started_ns}).first;
     best->second.pid = static_cast<uint32_t>((*link)->id().pid);
+  } else if (!best->second.ready) {
+    // Who gave it up has waited for what came before.
+    best->second.started_ns = NowNs();
   }
   best->second.taken = true;
   return best->first;
@@ -72,7 +79,7 @@ void LeaseWorkers::GiveBack(uint16_t participant) {
   --taken_;
   found->second.free_ns = NowNs();
   found->second.phases = {};  // who takes it next does not wait for its start
-  ArmTrim();
+  ArmTrim(DeadlineIn(kKeptNs));
 }
 
 void LeaseWorkers::Kill(uint16_t participant) {
@@ -83,10 +90,9 @@ void LeaseWorkers::Kill(uint16_t participant) {
 
 Status LeaseWorkers::Send(uint16_t participant, const worker::ControlMessage& message) {
   WorkerLink* const link = supervisor_.Find(participant);
-  if (link == nullptr || link->stage == WorkerLink::Stage::kEnded) {
-    return Status(Code::kWorkerCrashed, "the worker has ended");
-  }
-  return link->Send(message);
+  if (link == nullptr || link->stage == WorkerLink::Stage::kEnded) return Ended();
+  const Status sent = link->Send(message);
+  return sent.code() == Code::kConnectionLost ? Ended() : sent;  // dead, and the supervisor has not heard of it yet
 }
 
 void LeaseWorkers::OnReady(WorkerLink& link) {
@@ -111,9 +117,9 @@ void LeaseWorkers::OnEnded(WorkerLink& link, const WorkerEnd& end) {
   if (taken) hooks_.ended(link.participant, end);
 }
 
-void LeaseWorkers::ArmTrim() {
+void LeaseWorkers::ArmTrim(uint64_t at_ns) {
   if (trim_timer_ != EventLoop::TimerId{}) return;
-  trim_timer_ = loop_.At(DeadlineIn(kKeptNs), [this] {
+  trim_timer_ = loop_.At(at_ns, [this] {
     trim_timer_ = {};
     Trim();
   });
@@ -121,17 +127,20 @@ void LeaseWorkers::ArmTrim() {
 
 void LeaseWorkers::Trim() {
   const uint64_t now_ns = NowNs();
-  bool kept = false;
+  uint64_t next_ns = kNoDeadline;
   for (auto& [participant, worker] : workers_) {
-    if (worker.taken || worker.leaving) continue;
-    if (now_ns - worker.free_ns >= kKeptNs) {
-      worker.leaving = true;
-      if (!Send(participant, {.type = worker::ControlType::kDrain}).ok()) Kill(participant);
-    } else {
-      kept = true;
+    if (worker.taken) continue;
+    uint64_t due_ns = worker.free_ns + (worker.leaving ? kLeaveNs : kKeptNs);
+    if (now_ns >= due_ns) {
+      // The second time: it was told and does not listen.
+      const bool told = std::exchange(worker.leaving, true);
+      if (told || !Send(participant, {.type = worker::ControlType::kDrain}).ok()) Kill(participant);
+      worker.free_ns = now_ns;
+      due_ns = now_ns + kLeaveNs;
     }
+    next_ns = std::min(next_ns, due_ns);
   }
-  if (kept) ArmTrim();
+  if (next_ns != kNoDeadline) ArmTrim(next_ns);
 }
 
 }  // namespace praas::host

@@ -21,7 +21,7 @@ class LeaseWorkers {
     std::function<void(uint16_t participant, const WorkerEnd&)> ended;  // it was taken
   };
   struct Phases {
-    uint64_t spawn_ns = 0;  // from its start until it was attached
+    uint64_t spawn_ns = 0;  // from its start, or since it was taken if that came later, until it was attached
     uint64_t code_ns = 0;   // until it had loaded its functions
   };
 
@@ -55,11 +55,11 @@ class LeaseWorkers {
     bool ready = false;
     bool leaving = false;  // told to, or killed: of no use to anybody
     uint32_t pid = 0;
-    uint64_t started_ns = 0;
-    uint64_t free_ns = 0;  // since when nobody has it
+    uint64_t started_ns = 0;  // or taken, by who waits for it
+    uint64_t free_ns = 0;     // since when nobody has it, or it was told to leave
     Phases phases{};
   };
-  void ArmTrim();
+  void ArmTrim(uint64_t at_ns);
   void Trim();
   void MakeRoom(dispatch::Lane lane);
 

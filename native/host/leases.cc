@@ -75,8 +75,11 @@ Leases::Lease* Leases::Find(uint64_t id) noexcept {
   return found == leases_.end() ? nullptr : &found->second;
 }
 
-const Leases::Ended* Leases::FindEnded(uint64_t id) const noexcept {
-  const auto found = std::find_if(ended_.begin(), ended_.end(), [id](const Ended& ended) { return ended.lease == id; });
+/// One that `session` held.
+const Leases::Ended* Leases::FindEnded(uint64_t session, uint64_t id) const noexcept {
+  const auto found = std::find_if(ended_.begin(), ended_.end(), [session, id](const Ended& ended) {
+    return ended.lease == id && ended.session == session;
+  });
   return found == ended_.end() ? nullptr : &*found;
 }
 
@@ -86,7 +89,7 @@ Result<Leases::Lease*> Leases::Held(uint64_t session, uint64_t id) {
     if (lease->ending) return *lease->ending;
     return lease;
   }
-  if (const Ended* ended = FindEnded(id)) return ended->why;
+  if (const Ended* ended = FindEnded(session, id)) return ended->why;
   return Status(Code::kLeaseClosed, "this connection holds no lease " + std::to_string(id));
 }
 
@@ -312,7 +315,7 @@ void Leases::EndSessions(Seat& seat, const Status& why) {
     if ((session & kHandedOver) != 0) {
       windows_.SessionClosed(session);
     } else {
-      windows_.ForgetOffers(session);
+      windows_.offers.Forget(session);
       hooks.end_session(session, why);
     }
   }
@@ -400,7 +403,7 @@ void Leases::SessionClosed(uint64_t session, const Status& why) {
 
 void Leases::OnWorkerMessage(uint16_t participant, const worker::ControlMessage& message) {
   if (message.type == worker::ControlType::kConnectionEnded) {
-    const std::optional<uint64_t> session = windows_.SessionOf(message.index, participant);
+    const std::optional<uint64_t> session = windows_.SessionOf(message.index, message.generation, participant);
     if (!session) return;
     if (const auto [id, seat] = SeatOf(participant); seat != nullptr) seat->sessions.erase(*session);
     if ((*session & kHandedOver) != 0) {

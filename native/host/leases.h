@@ -128,6 +128,7 @@ class Leases {
   /// What is remembered of a lease that has ended.
   struct Ended {
     uint64_t lease;
+    uint64_t session;  // its holder's
     std::string key;
     Status why;
     std::string report;
@@ -157,7 +158,7 @@ class Leases {
   void Notify(const Lease& lease, uint64_t id, protocol::LeaseEvent event, uint64_t aux, std::string_view text,
               Code code = Code::kOk);
   [[nodiscard]] Lease* Find(uint64_t id) noexcept;
-  [[nodiscard]] const Ended* FindEnded(uint64_t id) const noexcept;
+  [[nodiscard]] const Ended* FindEnded(uint64_t session, uint64_t id) const noexcept;
   [[nodiscard]] Result<Lease*> Held(uint64_t session, uint64_t id);
   [[nodiscard]] std::pair<uint64_t, Seat*> SeatOf(uint16_t participant) noexcept;
   [[nodiscard]] LeaseAccount AccountOf(const Lease& lease, uint64_t now_ns) const noexcept;

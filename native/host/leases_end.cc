@@ -42,7 +42,7 @@ void Leases::End(uint64_t id, const Status& why) {
     for (const uint64_t session : std::set<uint64_t>(seat.sessions)) {
       if ((session & kHandedOver) != 0) continue;
       seat.sessions.erase(session);
-      windows_.ForgetOffers(session);
+      windows_.offers.Forget(session);
       hooks.end_session(session, why);
     }
     if (seat.participant == 0 || lease.granted_ns == 0) {
@@ -81,7 +81,7 @@ void Leases::FinishIfLeft(uint64_t id) {
   if (begun) {
     past_ += AccountOf(lease, NowNs());
     ++past_count_;
-    ended_.push_back({id, lease.key, why, report});
+    ended_.push_back({id, lease.session, lease.key, why, report});
     if (ended_.size() > kRemembered) ended_.pop_front();
   }
   const Lease over = std::move(lease);

@@ -53,7 +53,7 @@ void Leases::Renew(uint64_t session, uint64_t call, const LeaseRequest& request)
 }
 
 void Leases::Release(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) {
+  if (const Ended* ended = FindEnded(session, request.lease); ended != nullptr) {
     return Answer(session, call, LeaseReply{.lease = request.lease, .text = ended->report});
   }
   Lease* const lease = Find(request.lease);
@@ -65,7 +65,7 @@ void Leases::Release(uint64_t session, uint64_t call, const LeaseRequest& reques
 }
 
 void Leases::Report(uint64_t session, uint64_t call, const LeaseRequest& request) {
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) {
+  if (const Ended* ended = FindEnded(session, request.lease); ended != nullptr) {
     return Answer(session, call, LeaseReply{.lease = request.lease, .text = ended->report});
   }
   Lease* const lease = Find(request.lease);
@@ -80,7 +80,7 @@ void Leases::TellFate(uint64_t session, uint64_t call, const LeaseRequest& reque
   const auto answer = [&](std::string text) {
     Answer(session, call, LeaseReply{.lease = request.lease, .text = std::move(text)});
   };
-  if (const Ended* ended = FindEnded(request.lease); ended != nullptr) return answer(FateOf(ended->why));
+  if (const Ended* ended = FindEnded(session, request.lease); ended != nullptr) return answer(FateOf(ended->why));
   Lease* const lease = Find(request.lease);
   if (lease == nullptr || lease->session != session || request.worker >= lease->seats.size()) {
     return Answer(session, call, Status(Code::kLeaseClosed, "this connection holds no such leased worker"));

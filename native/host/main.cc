@@ -8,9 +8,9 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
-#include <cstring>
 #include <string>
 #include <string_view>
+#include <system_error>
 #include <vector>
 
 #include "base/build.h"
@@ -103,7 +103,8 @@ int main(int argc, char** argv) {
   if (worker.empty()) return Usage("the worker command is missing");
   if (::fcntl(control_fd, F_SETFD, FD_CLOEXEC) != 0) return Usage("--control-fd names no open descriptor");
   if (!runtime_dir.empty() && ::chdir(runtime_dir.c_str()) != 0) {
-    std::fprintf(stderr, "praas-host: cannot enter %s: %s\n", runtime_dir.c_str(), std::strerror(errno));
+    std::fprintf(stderr, "praas-host: cannot enter %s: %s\n", runtime_dir.c_str(),
+                 std::generic_category().message(errno).c_str());
     return 1;
   }
   OpenStandardStreams();

@@ -138,15 +138,23 @@ void Reclaim::Drop(std::vector<uint32_t> entries) {
 }
 
 void Reclaim::ReclaimState(uint16_t dead) {
-  service_.Chore([&process = process_, dead] { (void)process.state->ReclaimParticipant(dead, DeadlineIn(kReclaimNs)); },
-                 [this, dead] {
-                   --pending_;
-                   graves_.push_back(dead);
-                   Tick();
-                 });
+  auto stuck = std::make_shared<bool>();
+  service_.Chore(
+      [&process = process_, dead, stuck] {
+        const Status status = process.state->ReclaimParticipant(dead, DeadlineIn(kReclaimNs));
+        *stuck = status.code() == Code::kSegmentStuck;
+      },
+      [this, dead, stuck] {
+        // Nobody else would release its locks, and who came in its place would have them.
+        if (*stuck) return stuck_.push_back(dead);
+        --pending_;
+        graves_.push_back(dead);
+        Tick();
+      });
 }
 
 void Reclaim::Tick() {
+  for (const uint16_t dead : std::exchange(stuck_, {})) ReclaimState(dead);
   for (size_t i = 0; i < graves_.size();) {
     const uint16_t dead = graves_[i];
     std::vector<uint32_t> finished;

@@ -27,7 +27,8 @@ class Reclaim {
 
   /// `crashed` is what callers get as the message of kWorkerCrashed.
   void WorkerEnded(uint16_t dead, std::string crashed);
-  /// Looks for calls of dead origins that have finished elsewhere.
+  /// Looks for calls of dead origins that have finished elsewhere, and tries again what internal mutexes were not to be
+  /// had for.
   void Tick();
   [[nodiscard]] bool busy() const noexcept { return !graves_.empty() || pending_ > 0; }
 
@@ -45,6 +46,7 @@ class Reclaim {
   StateService& service_;
   std::function<void(uint16_t)> released_;
   std::vector<uint16_t> graves_;  // whose slots wait until no call names them as its origin
+  std::vector<uint16_t> stuck_;   // whose state is still to be reclaimed
   uint32_t pending_ = 0;
 };
 

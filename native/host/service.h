@@ -47,8 +47,10 @@ struct Service {
   EventLoop::WatchId event_watch = 0;
   EventLoop::TimerId tick{};
   bool tick_soon = false;
-  uint32_t idle_ticks = 0;  // armed in a row
-  bool room = false;        // something was freed that a session or window waits for
+  bool tick_leased = false;  // armed as for a process with leases
+  uint32_t idle_ticks = 0;   // armed in a row
+  uint64_t trim_ns = 0;      // when payload memory is given back, if nothing happens until then
+  bool room = false;         // something was freed that a session or window waits for
   bool draining = false;
   uint64_t drain_deadline_ns = 0;
   EventLoop::TimerId drain_timer{};

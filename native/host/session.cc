@@ -186,14 +186,14 @@ Status Session::OnFrame(const Frame& frame, std::span<std::byte> payload) {
 }
 
 Status Session::OnCorrupt(const Frame& frame) {
-  const Status status(Code::kPayloadCorrupt, "the payload does not match its checksum");
+  Status status(Code::kPayloadCorrupt, "the payload does not match its checksum");
   switch (frame.type) {
     case FrameType::kCall:
       DropReceived();
       Reply({.type = FrameType::kReply, .call = frame.call}, status);
       return Status::Ok();
     case FrameType::kState:
-      receiving_state_.clear();
+      DropReceived();
       Reply({.type = FrameType::kStateReply, .call = frame.call}, status);
       return Status::Ok();
     case FrameType::kResolve:
@@ -251,6 +251,12 @@ void Session::Tick(uint64_t now_ns) {
     Reply({.type = FrameType::kReply, .call = receiving_call_},
           Status(Code::kInvocationTimeout, "the input had not arrived at the deadline"));
   }
+  if (receiving_state_.memory != nullptr && state_deadline_ns_ <= now_ns) {
+    reader_.DiscardCurrent();
+    DropReceived();
+    Reply({.type = FrameType::kStateReply, .call = receiving_call_},
+          Status(Code::kInvocationTimeout, "the state request had not arrived at the deadline"));
+  }
   if (waiting_deadline_ && *waiting_deadline_ <= now_ns) Resume();
 }
 
@@ -268,8 +274,17 @@ void Session::Dismiss(const Status& why) {
   Leave();
 }
 
+void Session::TurnAway(const Status& why) {
+  Reject(why);
+  OnEvents(EPOLLIN);  // what it has said already would make the kernel reset the connection
+  Close(why);
+}
+
 void Session::Leave() {
   phase_ = Phase::kLeaving;
+  // What is arriving is not carried out any more.
+  reader_.DiscardCurrent();
+  DropReceived();
   services_.loop.CancelTimer(timer_);
   timer_ = services_.loop.At(DeadlineIn(kLingerNs), [this] {
     timer_ = {};

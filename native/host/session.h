@@ -44,6 +44,7 @@ struct SessionServices {
   std::string machine_id;
   uint64_t handshake_ns = 5'000'000'000;
   uint32_t callers = 0;                     // open sessions whose calls come over their sockets, not through a window
+  uint32_t receiving_state = 0;             // state requests that have begun to arrive
   publication::PublishedReads published{};  // for clients that cannot read themselves
   /// A session by its id, nullptr once it has closed.
   std::function<Session*(uint64_t id)> find;
@@ -69,6 +70,8 @@ class Session final : public protocol::FrameSink {
   [[nodiscard]] uint64_t id() const noexcept { return id_; }
   [[nodiscard]] bool closed() const noexcept { return phase_ == Phase::kClosed; }
   [[nodiscard]] bool open() const noexcept { return phase_ == Phase::kOpen; }
+  /// Has shown a token, or the key of a lease.
+  [[nodiscard]] bool admitted() const noexcept { return verbs_ != 0; }
   /// Entries of the call table that name this session: its slot is not given to another before they are freed.
   [[nodiscard]] uint32_t in_flight() const noexcept { return in_flight_; }
   [[nodiscard]] const protocol::Hello& peer() const noexcept { return hello_; }
@@ -86,6 +89,8 @@ class Session final : public protocol::FrameSink {
   void Goodbye(const Status& why);
   /// Says why and ends, once that is sent.
   void Dismiss(const Status& why);
+  /// Likewise, but waits for nothing.
+  void TurnAway(const Status& why);
   /// Its calls come over the socket again.
   void VerbsBroke(const Status& why);
   void Close(const Status& why);
@@ -134,6 +139,7 @@ class Session final : public protocol::FrameSink {
   [[nodiscard]] uint64_t DeadlineOf(const protocol::Frame& frame) const;
   void PostReceived();
   void DropReceived();
+  [[nodiscard]] StateService::Payload TakeReceivedState();
   void AnswerCall(uint32_t index);
   void FreeCall(uint32_t index);
   void Cancel(uint64_t call);
@@ -184,9 +190,11 @@ class Session final : public protocol::FrameSink {
   bool calls_ = false;  // counted in SessionServices::callers
   uint32_t refused_verbs_ = 0;
   bool has_window_ = false;  // was offered one: then only streams come over the socket, and calls if it took none
-  std::vector<std::byte> receiving_state_;
+  StateService::Payload receiving_state_;
+  uint64_t state_deadline_ns_ = 0;  // of the request that goes there
 
-  uint32_t state_requests_ = 0;  // with the service thread
+  uint32_t state_requests_ = 0;  // with the service thread, but locks
+  uint32_t lock_requests_ = 0;   // neither granted nor refused
   uint64_t state_bytes_ = 0;
 };
 

@@ -89,6 +89,7 @@ void Session::PostReceived() {
 }
 
 void Session::DropReceived() {
+  (void)TakeReceivedState();
   if (!receiving_) return;
   FreeCall(*receiving_);
   receiving_.reset();
@@ -128,15 +129,15 @@ void Session::AnswerCall(uint32_t index) {
 }
 
 void Session::Cancel(uint64_t call) {
+  streams_.Cancelled(call);
   for (uint32_t index = 0; index < services_.calls.capacity(); ++index) {
     const std::optional<Calls::View> view = services_.calls.Look(index);
     if (!view || !Mine(*view) || view->origin_call != call) continue;
-    streams_.Cancelled(call);
     if (services_.process.dispatcher->Cancel(index, view->word.generation, Code::kInvocationCancelled))
       Completed(index);
     return;
   }
-  if (state_requests_ > 0) services_.state.Cancel(id_, call);  // a lock it waits for, perhaps
+  if (lock_requests_ > 0) services_.state.Cancel(id_, call);  // a lock it waits for, perhaps
   services_.leases.Cancel(id_, call);
 }
 

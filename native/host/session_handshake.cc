@@ -16,7 +16,8 @@ using protocol::FrameType;
 namespace {
 
 constexpr uint64_t kMillisecondNs = 1'000'000;
-constexpr uint64_t kHourMs = 3'600'000;
+/// Between two looks at the clock that tokens go by, which may be set.
+constexpr uint64_t kLookAgainMs = 10'000;
 
 Status TokenExpired() { return {Code::kTokenExpired, "the time of the token is over; get another one"}; }
 
@@ -41,7 +42,7 @@ Status Session::OnHello(const Frame&, std::span<const std::byte> payload) {
   hello_.lease_key.clear();
 
   uint64_t capabilities = hello_.capabilities & (protocol::kCapChecksum | protocol::kCapStream);
-  if (services_.windows.available()) capabilities |= hello_.capabilities & protocol::kCapShm;
+  if (services_.windows.offers.available()) capabilities |= hello_.capabilities & protocol::kCapShm;
   if (VerbsHost::available()) capabilities |= hello_.capabilities & protocol::kCapVerbs;
   writer_.set_checksum((capabilities & protocol::kCapChecksum) != 0);
   reader_.set_max_payload(assignment.max_contiguous);
@@ -83,12 +84,11 @@ Status Session::Admit(const protocol::Hello& hello) {
   return Status::Ok();
 }
 
-/// Looks again at least once an hour, because the clock that tokens go by may be set.
 void Session::EndWithToken() {
   timer_ = {};
   const uint64_t now_ms = WallNs() / kMillisecondNs;
   if (now_ms < expires_ms_) {
-    const uint64_t left_ms = std::min(expires_ms_ - now_ms, kHourMs);
+    const uint64_t left_ms = std::min(expires_ms_ - now_ms, kLookAgainMs);
     timer_ = services_.loop.At(DeadlineIn(left_ms * kMillisecondNs), [this] { EndWithToken(); });
     return;
   }

@@ -3,6 +3,8 @@
 #include <fcntl.h>
 
 #include <algorithm>
+#include <new>
+#include <utility>
 
 #include "base/clock.h"
 #include "host/session.h"
@@ -13,12 +15,31 @@
 namespace praas::host {
 namespace {
 
-/// State requests of one session that the service thread has not answered: beyond these its reads wait.
+/// State requests of one session that the service thread has not answered: beyond these its reads wait. Releases of
+/// locks have room of their own behind the others.
 constexpr uint32_t kMaxStateRequests = 256;
+constexpr uint32_t kMaxReleases = 256;
 constexpr uint64_t kMaxStateBytes = 256u << 20;
+/// Locks that one session has asked for and not got. They are answered when others are released, perhaps by what would
+/// lie unread meanwhile: beyond these they are refused. A segment has records for 64 times as many.
+constexpr uint32_t kMaxLockRequests = 4096;
+/// Far more than a name and what goes with it.
+constexpr uint64_t kMaxLockBytes = 4096;
 constexpr uint32_t kMaxRefusedVerbs = 2;
 /// What this thread copies for a reader; larger values are the service thread's, so that others do not wait.
 constexpr uint64_t kMaxReadBytes = 64u << 10;
+
+bool Asks(const protocol::Frame& frame, protocol::StateOp op) { return frame.code == static_cast<uint16_t>(op); }
+
+Status TooManyLocks() {
+  return Status(Code::kBackpressure, "this connection waits for " + std::to_string(kMaxLockRequests) +
+                                         " locks; ask again when it has got some");
+}
+
+Status TooLargeForLock(uint64_t bytes) {
+  return Status(Code::kPayloadTooLarge, "a request for a lock has at most " + std::to_string(kMaxLockBytes) +
+                                            " bytes, not " + std::to_string(bytes));
+}
 
 }  // namespace
 
@@ -48,13 +69,39 @@ Result<Placement> Session::OnStateHeader(const Frame& frame) {
     Reply({.type = FrameType::kStateReply, .call = frame.call}, permitted);
     return Placement::Discard();
   }
-  // One request always passes, however large the limits of the process make it.
-  if (state_requests_ >= kMaxStateRequests ||
-      (state_requests_ > 0 && state_bytes_ + frame.payload_bytes > kMaxStateBytes)) {
+  const bool locks = Asks(frame, protocol::StateOp::kLock);
+  const bool unlocks = Asks(frame, protocol::StateOp::kUnlock);
+  const uint64_t bytes = frame.payload_bytes;
+  if (locks || unlocks) {
+    Status refused = bytes > kMaxLockBytes                         ? TooLargeForLock(bytes)
+                     : locks && lock_requests_ >= kMaxLockRequests ? TooManyLocks()
+                                                                   : Status::Ok();
+    if (!refused.ok()) {
+      Reply({.type = FrameType::kStateReply, .call = frame.call}, refused);
+      return Placement::Discard();
+    }
+    if (unlocks && state_requests_ >= kMaxStateRequests + kMaxReleases) return Placement::NotNow();
+  } else if (state_requests_ >= kMaxStateRequests || (state_requests_ > 0 && state_bytes_ + bytes > kMaxStateBytes)) {
+    // One request always passes, however large the limits of the process make it.
     return Placement::NotNow();
   }
-  receiving_state_.resize(frame.payload_bytes);
-  return Placement::Into(receiving_state_);
+  receiving_state_.memory.reset(new (std::nothrow) std::byte[bytes]);
+  if (receiving_state_.memory == nullptr) {
+    Reply({.type = FrameType::kStateReply, .call = frame.call},
+          Status(Code::kSystem, "the host has no memory for a request of " + std::to_string(bytes) + " bytes", ENOMEM));
+    return Placement::Discard();
+  }
+  receiving_state_.bytes = {receiving_state_.memory.get(), bytes};
+  ++services_.receiving_state;
+  receiving_call_ = frame.call;
+  // A lock is released however late that arrives.
+  state_deadline_ns_ = unlocks ? kNoDeadline : DeadlineOf(frame);
+  return Placement::Into(receiving_state_.bytes);
+}
+
+StateService::Payload Session::TakeReceivedState() {
+  if (receiving_state_.memory != nullptr) --services_.receiving_state;
+  return std::exchange(receiving_state_, {});
 }
 
 /// A published value, read as a client on this machine would: without the service thread, and whoever holds the state's
@@ -80,28 +127,31 @@ bool Session::AnswerRead(const Frame& frame, const std::string& key) {
 }
 
 void Session::OnState(const Frame& frame) {
+  StateService::Payload payload = TakeReceivedState();
   std::string read;  // the key, if it is read as a whole
-  if (frame.code == static_cast<uint16_t>(protocol::StateOp::kRead)) {
-    Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, receiving_state_);
+  if (Asks(frame, protocol::StateOp::kRead)) {
+    Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, payload.bytes);
     if (request) read = std::move(request->key);
-    if (!read.empty() && AnswerRead(frame, read)) return receiving_state_.clear();
+    if (!read.empty() && AnswerRead(frame, read)) return;
   }
-  if (frame.code == static_cast<uint16_t>(protocol::StateOp::kLock)) {
-    const Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, receiving_state_);
+  const bool locks = Asks(frame, protocol::StateOp::kLock);
+  if (locks) {
+    const Result<protocol::StateRequest> request = protocol::DecodeStateRequest(frame.code, payload.bytes);
     const bool write = request.ok() && request->mode == protocol::LockMode::kWrite;
     if (Status permitted = Permits(write ? protocol::kVerbStateWrite : protocol::kVerbStateRead); !permitted.ok()) {
-      receiving_state_.clear();
       return Reply({.type = FrameType::kStateReply, .call = frame.call}, permitted);
     }
   }
-  const uint64_t bytes = receiving_state_.size();
-  ++state_requests_;
+  const uint64_t bytes = locks ? 0 : payload.bytes.size();
+  uint32_t Session::*const requests = locks ? &Session::lock_requests_ : &Session::state_requests_;
+  ++(this->*requests);
   state_bytes_ += bytes;
-  const auto reply = [&services = services_, id = id_, call = frame.call, bytes, read](StateService::Answer answer) {
+  const auto reply = [&services = services_, id = id_, call = frame.call, requests, bytes,
+                      read](StateService::Answer answer) {
     if (!read.empty()) services.published.Learn(read, answer.place);
     Session* session = services.find(id);
     if (session == nullptr) return;
-    --session->state_requests_;
+    --(session->*requests);
     session->state_bytes_ -= bytes;
     Frame out{.type = FrameType::kStateReply, .call = call};
     if (answer.status.ok()) {
@@ -119,7 +169,7 @@ void Session::OnState(const Frame& frame) {
     }
     if (session->paused_ && !session->waiting_deadline_) session->Resume();
   };
-  services_.state.Request(id_, frame.call, frame.code, std::exchange(receiving_state_, {}), DeadlineOf(frame), reply);
+  services_.state.Request(id_, frame.call, frame.code, std::move(payload), state_deadline_ns_, reply);
 }
 
 void Session::OnResolve(const Frame& frame, std::span<const std::byte> payload) {
@@ -159,11 +209,10 @@ Result<protocol::UpgradeOffer> Session::OfferFor(const Result<protocol::UpgradeR
   // Once, for all calls: they go past this session from then on.
   if (Status permitted = Permits(protocol::kVerbInvoke); !permitted.ok()) return permitted;
   if (request->transport == "shm") {
-    return services_.windows.Offer(
-        id_, {.client_pid = hello_.client_pid,
-              .window_bytes = request->window_bytes,
-              .publications = Permits(protocol::kVerbStateRead).ok(),
-              .by = seat_ ? WindowHost::ServedBy{seat_->participant, seat_->lease} : WindowHost::ServedBy{}});
+    return services_.windows.Offer(id_, {.client_pid = hello_.client_pid,
+                                         .window_bytes = request->window_bytes,
+                                         .publications = Permits(protocol::kVerbStateRead).ok(),
+                                         .by = seat_ ? ServedBy{seat_->participant, seat_->lease} : ServedBy{}});
   }
   if (seat_)
     return Status(Code::kUpgradeFailed, "transport \"" + request->transport + "\" is to be asked of the worker");

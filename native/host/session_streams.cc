@@ -342,8 +342,12 @@ void SessionStreams::Finish(uint64_t call) {
 void SessionStreams::Cancelled(uint64_t call) {
   const auto found = streams_.find(call);
   if (found == streams_.end()) return;
-  found->second->input.Abort();
-  Notify(*found->second);
+  Stream& stream = *found->second;
+  stream.input.Abort();
+  if (!stream.done) return Notify(stream);
+  // Its function has ended; nobody makes room for what is left of its output.
+  if (stream.outcome.ok()) stream.outcome = Status(Code::kInvocationCancelled, "cancelled before all of it was read");
+  PumpOutput(stream);
 }
 
 void SessionStreams::Abort() {

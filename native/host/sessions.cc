@@ -28,9 +28,7 @@ std::vector<std::byte> Refusal(const std::string& why) {
 }  // namespace
 
 Sessions::Sessions(SessionServices& services)
-    : services_(services),
-      no_descriptors_(Refusal("has no file descriptors left (see RLIMIT_NOFILE, `ulimit -n`)")),
-      too_many_handshakes_(Refusal("has " + std::to_string(kMaxHandshakes) + " connections that are being set up")) {
+    : services_(services), no_descriptors_(Refusal("has no file descriptors left (see RLIMIT_NOFILE, `ulimit -n`)")) {
   services_.find = [this](uint64_t id) { return Find(id); };
   services_.wrote = [this](Session& session) { wrote_.push_back(session.id()); };
   services_.paused = [this](Session& session) { paused_.push_back(session.id()); };
@@ -83,15 +81,25 @@ void Sessions::OnAccept() {
     Result<std::unique_ptr<transport::TcpStream>> stream = listener_->Accept(no_descriptors_);
     if (!stream) return PauseListening();
     if (*stream == nullptr) return;
-    const auto handshakes = std::count_if(by_id_.begin(), by_id_.end(),
-                                          [this](const auto& known) { return !slots_[known.second]->open(); });
-    // Who has not shown a token yet may not use up what the others need.
-    if (handshakes < static_cast<std::ptrdiff_t>(kMaxHandshakes)) {
-      Add(std::move(*stream));
-    } else {
-      (*stream)->TurnAway(too_many_handshakes_);
-    }
+    TurnAwayOldest();
+    Add(std::move(*stream));
   }
+}
+
+/// Who has not shown a token may not use up what the others need, and not keep them from showing theirs: when there are
+/// too many, the one goes who has had the most time for it.
+void Sessions::TurnAwayOldest() {
+  uint32_t strangers = 0;
+  Session* oldest = nullptr;
+  for (const auto& [id, slot] : by_id_) {
+    Session* const session = slots_[slot].get();
+    if (session->admitted()) continue;
+    ++strangers;
+    if (oldest == nullptr || id < oldest->id()) oldest = session;
+  }
+  if (strangers < kMaxStrangers) return;
+  oldest->TurnAway(Status(Code::kConnectionRefused, "the process host has " + std::to_string(kMaxStrangers) +
+                                                        " newer connections that are being set up"));
 }
 
 void Sessions::Add(std::unique_ptr<transport::ByteStream> stream) {

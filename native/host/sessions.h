@@ -40,16 +40,16 @@ class Sessions {
   void CloseAll(const Status& why);
 
  private:
-  static constexpr uint32_t kMaxHandshakes = 256;
+  static constexpr uint32_t kMaxStrangers = 256;
 
   void PauseListening();
   void OnAccept();
+  void TurnAwayOldest();
   void Add(std::unique_ptr<transport::ByteStream> stream);
   void Bury();
 
   SessionServices& services_;
-  const std::vector<std::byte> no_descriptors_;  // what clients are told who are turned away
-  const std::vector<std::byte> too_many_handshakes_;
+  const std::vector<std::byte> no_descriptors_;  // what clients are told whom it cannot accept
   std::optional<transport::TcpListener> listener_;
   EventLoop::WatchId listen_watch_ = 0;
   EventLoop::TimerId listen_timer_{};

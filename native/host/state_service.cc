@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "base/clock.h"
@@ -17,6 +18,12 @@ using state::StateStore;
 
 /// How long a single look at a lock may wait for the state's internal mutex; a stuck owner is killed well before.
 constexpr uint64_t kMutexNs = 2'000'000'000;
+/// What was not released by then is tried again so much later, for so long.
+constexpr uint64_t kRetryPauseNs = 50'000'000;
+constexpr uint64_t kRetryNs = 10'000'000;
+/// How long a change of a value that others keep changing may take this thread. More than an append waits for another
+/// one (state/rewrite.cc).
+constexpr uint64_t kContentionNs = 250'000'000;
 
 std::chrono::steady_clock::time_point ToTimePoint(uint64_t monotonic_ns) {
   return std::chrono::steady_clock::time_point(std::chrono::nanoseconds(monotonic_ns));
@@ -45,6 +52,7 @@ StateService::Answer Error(Status status) { return {.status = std::move(status),
 }  // namespace
 
 StateService::StateService(EventLoop& loop, Process& process) : loop_(loop), process_(process) {
+  process_.state->LimitContention(kContentionNs);
   thread_ = std::thread([this] { Run(); });
 }
 
@@ -84,7 +92,7 @@ void StateService::Run() {
   std::unique_lock lock(mutex_);
   while (true) {
     const auto something = [this] { return stop_ || look_at_locks_ || !jobs_.empty(); };
-    if (const uint64_t deadline_ns = NextLockDeadline(); deadline_ns == kNoDeadline) {
+    if (const uint64_t deadline_ns = NextDeadline(); deadline_ns == kNoDeadline) {
       work_.wait(lock, something);
     } else {
       work_.wait_until(lock, ToTimePoint(deadline_ns), something);
@@ -102,6 +110,7 @@ void StateService::Run() {
       pending_.fetch_sub(1, std::memory_order_relaxed);
     }
     if (!waiting_.empty()) LookAtLocks();
+    if (!unreleased_.empty() && NowNs() >= retry_ns_) ReleaseRest();
     job = nullptr;  // what it captured goes outside the lock
     lock.lock();
   }
@@ -112,12 +121,10 @@ void StateService::Post(Reply reply, Answer answer) {
       [reply = std::move(reply), answer = std::make_shared<Answer>(std::move(answer))] { reply(std::move(*answer)); });
 }
 
-void StateService::Request(uint64_t session, uint64_t call, uint16_t op, std::vector<std::byte> payload,
-                           uint64_t deadline_ns, Reply reply) {
-  // std::function wants copyable captures; the payload may be large and is not to be copied.
-  auto bytes = std::make_shared<std::vector<std::byte>>(std::move(payload));
-  Push([this, session, call, op, bytes, deadline_ns,
-        reply = std::move(reply)] { Serve(session, call, op, *bytes, deadline_ns, reply); },
+void StateService::Request(uint64_t session, uint64_t call, uint16_t op, Payload payload, uint64_t deadline_ns,
+                           Reply reply) {
+  Push([this, session, call, op, payload = std::move(payload), deadline_ns,
+        reply = std::move(reply)] { Serve(session, call, op, payload.bytes, deadline_ns, reply); },
        false);
 }
 
@@ -126,7 +133,8 @@ void StateService::Cancel(uint64_t session, uint64_t call) {
       [this, session, call] {
         for (auto waiting = waiting_.begin(); waiting != waiting_.end(); ++waiting) {
           if (waiting->second.session != session || waiting->second.call != call) continue;
-          (void)process_.state->Unlock(waiting->first, DeadlineIn(kMutexNs));
+          const uint32_t holder = waiting->first;
+          Release([this, holder](uint64_t deadline_ns) { return process_.state->Unlock(holder, deadline_ns); });
           Post(std::move(waiting->second.reply),
                Error(Status(Code::kInvocationCancelled, "the lock request was cancelled")));
           waiting_.erase(waiting);
@@ -141,8 +149,9 @@ void StateService::EndSession(uint64_t session) {
       [this, session] {
         std::erase_if(waiting_, [&](const auto& waiting) { return waiting.second.session == session; });
         std::erase_if(held_, [&](const auto& held) { return held.second == session; });
-        // A failure means the state is broken for good; the locks then go with the host.
-        (void)process_.state->UnlockAll({dispatch::kHostParticipant, session}, DeadlineIn(kMutexNs));
+        Release([this, session](uint64_t deadline_ns) {
+          return process_.state->UnlockAll({dispatch::kHostParticipant, session}, deadline_ns);
+        });
       },
       false);
 }
@@ -156,17 +165,20 @@ void StateService::Chore(std::function<void()> work, std::function<void()> done)
       true);
 }
 
-void StateService::Serve(uint64_t session, uint64_t call, uint16_t op, const std::vector<std::byte>& payload,
+void StateService::Serve(uint64_t session, uint64_t call, uint16_t op, std::span<const std::byte> payload,
                          uint64_t deadline_ns, Reply reply) {
   Result<StateRequest> request = protocol::DecodeStateRequest(op, payload);
   if (!request) return Post(std::move(reply), Error(request.status()));
-  if (Status status = state::CheckUserKey(request->key); !status.ok()) return Post(std::move(reply), Error(status));
+  Status named = state::CheckUserKey(request->key);
+  if (named.ok()) named = state::CheckUserKey(request->prefix);
+  if (!named.ok()) return Post(std::move(reply), Error(std::move(named)));
+  // However late: who has asked for it believes that the lock is free, and nobody else would release it.
+  if (request->op == StateOp::kUnlock) return Unlock(session, request->lock, std::move(reply));
   if (NowNs() >= deadline_ns) {
     return Post(std::move(reply), Error(Status(Code::kInvocationTimeout, "the state request missed its deadline")));
   }
   if (request->op == StateOp::kLock) return Lock(session, call, *request, deadline_ns, std::move(reply));
-  Post(std::move(reply),
-       request->op == StateOp::kUnlock ? Unlock(session, request->lock, deadline_ns) : Execute(*request, deadline_ns));
+  Post(std::move(reply), Execute(*request, deadline_ns));
 }
 
 StateService::Answer StateService::Execute(const StateRequest& request, uint64_t deadline_ns) {
@@ -256,7 +268,11 @@ StateService::Answer StateService::Get(const StateRequest& request, uint64_t dea
     *info = std::move(of_data);
     answer.data = std::move(*bytes);
   } else if (wanted > 0) {
-    answer.data.resize(wanted);
+    try {
+      answer.data.resize(wanted);
+    } catch (const std::bad_alloc&) {
+      return Error(Status(Code::kSystem, "the host has no memory for a copy of \"" + request.key + '"', ENOMEM));
+    }
     Result<uint64_t> got = store.Read(request.key, offset, answer.data, deadline_ns);
     if (!got) return Error(got.status());
     answer.data.resize(*got);
@@ -326,20 +342,43 @@ void StateService::Lock(uint64_t session, uint64_t call, const StateRequest& req
   Post(std::move(reply), Ok(StateOp::kLock, granted));
 }
 
-StateService::Answer StateService::Unlock(uint64_t session, uint64_t lock, uint64_t deadline_ns) {
+void StateService::Unlock(uint64_t session, uint64_t lock, Reply reply) {
   // A client can name any number: only its own locks count.
   const auto held = lock <= UINT32_MAX ? held_.find(static_cast<uint32_t>(lock)) : held_.end();
   if (held == held_.end() || held->second != session) {
-    return Error(Status(Code::kStateLockLost, "this connection does not hold lock " + std::to_string(lock)));
+    return Post(std::move(reply),
+                Error(Status(Code::kStateLockLost, "this connection does not hold lock " + std::to_string(lock))));
   }
-  Status status = process_.state->Unlock(held->first, deadline_ns);
-  if (status.ok() || status.code() == Code::kStateLockLost) held_.erase(held);
-  if (!status.ok()) return Error(std::move(status));
-  return Ok(StateOp::kUnlock, {});
+  const uint32_t holder = held->first;
+  held_.erase(held);
+  Release([this, holder, reply = std::move(reply)](uint64_t deadline_ns) {
+    Status status = process_.state->Unlock(holder, deadline_ns);
+    if (status.code() != Code::kSegmentStuck) {
+      Post(reply, status.ok() ? Ok(StateOp::kUnlock, {}) : Error(status));
+    }
+    return status;
+  });
 }
 
-uint64_t StateService::NextLockDeadline() const noexcept {
-  uint64_t next = kNoDeadline;
+/// Whoever has the state's mutex gives it back sooner or later, and nobody else would release what is released here.
+/// Other failures mean that the state is broken for good; its locks then go with the host.
+void StateService::Release(std::function<Status(uint64_t deadline_ns)> release) {
+  if (unreleased_.empty() && release(DeadlineIn(kMutexNs)).code() != Code::kSegmentStuck) return;
+  if (unreleased_.empty()) retry_ns_ = DeadlineIn(kRetryPauseNs);
+  unreleased_.push_back(std::move(release));
+  pending_.fetch_add(1, std::memory_order_relaxed);
+}
+
+void StateService::ReleaseRest() {
+  while (!unreleased_.empty() && unreleased_.front()(DeadlineIn(kRetryNs)).code() != Code::kSegmentStuck) {
+    unreleased_.pop_front();
+    pending_.fetch_sub(1, std::memory_order_relaxed);
+  }
+  retry_ns_ = unreleased_.empty() ? kNoDeadline : DeadlineIn(kRetryPauseNs);
+}
+
+uint64_t StateService::NextDeadline() const noexcept {
+  uint64_t next = retry_ns_;
   for (const auto& [holder, waiting] : waiting_) next = std::min(next, waiting.deadline_ns);
   return next;
 }
@@ -359,7 +398,7 @@ void StateService::LookAtLocks() {
       reply.lock = holder;
       Post(std::move(waiting->second.reply), Ok(StateOp::kLock, reply));
     } else {
-      (void)process_.state->Unlock(holder, DeadlineIn(kMutexNs));
+      Release([this, holder](uint64_t deadline_ns) { return process_.state->Unlock(holder, deadline_ns); });
       Post(std::move(waiting->second.reply),
            Error(Status(Code::kStateLockTimeout, "the lock was not granted in time")));
     }

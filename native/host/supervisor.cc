@@ -49,7 +49,7 @@ Supervisor::~Supervisor() {
 }
 
 WorkerLink::Hooks Supervisor::LinkHooks() {
-  return {.message = [this](WorkerLink& link, ControlMessage message) { OnMessage(link, std::move(message)); },
+  return {.message = [this](WorkerLink& link, const ControlMessage& message) { OnMessage(link, message); },
           .output = [this](WorkerLink& link, std::string_view stream,
                            std::string_view line) { hooks_.output(link.participant, stream, line); },
           .ended = [this](WorkerLink& link, const WorkerEnd& end) { OnEnded(link, end); }};
@@ -265,7 +265,7 @@ void Supervisor::FillSpares() {
   }
 }
 
-void Supervisor::OnMessage(WorkerLink& link, ControlMessage message) {
+void Supervisor::OnMessage(WorkerLink& link, const ControlMessage& message) {
   switch (message.type) {
     case ControlType::kReady:
       OnReady(link, message.functions);
@@ -276,7 +276,7 @@ void Supervisor::OnMessage(WorkerLink& link, ControlMessage message) {
       link.Kill();
       return;
     default:
-      hooks_.message(link, std::move(message));
+      hooks_.message(link, message);
       return;
   }
 }

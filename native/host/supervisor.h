@@ -27,7 +27,7 @@ class Supervisor {
   struct Hooks {
     /// A worker offers these functions; a failed Status (others than its siblings offer) refuses it.
     std::function<Status(WorkerLink&, const std::vector<worker::FunctionInfo>&)> ready;
-    std::function<void(WorkerLink&, worker::ControlMessage)> message;  // all others
+    std::function<void(WorkerLink&, const worker::ControlMessage&)> message;  // all others
     /// It ended, and its participant (when it has one) is not given to another until `Release`.
     std::function<void(WorkerLink&, const WorkerEnd&)> ended;
     std::function<void(WorkerLink&, std::string_view state, std::string_view message)> report;
@@ -78,7 +78,7 @@ class Supervisor {
   void Fill(uint32_t seat);
   void FillLater(uint32_t seat);
   void FillSpares();
-  void OnMessage(WorkerLink& link, worker::ControlMessage message);
+  void OnMessage(WorkerLink& link, const worker::ControlMessage& message);
   void OnReady(WorkerLink& link, const std::vector<worker::FunctionInfo>& functions);
   void OnEnded(WorkerLink& link, const WorkerEnd& end);
   void StartFailed(dispatch::Lane lane, const std::string& why, bool for_good);

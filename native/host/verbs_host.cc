@@ -187,17 +187,17 @@ void VerbsHost::Close(uint64_t session) {
 }
 
 void VerbsHost::Remove(uint64_t session) {
-  const auto found = connections_.find(session);
-  Connection& connection = *found->second;
-  loop_.Unwatch(connection.watch);
-  by_queue_pair_.erase(connection.queue_pair);
-  std::erase(busy_, &connection);
-  connection.calls->Break(Status(Code::kConnectionClosed, "closed"));
+  // Nothing below finds it any more: what is lost meanwhile breaks the others.
+  const std::unique_ptr<Connection> connection = std::move(connections_.extract(session).mapped());
+  loop_.Unwatch(connection->watch);
+  by_queue_pair_.erase(connection->queue_pair);
+  std::erase(busy_, connection.get());
+  connection->calls->Break(Status(Code::kConnectionClosed, "closed"));
   // Completions that are left name a queue pair whose number may be given again.
-  for (uint32_t taken = 0; taken < kGroupCompletions && Poll(*connection.group) > 0; taken += kMostCompletions) {
+  for (uint32_t taken = 0; taken < kGroupCompletions && Poll(*connection->group) > 0; taken += kMostCompletions) {
   }
-  --connection.group->connections;
-  connections_.erase(found);
+  --connection->group->connections;
+  connection->calls.reset();
   windows_.SessionClosed(session);
   active_ = std::any_of(connections_.begin(), connections_.end(),
                         [](const auto& each) { return each.second->calls->active(); });

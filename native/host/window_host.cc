@@ -2,32 +2,18 @@
 
 #include <fcntl.h>
 #include <sys/epoll.h>
-#include <sys/random.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cstring>
+#include <array>
 #include <utility>
 #include <vector>
 
 #include "base/clock.h"
-#include "window/handover.h"
+#include "host/worker_link.h"
 #include "window/intake.h"
-#include "window/layout.h"
 
 namespace praas::host {
 namespace {
-
-constexpr uint64_t kNonceNs = 5'000'000'000;
-constexpr size_t kMaxOffers = 1024;
-constexpr size_t kMaxArrivals = 64;
-/// A consumer needs microseconds for a submission; one that has not got on for so long is stopped.
-constexpr uint64_t kHeldNs = 1'000'000'000;
-/// After an accept that failed for want of descriptors: the connection stays where it is, and so does the event.
-constexpr uint64_t kAcceptPauseNs = 100'000'000;
 
 enum SlotState : uint32_t { kSlotFree = 0, kSlotOpen = 1, kSlotClosing = 2 };
 
@@ -37,35 +23,16 @@ Result<UniqueFd> Duplicate(int fd) {
   return copy;
 }
 
-Result<UniqueFd> ListenAt(const std::string& path) {
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  if (path.size() >= sizeof address.sun_path) {
-    return Status(Code::kUpgradeFailed, "the path of the window socket has more than " +
-                                            std::to_string(sizeof address.sun_path - 1) + " bytes: " + path);
-  }
-  std::memcpy(address.sun_path, path.data(), path.size());
-  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-  if (!socket) return Status::System("socket(AF_UNIX)");
-  ::unlink(path.c_str());  // of a host that was killed; the segment's lock says that none lives
-  const mode_t before = ::umask(0177);
-  const int bound = ::bind(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address);
-  const int error = errno;
-  ::umask(before);
-  if (bound != 0) return Status::System("bind(" + path + ")", error);
-  if (::listen(socket.get(), 64) != 0) return Status::System("listen(" + path + ")");
-  return socket;
-}
-
 }  // namespace
 
 WindowHost::WindowHost(EventLoop& loop, Process& process, Calls& calls)
-    : loop_(loop), process_(process), calls_(calls) {}
+    : offers(loop, process), loop_(loop), process_(process), calls_(calls) {
+  offers.hand_over = [this](int socket, uint64_t session, const WindowWanted& wanted) {
+    return HandOver(socket, session, wanted);
+  };
+}
 
 WindowHost::~WindowHost() {
-  loop_.Unwatch(listen_watch_);
-  loop_.CancelTimer(listen_timer_);
-  for (auto& [id, arrival] : arrivals_) loop_.Unwatch(arrival.watch);
   for (auto& [index, window] : windows_) {
     loop_.Unwatch(window.watch);
     process_.segment->window(index).state.store(kSlotFree);
@@ -73,88 +40,27 @@ WindowHost::~WindowHost() {
 }
 
 void WindowHost::Listen() {
-  const std::string& path = process_.assignment.socket;
-  if (path.empty()) return;
-  Status status = process_.objects.Add("socket", path);
-  if (status.ok()) {
-    Result<UniqueFd> socket = ListenAt(path);
-    if (socket) {
-      Result<EventLoop::WatchId> watch = loop_.Watch(socket->get(), EPOLLIN, [this](uint32_t) { OnConnect(); });
-      if (watch) {
-        listen_watch_ = *watch;
-        listener_ = std::move(*socket);
-        // Without it clients ask for what they could have read.
-        if (Result<UniqueFd> published = process_.area->ReadOnlyFd()) published_ = std::move(*published);
-        return;
-      }
-      status = watch.status();
-    } else {
-      status = socket.status();
-    }
-  }
-  unavailable_ = status.message();
+  offers.Listen();
+  if (!offers.available()) return;
+  // Without it clients ask for what they could have read.
+  if (Result<UniqueFd> published = process_.area->ReadOnlyFd()) published_ = std::move(*published);
 }
 
-Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, Wanted wanted) {
-  if (!available()) return Status(Code::kUpgradeFailed, unavailable_);
-  if (offers_.size() >= kMaxOffers) return Status(Code::kUpgradeFailed, "too many clients are upgrading");
-  for (const auto& [index, window] : windows_) {
-    if (window.session == session && !window.closing) return Status(Code::kUpgradeFailed, "the session has a window");
-  }
-  std::string nonce(window::kNonceBytes, '\0');
-  if (::getrandom(nonce.data(), nonce.size(), 0) != static_cast<ssize_t>(nonce.size())) {
-    return Status::System("getrandom").WithContext("nonce");
-  }
+bool WindowHost::HasWindow(uint64_t session) const {
+  return std::any_of(windows_.begin(), windows_.end(),
+                     [session](const auto& known) { return known.second.session == session && !known.second.closing; });
+}
+
+Result<protocol::UpgradeOffer> WindowHost::Offer(uint64_t session, WindowWanted wanted) {
+  if (HasWindow(session)) return Status(Code::kUpgradeFailed, "the session has a window");
   const uint64_t limit = process_.assignment.window_bytes;
   wanted.window_bytes = wanted.window_bytes == 0 ? limit : std::min(wanted.window_bytes, limit);
-  offers_.emplace(nonce, OfferMade{session, wanted, DeadlineIn(kNonceNs)});
-  return protocol::UpgradeOffer{
-      .socket_path = process_.assignment.socket, .nonce = nonce, .window_bytes = wanted.window_bytes, .refused = {}};
-}
-
-void WindowHost::OnConnect() {
-  UniqueFd socket(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-  if (!socket) {
-    if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED) PauseListening();
-    return;
-  }
-  if (arrivals_.size() >= kMaxArrivals) return;
-  const uint64_t id = next_arrival_++;
-  Result<EventLoop::WatchId> watch = loop_.Watch(socket.get(), EPOLLIN, [this, id](uint32_t) { OnArrival(id); });
-  if (!watch) return;
-  arrivals_.emplace(id, Arrival{std::move(socket), *watch, DeadlineIn(kNonceNs)});
-}
-
-void WindowHost::PauseListening() {
-  loop_.Change(listen_watch_, 0);
-  listen_timer_ = loop_.At(DeadlineIn(kAcceptPauseNs), [this] {
-    listen_timer_ = {};
-    loop_.Change(listen_watch_, EPOLLIN);
-  });
-}
-
-void WindowHost::OnArrival(uint64_t id) {
-  const auto found = arrivals_.find(id);
-  if (found == arrivals_.end()) return;
-  const int socket = found->second.socket.get();
-  Result<std::optional<std::string>> nonce = window::ReadNonce(socket);
-  if (nonce && !nonce->has_value()) return;
-  if (nonce) {
-    if (const auto offer = offers_.find(**nonce); offer != offers_.end()) {
-      const OfferMade made = offer->second;
-      offers_.erase(offer);  // used once, whatever comes of it
-      // A failure closes the socket, which is what tells the client.
-      if (made.expires_ns > NowNs() && lives(made.session)) (void)HandOver(socket, made);
-    }
-  }
-  DropArrival(id);
-}
-
-void WindowHost::DropArrival(uint64_t id) {
-  const auto found = arrivals_.find(id);
-  if (found == arrivals_.end()) return;
-  loop_.Unwatch(found->second.watch);
-  arrivals_.erase(found);
+  Result<std::string> nonce = offers.Make(session, wanted);
+  if (!nonce.ok()) return nonce.status();
+  return protocol::UpgradeOffer{.socket_path = process_.assignment.socket,
+                                .nonce = *std::move(nonce),
+                                .window_bytes = wanted.window_bytes,
+                                .refused = {}};
 }
 
 Result<uint32_t> WindowHost::FreeSlot() {
@@ -175,11 +81,16 @@ Result<uint32_t> WindowHost::FreeSlot() {
   return used;
 }
 
-Status WindowHost::HandOver(int socket, const OfferMade& offer) {
-  const Wanted& wanted = offer.wanted;
-  return OpenWindow(offer.session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
+Status WindowHost::HandOver(int socket, uint64_t session, const WindowWanted& wanted) {
+  // By RDMA, since it was offered this one.
+  if (HasWindow(session)) return Status(Code::kUpgradeFailed, "the session has a window");
+  return OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t index) {
     if (wanted.by.worker != 0) {
-      if (Status given = GiveToWorker(wanted.by, index, created, UniqueFd(), false); !given.ok()) return given;
+      if (Status given = GiveToWorker(wanted.by, index, created, UniqueFd(), false); !given.ok()) {
+        // Before its socket closes: it would go on to look for another way to this worker.
+        end_session(session, given);
+        return given;
+      }
     }
     return window::Send(socket, created.memfd.get(), created.submit_event.get(), created.complete_event.get(), bytes,
                         wanted.publications ? published_.get() : -1);
@@ -187,8 +98,8 @@ Status WindowHost::HandOver(int socket, const OfferMade& offer) {
 }
 
 Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, uint64_t window_bytes) {
-  const Wanted wanted{.client_pid = client_pid,
-                      .window_bytes = std::min(window_bytes, process_.assignment.window_bytes)};
+  const WindowWanted wanted{.client_pid = client_pid,
+                            .window_bytes = std::min(window_bytes, process_.assignment.window_bytes)};
   window::Handover handover;
   const Status status =
       OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t bytes, uint32_t) {
@@ -205,7 +116,7 @@ Result<window::Handover> WindowHost::Open(uint64_t session, int32_t client_pid, 
 }
 
 Status WindowHost::OpenForSocket(uint64_t session, int32_t client_pid, ServedBy by, UniqueFd socket, bool checksum) {
-  const Wanted wanted{.client_pid = client_pid, .window_bytes = process_.assignment.window_bytes, .by = by};
+  const WindowWanted wanted{.client_pid = client_pid, .window_bytes = process_.assignment.window_bytes, .by = by};
   return OpenWindow(session, wanted, [&](window::ServerWindow::Created& created, uint64_t, uint32_t index) {
     return GiveToWorker(by, index, created, std::move(socket), checksum);
   });
@@ -229,13 +140,16 @@ Status WindowHost::GiveToWorker(ServedBy by, uint32_t index, const window::Serve
   return tell_worker(by.worker, message);
 }
 
-std::optional<uint64_t> WindowHost::SessionOf(uint32_t index, uint16_t worker) const {
+std::optional<uint64_t> WindowHost::SessionOf(uint32_t index, uint32_t generation, uint16_t worker) const {
   const auto found = windows_.find(index);
-  if (found == windows_.end() || found->second.worker != worker || found->second.closing) return std::nullopt;
+  if (found == windows_.end() || found->second.worker != worker || found->second.closing ||
+      process_.segment->window(index).generation.load() != generation) {
+    return std::nullopt;
+  }
   return found->second.session;
 }
 
-Status WindowHost::OpenWindow(uint64_t session, const Wanted& wanted, const PassOn& pass_on) {
+Status WindowHost::OpenWindow(uint64_t session, const WindowWanted& wanted, const PassOn& pass_on) {
   Result<window::ServerWindow::Created> created = window::ServerWindow::Create(wanted.window_bytes);
   if (!created) return created.status();
   Result<UniqueFd> memory = Duplicate(created->memfd.get());
@@ -286,177 +200,6 @@ Status WindowHost::OpenWindow(uint64_t session, const Wanted& wanted, const Pass
   return status;
 }
 
-void WindowHost::OfferToPoller() {
-  // Every worker that polls may take it; the first one that looks does.
-  segment::Header& header = process_.header();
-  for (uint32_t group = 0; group < dispatch::kMaxParticipants / 64; ++group) {
-    uint64_t bits = 0;
-    for (const segment::Header::Hints& lane : header.hints) bits |= lane.hot[group].load(std::memory_order_relaxed);
-    for (; bits != 0; bits &= bits - 1) {
-      const auto participant = static_cast<uint16_t>(group * 64 + static_cast<uint32_t>(__builtin_ctzll(bits)));
-      process_.dispatcher->Notify(participant, dispatch::kNoticeWindow);
-    }
-  }
-}
-
-void WindowHost::OnSubmitEvent(uint32_t index) {
-  const auto found = windows_.find(index);
-  if (found == windows_.end()) return;
-  uint64_t count = 0;
-  [[maybe_unused]] const ssize_t got = ::read(found->second.submit_event.get(), &count, sizeof count);
-  Consume(index);
-  CancelAsked(index);
-  // Its client had to signal, so nobody polls it, or whoever does is busy.
-  if (process_.segment->window(index).poller.load(std::memory_order_relaxed) == 0) OfferToPoller();
-}
-
-void WindowHost::Consume(uint32_t index) {
-  const auto found = windows_.find(index);
-  if (found == windows_.end() || found->second.closing || found->second.worker != 0) return;
-  Window& window = found->second;
-  window.waiting = false;
-  bool stopped = false;
-  do {
-    if (!window.mapped->TryConsume(dispatch::kHostParticipant)) return WatchConsumer(window, NowNs());
-    while (const std::optional<window::Submission> submission = window.mapped->Peek()) {
-      const Taken taken = IsPosted(index, *submission) ? Taken::kYes
-                          : submission->room_given     ? TakeRoom(window, index, *submission)
-                                                       : TakeCall(window, index, *submission);
-      if (taken == Taken::kNoRoom) {
-        window.waiting = stopped = true;
-        DeliverParked(window, index);
-        break;
-      }
-      window.mapped->Taken();
-    }
-  } while (window.mapped->EndConsume(dispatch::kHostParticipant) && !stopped);
-}
-
-/// Whoever consumes sees all that is there, unless it is stopped: then nobody gets at the ring before it is ended.
-void WindowHost::WatchConsumer(Window& window, uint64_t now_ns) {
-  const std::optional<uint16_t> consumer = window.mapped->consumer();
-  if (!consumer || *consumer == dispatch::kHostParticipant || (!window.closing && !window.mapped->HasSubmissions())) {
-    return ForgetConsumer(window);
-  }
-  const uint32_t head = window.mapped->head();
-  if (window.held_since_ns == 0 || window.consumer != *consumer || window.head != head) {
-    held_ += window.held_since_ns == 0;
-    window.consumer = *consumer;
-    window.head = head;
-    window.held_since_ns = now_ns;
-  } else if (now_ns - window.held_since_ns > kHeldNs) {
-    window.held_since_ns = now_ns;  // again in a while, should it not be gone by then
-    kill(*consumer, "it holds the submissions of a client and does not get on");
-  }
-}
-
-void WindowHost::ForgetConsumer(Window& window) {
-  if (std::exchange(window.held_since_ns, 0) != 0) --held_;
-}
-
-void WindowHost::Answer(Window& window, const window::Submission& submission, Code code, std::string_view message) {
-  (void)window.mapped->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(code), message,
-                                     {submission.output_offset, submission.output_capacity});
-}
-
-/// A consumer died between posting and taking: the entry it has noted is in the table.
-bool WindowHost::IsPosted(uint32_t index, const window::Submission& submission) const {
-  if (submission.entry < 0 || static_cast<uint32_t>(submission.entry) >= calls_.capacity()) return false;
-  const std::optional<Calls::View> view = calls_.Look(static_cast<uint32_t>(submission.entry));
-  return view && view->origin == dispatch::Origin::kWindow && view->origin_index == index &&
-         view->origin_call == window::OriginCall(submission.call, submission.sequence) &&
-         view->word.state != dispatch::CallState::kParked;
-}
-
-WindowHost::Taken WindowHost::TakeCall(Window& window, uint32_t index, const window::Submission& submission) {
-  if (const Status refused = refuses(); !refused.ok()) {
-    Answer(window, submission, refused.code(), refused.message());
-    return Taken::kYes;
-  }
-  if (submission.function >= process_.header().function_count.load(std::memory_order_acquire)) {
-    Answer(window, submission, Code::kFunctionUnknown, "no such function index; resolve the name first");
-    return Taken::kYes;
-  }
-  if (submission.input_bytes > process_.assignment.max_contiguous) {
-    Answer(window, submission, Code::kPayloadTooLarge, window::kInputTooLarge);
-    return Taken::kYes;
-  }
-  if ((process_.segment->function(submission.function).flags & segment::kFunctionStream) != 0) {
-    Answer(window, submission, Code::kArgumentInvalid, window::kTakesStream);
-    return Taken::kYes;
-  }
-  const std::optional<uint32_t> entry = calls_.TryReserve();
-  if (!entry) {
-    // No room until its deadline: it will not get better for it.
-    if (submission.deadline_ns > NowNs()) return Taken::kNoRoom;
-    Answer(window, submission, Code::kBackpressure, "the process had no room for the call until its deadline");
-    return Taken::kYes;
-  }
-  window::FillEntry(calls_.entry(*entry), submission, index, NowNs());
-  window.mapped->Note(submission.call, submission.sequence, *entry);
-  process_.segment->window(index).calls.fetch_add(1, std::memory_order_relaxed);
-  calls_.Post(*entry);
-  return Taken::kYes;
-}
-
-WindowHost::Taken WindowHost::TakeRoom(Window& window, uint32_t index, const window::Submission& submission) {
-  const uint64_t origin_call = window::OriginCall(submission.call, submission.sequence);
-  if (!process_.dispatcher->Unpark(submission.parked, static_cast<uint16_t>(index), origin_call)) {
-    Answer(window, submission, Code::kProtocolInvalid, "room for a result that does not wait");
-    return Taken::kYes;
-  }
-  if (window.mapped->cancelled(submission.call, submission.sequence)) {
-    calls_.entry(submission.parked).input = {};
-    calls_.Free(submission.parked);
-    Answer(window, submission, Code::kInvocationCancelled, "cancelled");
-    return Taken::kYes;
-  }
-  window::FillDelivery(calls_.entry(submission.parked), submission);
-  window.mapped->Note(submission.call, submission.sequence, submission.parked);
-  calls_.Post(submission.parked);
-  return Taken::kYes;
-}
-
-/// Results that wait for room and have it: what a full table consists of in the end, while the ring stands still.
-void WindowHost::DeliverParked(Window& window, uint32_t index) {
-  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
-    const std::optional<Calls::View> view = calls_.Look(entry);
-    if (!view || view->origin != dispatch::Origin::kWindow || view->origin_index != index ||
-        view->word.state != dispatch::CallState::kParked) {
-      continue;
-    }
-    const auto room =
-        window.mapped->RoomFor(window::OriginCallIndex(view->origin_call), window::OriginSequence(view->origin_call));
-    if (room && room->parked == entry) static_cast<void>(TakeRoom(window, index, *room));
-  }
-}
-
-void WindowHost::Resume() {
-  std::vector<uint32_t> waiting;
-  for (const auto& [index, window] : windows_) {
-    if (window.waiting) waiting.push_back(index);
-  }
-  for (const uint32_t index : waiting) Consume(index);
-}
-
-void WindowHost::ConsumeAll() {
-  std::vector<uint32_t> filled;
-  for (const auto& [index, window] : windows_) {
-    if (!window.closing && window.mapped->HasSubmissions()) filled.push_back(index);
-  }
-  for (const uint32_t index : filled) Consume(index);
-}
-
-void WindowHost::Fail(uint32_t entry, const Status& why) {
-  dispatch::CallEntry& failed = calls_.entry(entry);
-  if (const auto found = windows_.find(failed.origin_index); found != windows_.end()) {
-    (void)found->second.mapped->CompleteError(window::OriginCallIndex(failed.origin_call),
-                                              window::OriginSequence(failed.origin_call),
-                                              static_cast<uint32_t>(why.code()), why.message(), window::RoomOf(failed));
-  }
-  calls_.Free(entry);
-}
-
 void WindowHost::Reclaim(uint16_t dead) {
   std::vector<uint32_t> again;
   for (auto& [index, window] : windows_) {
@@ -468,42 +211,20 @@ void WindowHost::Reclaim(uint16_t dead) {
   OfferToPoller();
 }
 
-/// A worker may have died after it had parked an answer and before it told the client.
-void WindowHost::AskForRoomAgain() {
-  for (uint32_t entry = 0; entry < calls_.capacity(); ++entry) {
-    const std::optional<Calls::View> view = calls_.Look(entry);
-    if (!view || view->origin != dispatch::Origin::kWindow || view->word.state != dispatch::CallState::kParked)
-      continue;
-    const auto found = windows_.find(view->origin_index);
-    if (found == windows_.end()) continue;
-    found->second.mapped->NeedRoomStill(window::OriginCallIndex(view->origin_call),
-                                        window::OriginSequence(view->origin_call), entry,
-                                        calls_.entry(entry).output.bytes);
-  }
-}
-
-Result<worker::ControlMessage> WindowHost::ForWorker(uint32_t index) const {
+Status WindowHost::SendTo(WorkerLink& worker, uint32_t index) const {
   const uint32_t generation =
       index < process_.header().windows.committed.load() ? process_.segment->window(index).generation.load() : 0;
   const auto found = windows_.find(index);
   if (found == windows_.end()) {
-    return worker::ControlMessage{.type = worker::ControlType::kWindowGone, .index = index, .generation = generation};
+    return worker.Send({.type = worker::ControlType::kWindowGone, .index = index, .generation = generation});
   }
-  worker::ControlMessage message{.type = worker::ControlType::kWindow, .index = index, .generation = generation};
-  for (const int fd : {found->second.mapped->memfd(), found->second.mapped->complete_event()}) {
-    Result<UniqueFd> copy = Duplicate(fd);
-    if (!copy) return copy.status();
-    message.fds.push_back(std::move(*copy));
-  }
-  return message;
-}
-
-void WindowHost::ForgetOffers(uint64_t session) {
-  std::erase_if(offers_, [&](const auto& offer) { return offer.second.session == session; });
+  // Lent: the worker gets them also when this process has no number left for a copy.
+  const std::array<int, 2> lent{found->second.mapped->memfd(), found->second.mapped->complete_event()};
+  return worker.Send({.type = worker::ControlType::kWindow, .index = index, .generation = generation}, lent);
 }
 
 void WindowHost::SessionClosed(uint64_t session) {
-  ForgetOffers(session);
+  offers.Forget(session);
   for (auto& [index, window] : windows_) {
     if (window.session != session || window.closing) continue;
     window.closing = true;
@@ -572,12 +293,7 @@ void WindowHost::Release(uint32_t index) {
 }
 
 void WindowHost::Tick(uint64_t now_ns) {
-  std::erase_if(offers_, [&](const auto& offer) { return offer.second.expires_ns <= now_ns; });
-  std::vector<uint64_t> late;
-  for (const auto& [id, arrival] : arrivals_) {
-    if (arrival.expires_ns <= now_ns) late.push_back(id);
-  }
-  for (const uint64_t id : late) DropArrival(id);
+  offers.Tick(now_ns);
   std::vector<uint32_t> held;
   for (const auto& [index, window] : windows_) {
     if (!window.held && (window.held_since_ns != 0 || window.closing || window.mapped->HasSubmissions())) {

@@ -53,8 +53,9 @@ WorkerLink::~WorkerLink() {
   for (Output& output : outputs_) loop_.Unwatch(output.watch);
   loop_.CancelTimer(kill_timer_);
   if (child_ && stage != Stage::kEnded) {
-    // Only when the host is torn down: no worker outlives it, and no zombie stays.
-    (void)child_->Signal(SIGKILL);
+    // Only when the host is torn down: neither a worker nor what its functions have forked outlives it, and no zombie
+    // stays.
+    ::kill(-id_.pid, SIGKILL);
     ::waitpid(id_.pid, nullptr, 0);
   }
 }
@@ -111,13 +112,16 @@ void WorkerLink::OnControl() {
       if (received.status().code() == Code::kProtocolInvalid) {
         failure = "it sent a malformed control packet: " + received.status().message();
         Kill();
+      } else if (received.status().sys_errno() == EMFILE) {
+        failure = "the host cannot take what it sent: " + received.status().message();
+        Kill();
       } else {
         ControlLost();
       }
       return;
     }
     if (!received->has_value()) return;
-    hooks_.message(*this, *std::move(*received));
+    hooks_.message(*this, **received);
   }
 }
 
@@ -141,10 +145,10 @@ void WorkerLink::OnExit() {
   if (reaped > 0 && WIFSIGNALED(status)) end.signal = WTERMSIG(status);
   if (reaped > 0 && WIFEXITED(status)) end.exit_code = WEXITSTATUS(status);
   end.stderr_tail = tail_;
-  End(std::move(end));
+  End(end);
 }
 
-void WorkerLink::End(WorkerEnd end) {
+void WorkerLink::End(const WorkerEnd& end) {
   loop_.Unwatch(control_watch_);
   loop_.Unwatch(exit_watch_);
   loop_.CancelTimer(kill_timer_);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -46,7 +47,7 @@ class WorkerLink {
   static constexpr size_t kTailBytes = 4096;
 
   struct Hooks {
-    std::function<void(WorkerLink&, worker::ControlMessage)> message;
+    std::function<void(WorkerLink&, const worker::ControlMessage&)> message;
     std::function<void(WorkerLink&, std::string_view stream, std::string_view line)> output;
     std::function<void(WorkerLink&, const WorkerEnd&)>
         ended;  // last call; the link may be destroyed afterwards, not within
@@ -58,7 +59,9 @@ class WorkerLink {
                                                                     Hooks hooks);
   ~WorkerLink();
 
-  [[nodiscard]] Status Send(const worker::ControlMessage& message) { return control_.Send(message); }
+  [[nodiscard]] Status Send(const worker::ControlMessage& message, std::span<const int> lent = {}) {
+    return control_.Send(message, lent);
+  }
   /// SIGKILL; for an external worker, which may be a thread of this very process, the end of its control socket.
   void Kill();
   [[nodiscard]] bool external() const noexcept { return !child_.has_value(); }
@@ -81,7 +84,7 @@ class WorkerLink {
   void OnOutput(size_t which);
   void ReadOutput(size_t which, bool last);
   void ControlLost();
-  void End(WorkerEnd end);
+  void End(const WorkerEnd& end);
 
   struct Output {
     UniqueFd fd;

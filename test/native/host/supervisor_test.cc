@@ -5,32 +5,30 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <signal.h>
-#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+
+#include <chrono>
+#include <thread>
 
 #include "base/base64url.h"
 #include "host/host_fixture.h"
+#include "host/kept_state.h"
+#include "host/window_memory.h"
+#include "host/worker_processes.h"
 #include "protocol/agent_line.h"
+#include "segment/arena.h"
+#include "state/state_store.h"
 #include "support/child.h"
 #include "window/intake.h"
-#include "window/layout.h"
 
 namespace praas::test {
 namespace {
-
-const std::vector<std::string> kWorkerCommand = {PRAAS_TEST_WORKER};
 
 class Supervised : public ::testing::Test {
  protected:
   TestProcess process_;
 };
-
-pid_t PidOf(Driver& client) {
-  const Driver::Outcome outcome = client.Call(fn::kPid, {});
-  EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
-  return static_cast<pid_t>(std::atoi(AsText(outcome.payload).c_str()));
-}
-bool Gone(pid_t pid) { return !ProcessId::Of(pid).has_value() || !ProcessId::Of(pid)->Alive(); }
 
 TEST_F(Supervised, AKilledWorkerIsAnsweredForAndReplaced) {
   for (const char* transport : {"tcp", "shm"}) {
@@ -70,30 +68,6 @@ TEST_F(Supervised, ACallPastItsDeadlineHasMissedItHoweverItsWorkerEnds) {
   }
 }
 
-/// The memory of the one client window of this OS process, in which both host and client are.
-class WindowMemory {
- public:
-  WindowMemory() {
-    for (int fd = 3; fd < 1024 && base_ == MAP_FAILED; ++fd) {
-      char target[64] = {};
-      if (::readlink(("/proc/self/fd/" + std::to_string(fd)).c_str(), target, sizeof target - 1) <= 0) continue;
-      if (!std::string_view(target).starts_with("/memfd:praas-window")) continue;
-      base_ = ::mmap(nullptr, window::kPayloadOffset, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    }
-    EXPECT_NE(base_, MAP_FAILED) << "no window";
-  }
-  ~WindowMemory() { ::munmap(base_, window::kPayloadOffset); }
-  WindowMemory(const WindowMemory&) = delete;
-
-  template <typename T>
-  [[nodiscard]] T* At(uint64_t offset) const {
-    return reinterpret_cast<T*>(static_cast<std::byte*>(base_) + offset);
-  }
-
- private:
-  void* base_ = MAP_FAILED;
-};
-
 TEST_F(Supervised, ASubmissionWhoseConsumerDiedBeforeItPostedTheCallIsTakenAgain) {
   HostRun host(process_, kWorkerCommand);
   ASSERT_TRUE(host.AwaitReady(1));
@@ -101,8 +75,7 @@ TEST_F(Supervised, ASubmissionWhoseConsumerDiedBeforeItPostedTheCallIsTakenAgain
   const pid_t worker = PidOf(client);
   auto segment = segment::Segment::Open(process_.assignment.segment, true);
   ASSERT_TRUE(segment.ok()) << segment.status().message();
-  uint16_t participant = 1;
-  while (segment->participant(participant).pid.load() != worker) ++participant;
+  const uint16_t participant = ParticipantOf(*segment, worker);
   const WindowMemory window;
 
   // In the name of the worker, what it does up to the point where it is killed.
@@ -110,8 +83,8 @@ TEST_F(Supervised, ASubmissionWhoseConsumerDiedBeforeItPostedTheCallIsTakenAgain
   const Bytes input = PatternOf(100);
   const auto call = client->Invoke(fn::kEcho, input, {}, 0, DeadlineIn(kWatchdogNs));
   ASSERT_TRUE(call.ok());
-  const uint32_t head = window.At<window::WindowHeader>(0)->submit_head;
-  const auto& record = window.At<window::SubmissionRecord>(window::kRingOffset)[head % window::kRing];
+  const uint32_t head = window.header().submit_head;
+  const window::SubmissionRecord& record = window.record(head);
   ASSERT_EQ(record.turn, head + 1);
   constexpr uint32_t kEntry = 5;
   dispatch::CallEntry& entry = segment->call(kEntry);
@@ -125,13 +98,71 @@ TEST_F(Supervised, ASubmissionWhoseConsumerDiedBeforeItPostedTheCallIsTakenAgain
   submission.sequence = record.sequence;
   submission.function = record.function;
   window::FillEntry(entry, submission, 0, NowNs());
-  window.At<std::atomic<uint64_t>>(window::kNotesOffset)[record.call] = uint64_t{record.sequence} << 32 | (kEntry + 1);
+  window.note(record.call) = uint64_t{record.sequence} << 32 | (kEntry + 1);
   ASSERT_EQ(::kill(worker, SIGKILL), 0);
 
   const Driver::Outcome outcome = client.Wait(call);
   EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
   EXPECT_EQ(outcome.payload, input);
   EXPECT_NE(PidOf(client), worker);
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, ASubmissionWhoseConsumerDiedAndWhoseResultWaitsForRoomIsNotRunAgain) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client("shm");
+  const pid_t worker = PidOf(client);
+  auto segment = segment::Segment::Open(process_.assignment.segment, true);
+  ASSERT_TRUE(segment.ok()) << segment.status().message();
+  const uint16_t participant = ParticipantOf(*segment, worker);
+  const WindowMemory window;
+
+  // In the name of the worker, which posts the call and is killed before it has said so; another one runs it meanwhile.
+  segment->window(0).consumer.store(uint32_t{participant} + 1);
+  const auto call = client->Invoke(fn::kEcho, PatternOf(100), {}, 0, DeadlineIn(kWatchdogNs));
+  ASSERT_TRUE(call.ok());
+  const window::SubmissionRecord& record = window.record(window.header().submit_head);
+  constexpr uint32_t kEntry = 5;
+  constexpr uint64_t kResultBytes = 77;
+  dispatch::CallEntry& entry = segment->call(kEntry);
+  auto word = dispatch::CallWord::Unpack(entry.word.load());
+  ASSERT_EQ(word.state, dispatch::CallState::kFree);
+  window::Submission submission{};
+  submission.call = record.call;
+  submission.sequence = record.sequence;
+  submission.function = record.function;
+  window::FillEntry(entry, submission, 0, NowNs());
+  entry.output = {
+      .offset = kEntry * (dispatch::kSlotInputBytes + dispatch::kSlotOutputBytes) + dispatch::kSlotInputBytes,
+      .bytes = kResultBytes,
+      .block = 0,
+      .place = dispatch::Place::kSlot,
+      .reserved = {}};
+  word.state = dispatch::CallState::kParked;
+  word.owner = dispatch::kHostParticipant;
+  entry.word.store(word.Pack());
+  window.note(record.call) = uint64_t{record.sequence} << 32 | (kEntry + 1);
+  ASSERT_EQ(::kill(worker, SIGKILL), 0);
+
+  const Driver::Outcome outcome = client.Wait(call);
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+  EXPECT_EQ(outcome.payload, Bytes(kResultBytes)) << "what waited, and no echo";
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, AWorkerGetsAWindowFromAHostWithoutDescriptors) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client("shm");
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const rlimit none{3, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &none), 0);
+  const Driver::Outcome outcome = client.Call(fn::kEcho, PatternOf(100));
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
+  EXPECT_EQ(outcome.payload, PatternOf(100));
   ExpectClean(client);
 }
 
@@ -152,6 +183,34 @@ TEST_F(Supervised, QueuedCallsSurviveTheirWorkersNeighbour) {
   ExpectClean(client);
 }
 
+TEST_F(Supervised, LocksOfAKilledWorkerAreReleasedAfterSomebodyHasKeptTheStateForLong) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const pid_t worker = PidOf(client);
+  auto segment = segment::Segment::Open(process_.assignment.segment, true);
+  ASSERT_TRUE(segment.ok()) << segment.status().message();
+  const uint16_t participant = ParticipantOf(*segment, worker);
+  segment::Arena arena = segment::Arena::Data(*segment, participant);
+  state::StateStore store(*segment, arena, participant);
+  const auto held = store.Lock("l", state::StateStore::LockMode::kWrite, {participant, 1}, DeadlineIn(kWatchdogNs));
+  ASSERT_TRUE(held.ok() && held->granted);
+  {
+    const KeptState kept(process_);
+    ASSERT_EQ(::kill(worker, SIGKILL), 0);
+    const auto state = [&] { return segment->participant(participant).state.load(); };
+    constexpr auto kDead = static_cast<uint32_t>(dispatch::ParticipantState::kDead);
+    ASSERT_TRUE(Eventually([&] { return state() == kDead; }));
+    // The host waits for the mutex for ten seconds at a time.
+    const uint64_t tried_ns = DeadlineIn(11'000'000'000);
+    while (state() == kDead && NowNs() < tried_ns) ::usleep(1000);
+    EXPECT_EQ(state(), kDead) << "its place was given away with its locks";
+  }
+  protocol::StateRequest lock{.op = protocol::StateOp::kLock, .key = "l"};
+  lock.mode = protocol::LockMode::kWrite;
+  EXPECT_TRUE(client.Wait(client::SubmitState(*client, lock, DeadlineIn(20'000'000'000))).status.ok());
+}
+
 TEST_F(Supervised, AStoppedWorkerIsKilledAfterTheDeadline) {
   HostRun host(process_, kWorkerCommand);
   ASSERT_TRUE(host.AwaitReady(1));
@@ -162,6 +221,69 @@ TEST_F(Supervised, AStoppedWorkerIsKilledAfterTheDeadline) {
   EXPECT_TRUE(Eventually([&] { return Gone(stopped); }));
   EXPECT_NE(PidOf(client), stopped);
   ExpectClean(client);
+}
+
+TEST_F(Supervised, AStoppedWorkerWithoutACallIsKilledWhenCallsWait) {
+  struct Case {
+    const char* transport;
+    int64_t hot_ms;
+  };
+  for (const Case& each : {Case{"tcp", 0}, Case{"shm", 0}, Case{"shm", -1}}) {
+    SCOPED_TRACE(std::string(each.transport) + (each.hot_ms == 0 ? ", warm" : ", hot"));
+    process_.assignment.hot_ms = each.hot_ms;
+    HostRun host(process_, kWorkerCommand);
+    ASSERT_TRUE(host.AwaitReady(1));
+    Driver client = host.Client(each.transport);
+    const pid_t stopped = PidOf(client);
+    ExpectClean(client);  // the worker may be about to give back the entry of the call that was answered
+    ASSERT_EQ(::kill(stopped, SIGSTOP), 0);
+    EXPECT_NE(PidOf(client), stopped);
+    EXPECT_TRUE(Gone(stopped));
+    ExpectClean(client);
+    host.Stop();
+  }
+  EXPECT_NE(process_.Read(process_.assignment.log).find("host | killed: calls wait"), std::string::npos)
+      << process_.Read(process_.assignment.log);
+}
+
+TEST_F(Supervised, AnIdleWorkerThatTakesItsNoticesIsNotKilledHoweverLongCallsWait) {
+  process_.assignment.workers = 2;
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(2));
+  auto segment = segment::Segment::Open(process_.assignment.segment, true);
+  ASSERT_TRUE(segment.ok()) << segment.status().message();
+  Driver client = host.Client();
+  const pid_t slow = PidOf(client);
+  ExpectClean(client);
+  // In the place of a worker that is never quick enough to get a call: it does nothing but look around.
+  ASSERT_EQ(::kill(slow, SIGSTOP), 0);
+  dispatch::Participant& participant = segment->participant(ParticipantOf(*segment, slow));
+  std::atomic<bool> over{false};
+  std::thread looks([&] {
+    while (!over.load()) {
+      participant.notices.exchange(0);
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  });
+  const auto running = client->Invoke(fn::kSleep, AsBytes("4000"), {}, 0, DeadlineIn(kWatchdogNs));
+  EXPECT_NE(PidOf(client), slow);  // waits for the other worker
+  EXPECT_TRUE(client.Wait(running).status.ok());
+  EXPECT_EQ(participant.pid.load(), slow);
+  EXPECT_EQ(::kill(slow, 0), 0);
+  over = true;
+  looks.join();
+  ASSERT_EQ(::kill(slow, SIGCONT), 0);
+  ExpectClean(client);
+}
+
+TEST_F(Supervised, AWorkerWithACallHasUntilTheDeadlineOfThatHoweverLongOthersWait) {
+  HostRun host(process_, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
+  Driver client = host.Client();
+  const pid_t worker = PidOf(client);
+  const auto running = client->Invoke(fn::kSleep, AsBytes("4000"), {}, 0, DeadlineIn(kWatchdogNs));
+  EXPECT_EQ(PidOf(client), worker);
+  EXPECT_TRUE(client.Wait(running).status.ok());
 }
 
 TEST_F(Supervised, AFunctionThatNeverReturnsCostsItsWorker) {
@@ -348,6 +470,63 @@ TEST_F(Supervised, AKilledHostLeavesItsStateToTheNext) {
   ExpectClean(client);
   second.Say("stop", {});
   EXPECT_EQ(second.child().Wait(), 0);
+}
+
+TEST_F(Supervised, WhatFunctionsHaveForkedEndsWithTheHostOrIsEndedByTheNext) {
+  pid_t worker = 0;
+  pid_t forked = 0;
+  {
+    Executable killed(process_.assignment);
+    killed.AwaitReady();
+    Driver client = killed.Client();
+    worker = killed.worker_pid();
+    forked = PidOf(client, fn::kFork);
+    killed.child().Kill();
+    ASSERT_TRUE(Eventually([&] { return Gone(worker); }));
+    EXPECT_FALSE(Gone(forked));
+  }
+  {
+    Executable next(process_.assignment);
+    next.AwaitReady();
+    EXPECT_TRUE(Eventually([&] { return Gone(forked); }));
+    Driver client = next.Client();
+    worker = next.worker_pid();
+    forked = PidOf(client, fn::kFork);
+    next.LeaveAgent();
+    EXPECT_EQ(next.child().Wait(), 0);
+    EXPECT_TRUE(Eventually([&] { return Gone(worker) && Gone(forked); }));
+  }
+}
+
+TEST_F(Supervised, AStrangersGroupWithTheNumberOfAWorkerIsLeftAlone) {
+  // A daemon: what it forked goes on in its group and session, and it has ended itself.
+  int pids[2];
+  ASSERT_EQ(::pipe2(pids, O_CLOEXEC), 0);
+  Child daemon = Child::Fork([&] {
+    ::setsid();
+    const pid_t child = ::fork();
+    while (child == 0) ::pause();
+    return ::write(pids[1], &child, sizeof child) == sizeof child ? 0 : 1;
+  });
+  const pid_t group = daemon.pid();
+  ASSERT_EQ(daemon.Wait(), 0);
+  pid_t stranger = 0;
+  ASSERT_EQ(::read(pids[0], &stranger, sizeof stranger), static_cast<ssize_t>(sizeof stranger));
+  for (const int end : pids) ::close(end);
+  {
+    Executable killed(process_.assignment);
+    killed.AwaitReady();
+    auto segment = segment::Segment::Open(process_.assignment.segment, true);
+    ASSERT_TRUE(segment.ok()) << segment.status().message();
+    segment->participant(1).pid.store(group);
+    killed.child().Kill();
+  }
+  Executable next(process_.assignment);
+  next.AwaitReady();
+  EXPECT_FALSE(Gone(stranger));
+  ::kill(stranger, SIGKILL);
+  next.Say("stop", {});
+  EXPECT_EQ(next.child().Wait(), 0);
 }
 
 TEST_F(Supervised, TheAgentsEndIsTheHosts) {

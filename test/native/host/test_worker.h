@@ -18,7 +18,7 @@ namespace praas::test {
 
 /// Functions of the test application, in the order of their indices.
 namespace fn {
-enum : uint32_t { kCrash, kEcho, kFail, kGrow, kNested, kPid, kSleep, kStop, kStream, kStuck, kFunctions };
+enum : uint32_t { kCrash, kEcho, kFail, kFork, kGrow, kNested, kPid, kSleep, kStop, kStream, kStuck, kFunctions };
 }
 
 /// A worker in C++: functions that do what tests of the host need. Runs as an executable of its own (worker_main.cc) or
@@ -50,6 +50,7 @@ class TestWorker {
              ->Ready({{"crash", 0},
                       {"echo", 0},
                       {"fail", 0},
+                      {"fork", 0},
                       {"grow", 0},
                       {"nested", 0},
                       {"pid", 0},
@@ -110,6 +111,13 @@ class TestWorker {
         (void)runtime_.Fail(invocation.handle, Code::kFunctionThrew,
                             {reinterpret_cast<const char*>(invocation.input.data()), invocation.input.size()});
         return;
+      case fn::kFork: {
+        const pid_t child = ::fork();
+        while (child == 0) ::pause();
+        const std::string pid = std::to_string(child);
+        (void)runtime_.Complete(invocation.handle, std::as_bytes(std::span(pid)));
+        return;
+      }
       case fn::kGrow:
         return Grow(invocation);
       case fn::kNested:
