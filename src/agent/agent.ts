@@ -104,12 +104,14 @@ export class Agent implements ControlPlane {
   async close(timeoutMs = 5_000): Promise<void> {
     if (this.#closed) return
     this.#closed = true
-    await Promise.all(Array.from(this.#changing.values(), (changing) => changing.catch(() => undefined)))
-    const { keep } = this.#options
     await Promise.all([
       this.#pool.close(),
-      ...Array.from(this.#processes.values(), (process) => this.#end(process, { timeoutMs, keep })),
+      ...Array.from(this.#processes.values(), (process) => process.stop(timeoutMs)),
+      // Who creates or ends one may have all the time in the world. What is left of it is decided there.
+      ...Array.from(this.#changing.values(), (changing) => changing.catch(() => undefined)),
     ])
+    const { keep } = this.#options
+    await Promise.all(Array.from(this.#processes.values(), (process) => this.#end(process, { timeoutMs, keep })))
   }
 
   /** Ends all at once, when the OS process exits without `close`. */
@@ -133,7 +135,8 @@ export class Agent implements ControlPlane {
     wait.signal?.throwIfAborted()
     this.#throwIfClosed()
     const paths = directory.createProcessFolder(id)
-    if (segmentInUse(paths.segment)) {
+    const inUse = segmentInUse(paths.segment)
+    if (inUse === true) {
       throw new ProcessError(
         'ERR_PROCESS_BUSY',
         `process ${id} is served by a live host of another cluster in ${directory.path}; call that one, or stop it first`,
@@ -154,10 +157,11 @@ export class Agent implements ControlPlane {
     try {
       await process.whenReady({ ...wait, timeoutMs: deadline - performance.now() })
     } catch (error) {
-      // It never took a call. What it found is not its own: another host may be using it, or another version made it.
+      // It never took a call. What it found, or might have found had it got as far, is not its own: the state of an
+      // earlier process, or another host may be using it, or another version made it.
       if (!process.wasReady) {
         const foreign = error instanceof ProcessError && foreignCodes.has(error.code)
-        await this.#end(process, { timeoutMs: 0, keep: foreign || process.attached })
+        await this.#end(process, { timeoutMs: 0, keep: foreign || inUse !== undefined })
       }
       throw error
     }

@@ -1,5 +1,7 @@
 /** The agent's HTTP/JSON interface, over a UNIX socket and, when asked to, TCP. */
 import { createHash, timingSafeEqual } from 'node:crypto'
+import { createServer } from 'node:http'
+import type { Socket } from 'node:net'
 import fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { z } from 'zod'
 import type { ErrorBody, Health } from '../client/control_client.js'
@@ -91,19 +93,39 @@ declare module 'fastify' {
 const anyHolder = { config: { verbs: tokenVerbs } }
 const administrators = { config: { verbs: ['admin'] } } as const
 
+/** Connections over which no valid token has come yet, and the time for one to come. */
+const maxStrangers = 256
+const strangerMs = 5_000
+const maxHeadBytes = 8192
+/** For a request to arrive; how long it may wait for its answer is its own affair. */
+const arrivalMs = 30_000
+/** Connections of clients that ask for nothing. */
+const idleMs = 72_000
+
 /** A server for one address; it is not listening yet. */
 export function buildControlServer(control: ControlPlane, authority: Authority): FastifyInstance {
   const clusterToken = authority.token()
   /** Tokens of processes that requests came with. */
   const tokens = new WeakMap<FastifyRequest, Token>()
+  const strangers = new Map<Socket, NodeJS.Timeout>()
   const startedMs = Date.now()
-  // Idle keep-alive connections of clients must not hold up the end.
-  const server = fastify({ forceCloseConnections: true, routerOptions: { maxParamLength: 1024 } })
+  const server = fastify({
+    // Idle keep-alive connections of clients must not hold up the end.
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 1024 },
+    // One name may be several addresses, with a server for each.
+    serverFactory: (handler) =>
+      createServer({ maxHeaderSize: maxHeadBytes, requestTimeout: arrivalMs, keepAliveTimeout: idleMs }, handler).on(
+        'connection',
+        meet,
+      ),
+  })
 
   server.addHook('onRequest', async (request) => {
     const given = bearerOf(request)
-    if (isEqual(given, clusterToken)) return
-    const token = openToken(given, (id) => authority.findProcessKey(id))
+    const token = isEqual(given, clusterToken) ? undefined : openToken(given, findKey)
+    forget(request.raw.socket)
+    if (token === undefined) return
     checkPermitted(request, token)
     tokens.set(request, token)
   })
@@ -111,7 +133,10 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
     const code = codeOf(error) ?? 'ERR_INTERNAL'
     // Fastify's own codes are about requests that praas never makes.
     const known = code.startsWith('FST_') ? 'ERR_ARGUMENT_INVALID' : code
-    void reply.code(statuses[known as ErrorCode] ?? 500).send(errorBody(known, messageOf(error)))
+    const status = statuses[known as ErrorCode] ?? 500
+    // Whoever has no valid token gets no second try on this connection.
+    if (status === 401) void reply.header('connection', 'close')
+    void reply.code(status).send(errorBody(known, messageOf(error)))
   })
   server.setNotFoundHandler((request, reply) => {
     void reply.code(404).send(errorBody('ERR_ARGUMENT_INVALID', `there is no ${request.method} ${request.url}`))
@@ -150,13 +175,48 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
   })
   server.get<ById>('/v1/processes/:id/logs', administrators, async (request, reply) => {
     const { offset, waitMs } = parseOptions(logsSchema, request.query, 'query')
-    return control.logs(request.params.id, offset, waitMs, closed(reply))
+    // Nobody reads on when the token has expired.
+    const leftMs = (tokens.get(request)?.expiresMs ?? Infinity) - Date.now()
+    return control.logs(request.params.id, offset, Math.max(0, Math.min(waitMs, leftMs)), closed(reply))
   })
   server.post('/v1/apps', async (request) => {
     // JSON has no `undefined`: what was not given is absent.
     return control.deploy(parseOptions(deploySchema, request.body, 'deploy') as DeployRequest)
   })
   return server
+
+  /**
+   * Who shows no token may not use up the descriptors of the agent, and not keep others from showing theirs: each has a
+   * while for it, and when there are too many, the one goes who has had the most.
+   */
+  function meet(socket: Socket): void {
+    // Once what has come is read: this thread may have been busy with something else all the time.
+    const late = (): unknown => setImmediate(() => strangers.has(socket) && dismiss(socket))
+    strangers.set(socket, setTimeout(late, strangerMs).unref())
+    socket.once('close', () => forget(socket))
+    if (strangers.size <= maxStrangers) return
+    const [oldest] = strangers.keys()
+    if (oldest) dismiss(oldest)
+  }
+
+  function dismiss(socket: Socket): void {
+    forget(socket)
+    socket.destroy()
+  }
+
+  function forget(socket: Socket): void {
+    clearTimeout(strangers.get(socket))
+    strangers.delete(socket)
+  }
+
+  /** Who asks has not shown yet that it may hear what is wrong with a key, and where that lies. */
+  function findKey(id: string): string | undefined {
+    try {
+      return authority.findProcessKey(id)
+    } catch {
+      return undefined
+    }
+  }
 
   /** Who came with a token of the process connects with that one. */
   async function find(request: FastifyRequest<ById>, reply: FastifyReply): Promise<ProcessHandle> {

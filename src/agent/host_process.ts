@@ -48,8 +48,8 @@ export interface HostOptions {
 }
 
 export class HostProcess extends EventEmitter<HostEvents> {
-  readonly #child: ChildProcess
-  readonly #control: Duplex
+  readonly #child: ChildProcess | undefined
+  readonly #control: Duplex | undefined
   #exit: HostExit | undefined
   #stderr = ''
 
@@ -62,25 +62,35 @@ export class HostProcess extends EventEmitter<HostEvents> {
       ...['--runtime-dir', runtimeDir],
       ...['--native-worker', nativeWorkerExecutablePath()],
     ]
-    this.#child = spawn(hostExecutablePath(), [...options, '--', ...worker], {
-      stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
-      env: hostEnvironment(checkViews),
-    })
-    this.#control = this.#child.stdio[controlFd] as Duplex
-    this.#readStderr()
-    this.#readControl()
-    this.#child.on('error', (error) => {
-      // It could not be started at all.
+    const executable = hostExecutablePath()
+    // What the system lacks for another OS process is thrown or told later, depending on what it is.
+    const notStarted = (error: unknown): void => {
       this.#stderr = messageOf(error)
       this.#ended({ code: null, signal: null })
-    })
+    }
+    try {
+      this.#child = spawn(executable, [...options, '--', ...worker], {
+        stdio: ['ignore', 'ignore', 'pipe', 'pipe'],
+        env: hostEnvironment(checkViews),
+      })
+    } catch (error) {
+      process.nextTick(notStarted, error)
+      return
+    }
+    this.#child.on('error', notStarted)
     this.#child.on('exit', (code, signal) => this.#ended({ code, signal }))
     // A program that has nothing else to do ends, and its hosts with it.
     this.#child.unref()
+    // Without descriptors there are none, whatever the declared type says.
+    const streams = this.#child.stdio as ChildProcess['stdio'] | undefined
+    if (streams === undefined) return
+    this.#readStderr(streams[2] as Readable)
+    this.#control = streams[controlFd] as Duplex
+    this.#readControl(this.#control)
   }
 
   get pid(): number | undefined {
-    return this.#child.pid
+    return this.#child?.pid
   }
 
   get exited(): boolean {
@@ -113,11 +123,11 @@ export class HostProcess extends EventEmitter<HostEvents> {
   }
 
   kill(): void {
-    this.#child.kill('SIGKILL')
+    this.#child?.kill('SIGKILL')
   }
 
   #send(verb: string, values: Readonly<Record<string, string | number>> = {}): void {
-    if (!this.exited && this.#control.writable) this.#control.write(formatLine(verb, values))
+    if (!this.exited && this.#control?.writable === true) this.#control.write(formatLine(verb, values))
   }
 
   /** Whether one of the events came in time. */
@@ -137,9 +147,9 @@ export class HostProcess extends EventEmitter<HostEvents> {
     }
   }
 
-  #readControl(): void {
+  #readControl(control: Duplex): void {
     const lines = new LineSplitter()
-    this.#control.on('data', (bytes: Buffer) => {
+    control.on('data', (bytes: Buffer) => {
       try {
         for (const line of lines.add(bytes)) this.#handle(parseLine(line))
       } catch (error) {
@@ -149,8 +159,8 @@ export class HostProcess extends EventEmitter<HostEvents> {
       }
     })
     // Its end is seen as the end of the OS process.
-    this.#control.on('error', () => undefined)
-    unref(this.#control)
+    control.on('error', () => undefined)
+    unref(control)
   }
 
   #handle({ verb, values }: Line): void {
@@ -185,8 +195,7 @@ export class HostProcess extends EventEmitter<HostEvents> {
     }
   }
 
-  #readStderr(): void {
-    const stderr = this.#child.stderr as Readable
+  #readStderr(stderr: Readable): void {
     stderr.setEncoding('utf8')
     stderr.on('data', (text: string) => {
       this.#stderr = (this.#stderr + text).slice(-stderrTailBytes)

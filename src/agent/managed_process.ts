@@ -57,6 +57,8 @@ export class ManagedProcess {
   /** Clients know it; the next host gets the same. */
   #port = 0
   #failure: PraasError | undefined
+  /** Why the present host does not serve the process, or the last one did not. */
+  #refusal: PraasError | undefined
   #wasReady = false
   #attached = false
   #restarts = 0
@@ -83,11 +85,6 @@ export class ManagedProcess {
   /** Whether it ever took calls. */
   get wasReady(): boolean {
     return this.#wasReady
-  }
-
-  /** Whether it found the segment of an earlier host. */
-  get attached(): boolean {
-    return this.#attached
   }
 
   get endpoint(): Endpoint {
@@ -158,11 +155,16 @@ export class ManagedProcess {
 
   /** Ends host and workers; what they leave in the system stays when `keep`. */
   async end({ timeoutMs, keep }: { readonly timeoutMs: number; readonly keep: boolean }): Promise<void> {
+    await this.stop(timeoutMs)
+    if (!keep) this.removeObjects()
+  }
+
+  /** Ends host and workers. Who waits until it takes calls does so no longer. */
+  async stop(timeoutMs: number): Promise<void> {
     this.#ending = true
     this.#changed()
     await this.#host?.drain(timeoutMs)
     await this.#host?.stop()
-    if (!keep) this.removeObjects()
   }
 
   /** At the end of the OS process there is no time to ask. */
@@ -187,6 +189,7 @@ export class ManagedProcess {
     this.#startedMs = performance.now()
     this.#workers.clear()
     this.#ready = undefined
+    this.#refusal = undefined
     const port = this.#failuresInRow < samePortAttempts ? this.#port : 0
     host.on('ready', (ready) => {
       this.#ready = ready
@@ -197,6 +200,11 @@ export class ManagedProcess {
     })
     host.on('worker', (worker) => this.#workerChanged(worker))
     host.on('failed', (error) => {
+      // A host that does not serve the process never will; what was in its way may be gone for the next one.
+      if (this.#wasReady && !this.#ready) {
+        this.#refusal = error
+        return host.kill()
+      }
       this.#failure = error
       this.#changed()
     })
@@ -249,15 +257,15 @@ export class ManagedProcess {
     this.#workers.clear()
     const lived = performance.now() - this.#startedMs
     this.#failuresInRow = lived >= healthyMs ? 0 : this.#failuresInRow + 1
+    const end = `the host of process ${this.id} ${describeExit(host, exit)}`
+    if (!this.#ready) this.#refusal ??= new ProcessError('ERR_PROCESS_FAILED', end)
     // It told why it gives up, or never came so far: nothing would be different the next time.
     if (!this.#wasReady) {
-      this.#failure ??= new ProcessError(
-        'ERR_PROCESS_FAILED',
-        `the host of process ${this.id} ${describeExit(host, exit)}`,
-      )
+      this.#failure ??= new ProcessError('ERR_PROCESS_FAILED', end)
       return this.#changed()
     }
-    this.#failure = undefined
+    // Who waits for it is told why it is not there once it does not look like a moment's trouble.
+    this.#failure = this.#failuresInRow > samePortAttempts ? this.#refusal : undefined
     this.#restarts++
     this.#changed()
     void this.#restart()

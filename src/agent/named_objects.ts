@@ -36,12 +36,12 @@ export function hostIsAlive({ host }: ObjectsRegistry): boolean {
   return host !== undefined && isAlive(host)
 }
 
-/** Whether a live host serves the segment; false when there is none. */
-export function segmentInUse(name: string): boolean {
+/** Whether a live host serves the segment; undefined when there is none. */
+export function segmentInUse(name: string): boolean | undefined {
   try {
     return native().segmentLocked(name)
   } catch (error) {
-    if (codeOf(error) === 'ENOENT') return false
+    if (codeOf(error) === 'ENOENT') return undefined
     throw error
   }
 }

@@ -267,7 +267,6 @@ function readPrivate(path: string): string {
   }
 }
 
-/** Looks at the open file, so that nobody can exchange it between check and use. */
 /** The user this OS process acts as, who need not be in /etc/passwd. */
 function ownUid(): number {
   const uid = process.geteuid?.()
@@ -275,6 +274,7 @@ function ownUid(): number {
   return uid
 }
 
+/** Looks at the open file, so that nobody can exchange it between check and use. */
 function checkPrivate(path: string, fd: number): void {
   const { uid, mode } = fstatSync(fd)
   if (uid !== ownUid()) throw refused(path, `belongs to user ${uid}, not to ${ownUid()}`)

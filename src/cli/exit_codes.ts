@@ -12,7 +12,7 @@ export const exitCodes = {
   interrupted: 130,
 } as const
 
-export const exitCodeHelp = `Exit status: ${exitCodes.ok} ok · ${exitCodes.failed} the call or command failed · ${exitCodes.usage} wrong usage · ${exitCodes.notFound} no such process, function or key · ${exitCodes.unreachable} no cluster answers · ${exitCodes.denied} not permitted · ${exitCodes.interrupted} interrupted`
+export const exitCodeHelp = `Exit status: ${exitCodes.ok} ok · ${exitCodes.failed} the call or command failed · ${exitCodes.usage} wrong usage · ${exitCodes.notFound} no such process, function or key · ${exitCodes.unreachable} no cluster answers · ${exitCodes.denied} not permitted · ${exitCodes.damaged} damaged memory of a process · ${exitCodes.interrupted} interrupted`
 
 const byCode: Readonly<Record<string, number>> = {
   ERR_ARGUMENT_INVALID: exitCodes.usage,

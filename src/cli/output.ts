@@ -33,8 +33,13 @@ export function printTable(head: readonly string[], rows: readonly (readonly (st
       middle: '',
     },
   })
-  for (const row of rows) table.push(row.map(String))
+  for (const row of rows) table.push(row.map((cell) => printable(String(cell))))
   process.stdout.write(`${table.toString()}\n`)
+}
+
+/** Names that others have chosen are to tell the terminal nothing. */
+function printable(text: string): string {
+  return text.replace(/(?!\n)\p{Cc}/gu, (control) => `\\x${control.charCodeAt(0).toString(16).padStart(2, '0')}`)
 }
 
 export function note(text: string): void {

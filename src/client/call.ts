@@ -3,6 +3,7 @@ import { codecByName, type Codec, type CodecName } from '../codecs.js'
 import { ArgumentError } from '../errors.js'
 import { fromNative } from '../native/errors.js'
 import { checkKnown, checkTimeout } from '../limits.js'
+import { writable } from './memory.js'
 import { callFlags, type RemoteFunction, type Session } from './session.js'
 
 export interface InvokeOptions {
@@ -18,8 +19,8 @@ export interface InvokeOptions {
   /** Instead of what the function declares, for input and result. */
   readonly codec?: CodecName
   /**
-   * Memory from `process.allocate` for the result, which then is a view of it. The call fails with
-   * `ERR_PAYLOAD_TOO_LARGE` when it does not fit.
+   * Memory from `process.allocate` for the result, which then is a view of it, unless it does not fit, or the connection that
+   * the memory is of was lost: then it is in memory of its own.
    */
   readonly output?: Uint8Array
 }
@@ -73,8 +74,8 @@ export function streamMismatch(functionName: string, streaming: boolean): Argume
 /**
  * Sends the call and decodes the result.
  *
- * An abort rejects at once, unless the result goes into memory of the caller: then only when the peer can no longer write
- * to it. The input's bytes are kept alive by native code until the call has ended there.
+ * An abort rejects at once, unless the result goes into memory of the caller: then when the peer can no longer write to it,
+ * or at the deadline. The input's bytes are kept alive by native code until the call has ended there.
  */
 export async function callOnce(
   session: Session,
@@ -87,10 +88,9 @@ export async function callOnce(
   const bytes = session.encode(remote, codecs.input, input)
   const flags = isIdempotent(remote, options) ? callFlags.idempotent : 0
   try {
-    const call = session.connection.invoke(remote.index, bytes, options.output, flags, timeoutMs)
-    const reply = options.signal
-      ? await untilAborted(session, call, options.signal, options.output !== undefined)
-      : await call
+    const output = writable(session, options.output)
+    const call = session.connection.invoke(remote.index, bytes, output, flags, timeoutMs)
+    const reply = options.signal ? await untilAborted(session, call, options.signal, output !== undefined) : await call
     return codecs.output.decode(reply)
   } catch (error) {
     // The reason of an abort is the caller's own and passed on as it is, whatever it looks like.

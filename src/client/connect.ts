@@ -2,16 +2,16 @@
 import { z } from 'zod'
 import { defaultRuntimeDirectory, RuntimeDirectory } from '../agent/runtime_directory.js'
 import { abortSignal, parseOptions, timeout } from '../options.js'
+import { abortable } from './abortable.js'
 import { Cluster } from './cluster.js'
 import { ControlClient } from './control_client.js'
 import { DirectoryControl } from './directory_control.js'
-import { abortable } from './link.js'
 import { dataShape, toLinkOptions, type DataOptions } from './process_options.js'
 
 export interface ConnectOptions extends DataOptions {
   /**
    * Of the cluster, or one that `process.token` has made: then only that process is there, and only what the token allows.
-   * Default: PRAAS_TOKEN, else that of the runtime directory.
+   * Default: PRAAS_TOKEN; else that of the runtime directory, which is shown to clusters of this user on this machine alone.
    */
   readonly token?: string
   /** Where to look for clusters of this machine. Default: PRAAS_RUNTIME_DIR, `$XDG_RUNTIME_DIR/praas` or `/tmp/praas-UID`. */
@@ -61,9 +61,19 @@ export async function connect(url?: string, options: ConnectOptions = {}): Promi
   return new Cluster(control, toLinkOptions(data), target === undefined ? directory : undefined)
 }
 
-/** The token of the runtime directory a control socket lies in, else of the user's own. */
+/**
+ * The token of the runtime directory a control socket lies in; over the network that of the user's own, if the cluster at
+ * this address is one of it that lives. Whoever else might answer there could use it.
+ */
 function tokenOf(url: string, directory: string): string {
   const socket = /^praas\+unix:(.*)\/agents\/[^/]*$/.exec(url)?.[1]
-  const path = socket === undefined ? directory : decodeURIComponent(socket)
-  return RuntimeDirectory.find(path)?.token() ?? ''
+  if (socket !== undefined) return RuntimeDirectory.find(decodeURIComponent(socket))?.token() ?? ''
+  const own = RuntimeDirectory.find(directory)
+  return own?.agents().some(({ listen }) => listen !== undefined && listen === originOf(url)) === true
+    ? own.token()
+    : ''
+}
+
+function originOf(url: string): string | undefined {
+  return URL.canParse(url) ? new URL(url).origin : undefined
 }

@@ -2,7 +2,6 @@
 import { monotonicMs } from '../clock.js'
 import { ArgumentError, InvocationError, LeaseError, type PraasError } from '../errors.js'
 import { maxTimeoutMs } from '../limits.js'
-import { translated } from '../native/errors.js'
 import {
   callOnce,
   checkInvokeOptions,
@@ -15,10 +14,12 @@ import {
   streamMismatch,
   type InvokeOptions,
 } from './call.js'
+import { abortable, maxTimerMs } from './abortable.js'
 import type { LeaseHolding } from './lease_holding.js'
 import type { LeasePhases, LeaseReport } from './lease_report.js'
 import type { LeasedWorker, LeasedWorkerInfo } from './leased_workers.js'
-import { abortable, isLost } from './link.js'
+import { isLost } from './link.js'
+import { allocateFrom, releaseTo } from './memory.js'
 import { callFlags, type RemoteFunction } from './session.js'
 import { spread, type SpreadDone, type SpreadOptions, type SpreadResult } from './spread.js'
 
@@ -45,8 +46,8 @@ export class Lease implements AsyncDisposable {
   /** Where the time went until it was there. */
   readonly phases: LeasePhases
   readonly #holding: LeaseHolding
-  /** Whose memory it is. */
-  readonly #buffers = new WeakMap<ArrayBufferLike, LeasedWorker>()
+  /** Places of the workers that memory is for. */
+  readonly #places = new WeakMap<ArrayBufferLike, number>()
   #closing: Promise<LeaseReport | undefined> | undefined
 
   /** @internal Use `Process.lease`. */
@@ -121,7 +122,7 @@ export class Lease implements AsyncDisposable {
   }
 
   async #failed(error: unknown, worker: LeasedWorker, functionName: string): Promise<never> {
-    throw await this.#holding.explain(error, worker, functionName)
+    throw await this.#holding.explain(error, worker, functionName, worker.session.info.defaultTimeoutMs)
   }
 
   async #invokeSomewhere(functionName: string, input: unknown, options: LeaseInvokeOptions): Promise<unknown> {
@@ -151,7 +152,7 @@ export class Lease implements AsyncDisposable {
       }
       let repeatable = false
       try {
-        const remote = session.known(functionName) ?? (await session.resolve(functionName, left()))
+        const remote = session.known(functionName) ?? (await session.resolve(functionName, left(), signal))
         if (remote.stream) throw streamMismatch(functionName, true)
         // The name may have taken its time.
         if (!worker.alive) continue
@@ -174,7 +175,7 @@ export class Lease implements AsyncDisposable {
   /** The worker for a call, unless it is not there now. */
   #choose({ worker, output }: LeaseInvokeOptions): LeasedWorker | undefined {
     const { workers } = this.#holding
-    const chosen = worker ?? (output && this.#buffers.get(output.buffer)?.index)
+    const chosen = worker ?? (output && this.#places.get(output.buffer))
     if (chosen === undefined) return workers.pick()
     const found = workers.at(chosen)
     return found?.alive === true ? found : undefined
@@ -212,8 +213,13 @@ export class Lease implements AsyncDisposable {
     const worker = options === noOptions ? holding.workers.pick() : this.#choose(options)
     if (!worker) throw this.#noWorker()
     const { session } = worker
-    const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
-    const remote = holding.session.known(functionName) ?? holding.session.resolveSync(functionName, timeoutMs)
+    let timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
+    let remote = holding.session.known(functionName)
+    if (!remote) {
+      const started = performance.now()
+      remote = holding.session.resolveSync(functionName, timeoutMs)
+      timeoutMs = Math.max(timeoutMs - (performance.now() - started), 1)
+    }
     if (remote.stream) throw streamMismatch(functionName, true)
     const codecs = codecsOf(remote, options)
     const bytes = session.encode(remote, codecs.input, input)
@@ -291,31 +297,26 @@ export class Lease implements AsyncDisposable {
 
   /**
    * Memory for inputs and results that calls of one worker use without a copy when the connection is `shm` or `verbs`. Valid
-   * until `release`, or the end of the worker or the lease; afterwards its length is 0. A call whose `output` it is goes to
-   * that worker; one whose input it is should (`options.worker`).
+   * until `release`, or the end of the lease; afterwards its length is 0. When its worker ends it stays as it is, so that
+   * calls may be repeated with it: inputs in it are copied. A call whose `output` it is goes to that worker, or who takes its
+   * place; one whose input it is should (`options.worker`).
    *
    * @param byteLength  at least 1
    * @param worker  Which of the lease's workers, from 0.
    * @throws {PayloadError} `ERR_PAYLOAD_TOO_LARGE` · {LeaseError}
    */
   allocate(byteLength: number, worker = 0): Uint8Array {
-    if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
-      throw new ArgumentError(`allocate: byteLength: expected an integer of at least 1, received ${String(byteLength)}`)
-    }
     this.#checkWorker(worker)
     const chosen = this.#choose({ worker })
     if (!chosen) throw this.#noWorker()
-    const buffer = translated(() => chosen.session.connection.allocate(byteLength))
-    this.#buffers.set(buffer.buffer, chosen)
+    const buffer = allocateFrom(chosen.session, byteLength)
+    this.#places.set(buffer.buffer, chosen.index)
     return buffer
   }
 
   /** Gives memory from `allocate` back. No call may be using it. */
   release(buffer: Uint8Array): void {
-    const owner = this.#buffers.get(buffer.buffer)
-    if (owner && !owner.session.closed && buffer.byteLength > 0) {
-      translated(() => owner.session.connection.release(buffer))
-    }
+    releaseTo(buffer, undefined)
   }
 
   /**
@@ -370,6 +371,3 @@ export class Lease implements AsyncDisposable {
     throw new ArgumentError(`lease: worker: expected an integer, 0 … ${count - 1}, received ${String(worker)}`)
   }
 }
-
-/** Timers take no longer times. */
-const maxTimerMs = 2 ** 31 - 1

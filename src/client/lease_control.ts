@@ -1,9 +1,9 @@
 /** What the holder of a lease asks the host about it, over the process's own connection. */
 import type { NativeLeaseReply } from '../native/binding.js'
 import { fromNative, translated } from '../native/errors.js'
+import { abortable } from './abortable.js'
 import type { ParsedLeaseOptions } from './lease_options.js'
 import type { LeaseReport } from './lease_report.js'
-import { abortable } from './link.js'
 import type { Session } from './session.js'
 
 /** LeaseOp of native/protocol/frame.h. */

@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { codeOf, errorFromCode, LeaseError, messageOf, WorkerError, type PraasError } from '../errors.js'
 import type { NativeLeaseNotice } from '../native/binding.js'
 import { fromNative, type CallContext } from '../native/errors.js'
+import { abortable } from './abortable.js'
 import { LeaseControl } from './lease_control.js'
 import { leaseEvents, leaseNotices, type LeaseNotice, type Notices } from './lease_notices.js'
 import { LeaseRenewal } from './lease_renewal.js'
@@ -95,7 +96,7 @@ export class LeaseHolding {
     const known = this.#known(error, worker, context)
     if (known !== undefined) return known
     try {
-      return this.#told(error, worker, await this.#fate(worker, Math.min(waitMs, maxFateMs)), context)
+      return this.#told(error, worker, await this.#fate(worker, waitMs), context)
     } catch (failure) {
       return this.#untold(error, failure)
     }
@@ -175,15 +176,15 @@ export class LeaseHolding {
     return this.ended ?? fromNative(error, { process: this.process })
   }
 
+  /** All that wait at a time share one question, but not its deadline. */
   #fate(worker: LeasedWorker, waitMs: number): Promise<string> {
     let fate = this.#fates.get(worker)
     if (!fate) {
-      fate = this.control.fate(worker.index, Math.max(waitMs, 1))
+      fate = this.control.fate(worker.index, maxFateMs)
       this.#fates.set(worker, fate)
-      // Whoever asks next may have more time.
       fate.catch(() => this.#fates.delete(worker))
     }
-    return fate
+    return abortable(fate, AbortSignal.timeout(Math.min(Math.max(Math.ceil(waitMs), 1), maxFateMs)))
   }
 
   #died(worker: LeasedWorker, detail: string, { signal, exitCode, stderr }: WorkerError): void {
@@ -219,7 +220,7 @@ export class LeaseHolding {
         this.#tell({ event: 'ending', remainingMs: notice.remainingMs, reason: text })
         return
       case leaseEvents.ended:
-        this.#report = JSON.parse(text) as LeaseReport
+        this.#report = reportIn(text)
         this.#finish(notice.code || 'ERR_LEASE_CLOSED', this.#endMessage(notice.code))
         this.#tellEnd()
     }
@@ -304,4 +305,13 @@ export class LeaseHolding {
 /** The error of a worker's end as the host tells it. */
 function crash(detail: string, context: CallContext): WorkerError {
   return fromNative(Object.assign(new Error(detail), { code: 'ERR_WORKER_CRASHED' }), context) as WorkerError
+}
+
+/** The last account of a lease; none when its host says something else. */
+function reportIn(text: string): LeaseReport | undefined {
+  try {
+    return JSON.parse(text) as LeaseReport
+  } catch {
+    return undefined
+  }
 }

@@ -34,7 +34,7 @@ export class LeaseRenewal {
   /** When a program that only makes blocking calls has to renew, on the clock of `monotonicMs`; never: Infinity. */
   dueMs = Infinity
 
-  /** @param takenMs  when it was asked for, at the earliest of which its time began */
+  /** @param takenMs  when its time began, at the earliest */
   constructor(of: RenewalOf, ttlMs: number, takenMs: number, automatic: boolean) {
     this.#of = of
     this.#automatic = automatic

@@ -62,7 +62,10 @@ export interface LeaseList {
 export interface LeasePhases {
   /** Waiting for workers that others had. */
   readonly allocateNs: number
-  /** From the start of a worker's OS process until the host had it; the slowest worker's. 0: it was there. */
+  /**
+   * From the start of a worker's OS process, or since this lease was given one that started already, until the host had it; the
+   * slowest worker's. 0: it was there.
+   */
   readonly spawnNs: number
   /** Loading the functions; the slowest worker's. 0: they were loaded. */
   readonly codeNs: number

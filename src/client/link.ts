@@ -2,6 +2,7 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlPlane, Endpoint, ProcessHandle, ProcessOptions } from '../control.js'
 import { codeOf, ConnectionError, messageOf, ProcessError } from '../errors.js'
+import { abortable } from './abortable.js'
 import { openSession, type LinkOptions } from './open_session.js'
 import type { Session } from './session.js'
 
@@ -184,22 +185,5 @@ export class Link {
   #throwIfClosed(): void {
     if (this.#closed)
       throw new ProcessError('ERR_PROCESS_CLOSED', `the handle of process ${this.#target.id} was closed`)
-  }
-}
-
-/** Rejects with the signal's reason when that comes first; the operation goes on for others that wait for it. */
-export async function abortable<Value>(promise: Promise<Value>, signal: AbortSignal): Promise<Value> {
-  signal.throwIfAborted()
-  let abort: (() => void) | undefined
-  const aborted = new Promise<never>((_, reject) => {
-    // The reason may be anything a caller chose; it is passed on as it is.
-    abort = () => reject(signal.reason as Error)
-    signal.addEventListener('abort', abort, { once: true })
-  })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    if (abort) signal.removeEventListener('abort', abort)
-    promise.catch(() => undefined) // nobody may be left to see its outcome
   }
 }

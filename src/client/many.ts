@@ -2,6 +2,7 @@
 import { setMaxListeners } from 'node:events'
 import { ArgumentError } from '../errors.js'
 import { checkInvokeOptions, invokeOptions, type InvokeOptions } from './call.js'
+import { Source } from './source.js'
 
 export interface ManyOptions extends Omit<InvokeOptions, 'output'> {
   /** Calls at a time, 1 … 65,536. Default: 32. */
@@ -17,12 +18,6 @@ export interface ManyResult<Output> {
 }
 
 type Invoke = (input: unknown, options: InvokeOptions) => Promise<unknown>
-
-interface Running {
-  readonly index: number
-  /** Never rejects: an early failure must not be an unhandled rejection while others are awaited. */
-  readonly settled: Promise<Settled>
-}
 
 interface Settled {
   readonly index: number
@@ -52,50 +47,47 @@ export async function* invokeMany(
   // Every call in flight listens to it; that is no leak.
   setMaxListeners(0, callSignal)
   const callOptions: InvokeOptions = { ...rest, signal: callSignal }
-  const iterator = iterate(inputs)
-  const running = new Map<number, Running>()
-  let exhausted = false
+  /** Results and failures that were not handed out. */
+  const settled = new Map<number, Settled>()
   let taken = 0
+  let handedOut = 0
+  let wake = (): void => undefined
+  const settle = (result: Settled): void => {
+    settled.set(result.index, result)
+    wake()
+  }
+  const source = new Source(inputs, {
+    took: (input) => {
+      const call = invoke(input, callOptions)
+      const index = taken++
+      call.then(
+        (output) => settle({ index, output }),
+        (reason: unknown) => settle({ index, error: { reason } }),
+      )
+    },
+    failed: (reason) => settle({ index: taken++, error: { reason } }),
+    changed: () => wake(),
+  })
+  callSignal.addEventListener('abort', () => wake(), { once: true })
   try {
     for (;;) {
-      while (!exhausted && running.size < inFlight) {
-        const next = await iterator.next()
-        if (next.done === true) {
-          exhausted = true
-          break
-        }
-        const index = taken++
-        running.set(index, { index, settled: settle(index, invoke(next.value, callOptions)) })
+      while (source.ready && taken - handedOut < inFlight) source.take()
+      const [first] = ordered ? [settled.get(handedOut)] : settled.values()
+      if (first) {
+        const { index, output, error } = first
+        settled.delete(index)
+        handedOut++
+        if (error) throw error.reason
+        yield ordered ? output : { index, output }
+      } else if (source.exhausted && handedOut === taken) {
+        return
+      } else {
+        signal?.throwIfAborted()
+        await new Promise<void>((resolve) => (wake = resolve))
       }
-      if (running.size === 0) return
-      const [first] = running.values()
-      const { index, output, error } = await (ordered && first
-        ? first.settled
-        : Promise.race(Array.from(running.values(), (call) => call.settled)))
-      running.delete(index)
-      if (error) throw error.reason
-      yield ordered ? output : { index, output }
     }
   } finally {
     abort.abort()
-    if (!exhausted) await iterator.return?.()
+    await source.leave()
   }
-}
-
-async function settle(index: number, call: Promise<unknown>): Promise<Settled> {
-  try {
-    return { index, output: await call }
-  } catch (reason) {
-    return { index, error: { reason } }
-  }
-}
-
-export function iterate(
-  inputs: Iterable<unknown> | AsyncIterable<unknown>,
-): AsyncIterator<unknown> | Iterator<unknown> {
-  if (typeof inputs === 'object' && inputs !== null) {
-    if (Symbol.asyncIterator in inputs) return inputs[Symbol.asyncIterator]()
-    if (Symbol.iterator in inputs) return inputs[Symbol.iterator]()
-  }
-  throw new ArgumentError('invokeMany: inputs: expected an array or another (async) iterable')
 }

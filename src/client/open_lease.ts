@@ -1,6 +1,7 @@
 /** Takes a lease and connects to its workers. */
 import { monotonicMs } from '../clock.js'
 import type { NativeLeaseReply } from '../native/binding.js'
+import { abortable } from './abortable.js'
 import { LeaseControl, releaseQuietly, takeLease } from './lease_control.js'
 import { Lease } from './lease.js'
 import { LeaseHolding } from './lease_holding.js'
@@ -8,7 +9,7 @@ import { leaseNotices } from './lease_notices.js'
 import { parseLeaseOptions, type LeaseOptions } from './lease_options.js'
 import type { LeasePhases } from './lease_report.js'
 import { LeasedWorker } from './leased_workers.js'
-import { abortable, type Link } from './link.js'
+import type { Link } from './link.js'
 import { openSession } from './open_session.js'
 import type { Session } from './session.js'
 
@@ -20,7 +21,9 @@ export async function openLease(link: Link, given: LeaseOptions): Promise<Lease>
   signal?.throwIfAborted()
   const deadline = monotonicMs() + waitMs + timeoutMs
   const session = await link.session(timeoutMs, signal)
+  signal?.throwIfAborted()
   return leaseNotices(session).whileTaking(async () => {
+    const askedMs = monotonicMs()
     const reply = await takeLease(session, options)
     const answeredMs = monotonicMs()
     const phases = JSON.parse(reply.text) as Omit<LeasePhases, 'connectNs'>
@@ -34,7 +37,8 @@ export async function openLease(link: Link, given: LeaseOptions): Promise<Lease>
     const holding = new LeaseHolding(session, {
       lease: reply.lease,
       ttlMs: reply.ttlMs,
-      takenMs: answeredMs - (phases.spawnNs + phases.codeNs) / 1e6,
+      // After its phases, by the host's clock; when this thread hears of it is up to this thread.
+      takenMs: askedMs + (phases.allocateNs + phases.spawnNs + phases.codeNs) / 1e6,
       renew: options.renew,
       workers: sessions.map((opened, index) => new LeasedWorker(index, reply.pids[index] ?? 0, opened)),
       connect,

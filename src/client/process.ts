@@ -1,8 +1,8 @@
 /** A cloud process as its clients hold it. */
 import type { CodecName } from '../codecs.js'
 import type { ControlPlane, ProcessDescription } from '../control.js'
-import { ArgumentError, codeOf, InvocationError, ProcessError } from '../errors.js'
-import { fromNative, translated } from '../native/errors.js'
+import { codeOf, InvocationError, ProcessError } from '../errors.js'
+import { fromNative } from '../native/errors.js'
 import {
   callOnce,
   checkInvokeOptions,
@@ -19,6 +19,7 @@ import type { LeaseOptions } from './lease_options.js'
 import type { LeaseList } from './lease_report.js'
 import { isLost, type Link } from './link.js'
 import { invokeMany, type ManyOptions, type ManyResult } from './many.js'
+import { allocateFrom, releaseTo } from './memory.js'
 import { openLease } from './open_lease.js'
 import { parseTokenOptions, type TokenOptions } from './token_options.js'
 import { callFlags, type RemoteFunction, type Session } from './session.js'
@@ -69,8 +70,6 @@ export class Process implements AsyncDisposable {
   readonly #control: ControlPlane
   readonly #link: Link
   readonly #onClose: () => void
-  /** The connections that memory is of. */
-  readonly #allocated = new WeakMap<ArrayBufferLike, Session>()
 
   /** @internal Use `Cluster.process`. */
   constructor(id: string, control: ControlPlane, link: Link, onClose: () => void) {
@@ -156,11 +155,14 @@ export class Process implements AsyncDisposable {
       }
       let repeatable = true // nothing has been sent yet
       try {
-        const left = this.#remaining(options, started, functionName) ?? session.info.defaultTimeoutMs
-        const remote = await session.resolve(functionName, left)
+        const { defaultTimeoutMs } = session.info
+        const begun = performance.now()
+        const left = (): number =>
+          this.#remaining(options, started, functionName) ?? Math.max(defaultTimeoutMs - (performance.now() - begun), 1)
+        const remote = await session.resolve(functionName, left(), options.signal)
         if (remote.stream) throw streamMismatch(functionName, true)
         repeatable = isIdempotent(remote, options)
-        return await callOnce(session, remote, input, options, left)
+        return await callOnce(session, remote, input, options, left())
       } catch (error) {
         const lost = isLost(error) && ++losses < maxLosses
         const crashed = isWorkerDeath(error) && ++workerDeaths <= maxWorkerDeaths
@@ -189,8 +191,13 @@ export class Process implements AsyncDisposable {
   ): Output {
     const session = this.#openSession()
     if (options !== noOptions) checkInvokeOptions(options)
-    const timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
-    const remote = session.known(functionName) ?? session.resolveSync(functionName, timeoutMs)
+    let timeoutMs = options.timeoutMs ?? session.info.defaultTimeoutMs
+    let remote = session.known(functionName)
+    if (!remote) {
+      const started = performance.now()
+      remote = session.resolveSync(functionName, timeoutMs)
+      timeoutMs = Math.max(timeoutMs - (performance.now() - started), 1)
+    }
     if (remote.stream) throw streamMismatch(functionName, true)
     const codecs = codecsOf(remote, options)
     const bytes = session.encode(remote, codecs.input, input)
@@ -270,22 +277,15 @@ export class Process implements AsyncDisposable {
   /**
    * Memory for inputs and results that calls use without a copy when the connection is `shm` or `verbs`. Valid until `release`
    * or `close`; afterwards its length is 0. When the connection is lost it stays as it is, so that calls may be repeated
-   * with it, and is copied by them.
+   * with it: inputs in it are copied. After `ERR_INVOCATION_TIMEOUT` the late function may use it for another `graceMs`.
    */
   allocate(byteLength: number): Uint8Array {
-    if (!Number.isSafeInteger(byteLength) || byteLength < 1) {
-      throw new ArgumentError(`allocate: byteLength: expected an integer of at least 1, received ${String(byteLength)}`)
-    }
-    const session = this.#openSession()
-    const buffer = translated(() => session.connection.allocate(byteLength))
-    this.#allocated.set(buffer.buffer, session)
-    return buffer
+    return allocateFrom(this.#openSession(), byteLength)
   }
 
-  /** Gives memory from `allocate` back. No call may be using it. Nothing happens when its connection has ended. */
+  /** Gives memory from `allocate` back. No call may be using it. Nothing happens after `close`. */
   release(buffer: Uint8Array): void {
-    const session = this.#allocated.get(buffer.buffer) ?? this.#link.current
-    if (session?.closed === false && buffer.byteLength > 0) translated(() => session.connection.release(buffer))
+    releaseTo(buffer, this.#link.current)
   }
 
   /**
@@ -299,8 +299,9 @@ export class Process implements AsyncDisposable {
    * ```
    *
    * @throws {LeaseError} `ERR_LEASE_UNAVAILABLE` when not enough workers are free within `waitMs` · {WorkerError}
-   *   `ERR_WORKER_START` · {ProcessError} `ERR_HOST_LOST` · `ERR_PROCESS_DRAINING` · `ERR_PROCESS_CLOSED` ·
-   *   {ConnectionError} `ERR_UPGRADE_FAILED` when `transport` is not possible · {ArgumentError}
+   *   `ERR_WORKER_START` · {InvocationError} `ERR_INVOCATION_TIMEOUT` when they have not started within `timeoutMs` ·
+   *   {ProcessError} `ERR_HOST_LOST` · `ERR_PROCESS_DRAINING` · `ERR_PROCESS_CLOSED` · {ConnectionError}
+   *   `ERR_UPGRADE_FAILED` when `transport` is not possible · {ArgumentError}
    */
   async lease(options: LeaseOptions = {}): Promise<Lease> {
     return openLease(this.#link, options)

@@ -1,10 +1,12 @@
 /** One connection to a process with the functions it has resolved. */
 import { rawCodec, unpackTraits, type Codec, type FunctionTraits } from '../codecs.js'
 import type { Endpoint } from '../control.js'
-import { PayloadError } from '../errors.js'
+import { codeOf, InvocationError, PayloadError } from '../errors.js'
 import { SMALL_RESULTS, type NativeConnection, type NativeServerInfo } from '../native/binding.js'
 import { fromNative, type CallContext } from '../native/errors.js'
 import { checkName } from '../limits.js'
+import { abortable, maxTimerMs } from './abortable.js'
+import { writable } from './memory.js'
 
 /** A function as a connection knows it. */
 export interface RemoteFunction extends FunctionTraits {
@@ -58,17 +60,31 @@ export class Session {
     return this.#functions.get(name)
   }
 
-  async resolve(name: string, timeoutMs: number): Promise<RemoteFunction> {
-    const known = this.#functions.get(name) ?? this.#resolving.get(name)
-    if (known) return known
-    checkName('the name of a function', name)
-    const resolving = this.#resolveNow(name, timeoutMs)
-    this.#resolving.set(name, resolving)
-    try {
-      return await resolving
-    } finally {
-      this.#resolving.delete(name)
+  async resolve(name: string, timeoutMs: number, signal?: AbortSignal): Promise<RemoteFunction> {
+    const deadline = performance.now() + timeoutMs
+    for (;;) {
+      signal?.throwIfAborted()
+      const known = this.#functions.get(name)
+      if (known) return known
+      const resolving = this.#resolving.get(name) ?? this.#beginToResolve(name, timeoutMs)
+      // Whoever has asked may have more time than this caller, or less.
+      const late = AbortSignal.timeout(Math.min(Math.max(Math.ceil(deadline - performance.now()), 1), maxTimerMs))
+      try {
+        return await abortable(resolving, signal ? AbortSignal.any([signal, late]) : late)
+      } catch (error) {
+        signal?.throwIfAborted()
+        if (error !== late.reason && codeOf(error) !== 'ERR_INVOCATION_TIMEOUT') throw error
+        if (performance.now() < deadline) continue
+        throw new InvocationError('ERR_INVOCATION_TIMEOUT', `${name} was not resolved within ${timeoutMs} ms`)
+      }
     }
+  }
+
+  #beginToResolve(name: string, timeoutMs: number): Promise<RemoteFunction> {
+    checkName('the name of a function', name)
+    const resolving = this.#resolveNow(name, timeoutMs).finally(() => this.#resolving.delete(name))
+    this.#resolving.set(name, resolving)
+    return resolving
   }
 
   resolveSync(name: string, timeoutMs: number): RemoteFunction {
@@ -122,7 +138,7 @@ export class Session {
     flags: number,
     timeoutMs: number,
   ): Uint8Array {
-    const reply = this.connection.invokeSync(remote.index, input, output, flags, timeoutMs)
+    const reply = this.connection.invokeSync(remote.index, input, writable(this, output), flags, timeoutMs)
     // A small array made by compiled code costs a third of one made by native code.
     return typeof reply === 'number' ? this.#scratch.slice(0, reply) : reply
   }

@@ -3,7 +3,8 @@ import { setMaxListeners } from 'node:events'
 import { setImmediate as turn } from 'node:timers/promises'
 import { ArgumentError } from '../errors.js'
 import type { InvokeOptions } from './call.js'
-import { checkManyOptions, iterate, type ManyResult } from './many.js'
+import { checkManyOptions, type ManyResult } from './many.js'
+import { Source } from './source.js'
 
 export interface SpreadOptions<Output> extends Omit<InvokeOptions, 'output'> {
   /** Calls at a time per worker, 1 … 65,536. Default: 2, and with `local` as many as keep workers busy meanwhile. */
@@ -71,7 +72,8 @@ export async function* spread(
   const abort = new AbortController()
   const callSignal = signal ? AbortSignal.any([signal, abort.signal]) : abort.signal
   setMaxListeners(0, callSignal)
-  const work = new SpreadWork(over, iterate(inputs), { ...rest, signal: callSignal }, { inFlight, ordered, local })
+  const work = new SpreadWork(over, inputs, { ...rest, signal: callSignal }, { inFlight, ordered, local })
+  callSignal.addEventListener('abort', () => work.changed(), { once: true })
   try {
     for (let turnedMs = over.now(); ;) {
       work.fill()
@@ -88,6 +90,7 @@ export async function* spread(
         await turn()
         turnedMs = over.now()
       } else {
+        signal?.throwIfAborted()
         await work.change()
         turnedMs = over.now()
       }
@@ -100,7 +103,7 @@ export async function* spread(
 
 class SpreadWork {
   readonly #over: SpreadOver
-  readonly #iterator: AsyncIterator<unknown> | Iterator<unknown>
+  readonly #source: Source
   readonly #callOptions: InvokeOptions
   readonly #inFlight: number | undefined
   readonly #ordered: boolean
@@ -112,8 +115,6 @@ class SpreadWork {
   #taken = 0
   #handedOut = 0
   #running = 0
-  #pulling = false
-  #exhausted = false
   #computing = false
   /** Calls that workers have answered since then, by which their speed is measured. */
   #answered = 0
@@ -126,7 +127,7 @@ class SpreadWork {
 
   constructor(
     over: SpreadOver,
-    iterator: AsyncIterator<unknown> | Iterator<unknown>,
+    inputs: Iterable<unknown> | AsyncIterable<unknown>,
     callOptions: InvokeOptions,
     how: {
       readonly inFlight: number | undefined
@@ -135,7 +136,14 @@ class SpreadWork {
     },
   ) {
     this.#over = over
-    this.#iterator = iterator
+    this.#source = new Source(inputs, {
+      took: (value) => this.#ahead.push({ index: this.#taken++, value }),
+      failed: (reason) => this.#fail(this.#taken++, reason),
+      changed: () => {
+        this.fill()
+        this.changed()
+      },
+    })
     this.#callOptions = callOptions
     this.#inFlight = how.inFlight
     this.#ordered = how.ordered
@@ -163,8 +171,8 @@ class SpreadWork {
         if (!input) break
         this.#begin(input)
       }
-      if (this.#exhausted || this.#pulling || !this.#hasRoom) return
-      this.#take()
+      if (!this.#source.ready || !this.#hasRoom) return
+      this.#source.take()
     }
   }
 
@@ -195,7 +203,7 @@ class SpreadWork {
         .then(done, (reason: unknown) => this.#fail(input.index, reason))
         .finally(() => {
           this.#computing = false
-          this.#changed()
+          this.changed()
         })
     } catch (reason) {
       this.#fail(input.index, reason)
@@ -207,15 +215,19 @@ class SpreadWork {
     return new Promise((resolve) => (this.#wake = resolve))
   }
 
+  /** Ends a wait for a change. */
+  changed(): void {
+    this.#wake?.()
+    this.#wake = undefined
+  }
+
   /** Takes no further inputs. */
-  async end(): Promise<void> {
-    if (this.#exhausted) return
-    this.#exhausted = true
-    await this.#iterator.return?.()
+  end(): Promise<void> {
+    return this.#source.leave()
   }
 
   get #nothingToTake(): boolean {
-    return this.#exhausted && this.#ahead.length === 0
+    return this.#source.exhausted && this.#ahead.length === 0
   }
 
   /** Calls at a time. */
@@ -256,31 +268,6 @@ class SpreadWork {
     this.#sinceMs += this.#measuredMs / 2
   }
 
-  #take(): void {
-    try {
-      const next = this.#iterator.next()
-      if (!(next instanceof Promise)) return this.#took(next)
-      this.#pulling = true
-      next
-        .then(
-          (result) => this.#took(result),
-          (reason: unknown) => this.#fail(this.#taken++, reason),
-        )
-        .finally(() => {
-          this.#pulling = false
-          this.fill()
-          this.#changed()
-        })
-    } catch (reason) {
-      this.#fail(this.#taken++, reason)
-    }
-  }
-
-  #took(next: IteratorResult<unknown>): void {
-    if (next.done === true) this.#exhausted = true
-    else this.#ahead.push({ index: this.#taken++, value: next.value })
-  }
-
   #begin({ index, value }: Input): void {
     if (this.#running++ === 0 && this.#answered === 0) this.#sinceMs = this.#over.now()
     this.#over
@@ -298,7 +285,7 @@ class SpreadWork {
       )
       .finally(() => {
         this.fill()
-        this.#changed()
+        this.changed()
       })
   }
 
@@ -311,10 +298,5 @@ class SpreadWork {
     this.#settle({ index, error: { reason } })
     while ((this.#ahead.at(-1)?.index ?? -1) > index) this.#ahead.pop()
     void this.end().catch(() => undefined)
-  }
-
-  #changed(): void {
-    this.#wake?.()
-    this.#wake = undefined
   }
 }

@@ -7,7 +7,8 @@ import type { NativeConnection } from '../native/binding.js'
 import { fromNative } from '../native/errors.js'
 import { checkKnown, checkName, checkOffset, checkTimeout } from '../limits.js'
 import { keyInfo, pageKeys } from '../state_keys.js'
-import { abortable, isLost, type Link } from './link.js'
+import { abortable } from './abortable.js'
+import { isLost, type Link } from './link.js'
 import type { Session } from './session.js'
 
 export interface StateOptions {
@@ -210,6 +211,7 @@ export class ClientState {
    * Waits for a reader/writer lock. Fair to writers. It belongs to this connection and is released when that ends.
    *
    * @throws {StateError} `ERR_STATE_LOCK_TIMEOUT`
+   * @throws {PayloadError} `ERR_BACKPRESSURE` when 4,096 others are waited for
    */
   async lock(name: string, mode: 'read' | 'write' = 'write', options: StateOptions = {}): Promise<StateLock> {
     checkName('the name of a lock', name)
@@ -219,6 +221,7 @@ export class ClientState {
     checkOptions(options)
     const started = performance.now()
     const session = await this.#link.session(options.timeoutMs ?? connectMs, options.signal)
+    options.signal?.throwIfAborted()
     const { connection } = session
     const timeoutMs = timeLeft(options, started) ?? session.info.defaultTimeoutMs
     try {
@@ -272,6 +275,7 @@ export class ClientState {
     checkOptions(options)
     const { signal } = options
     const { connection, info } = await this.#link.session(timeLeft(options, started) ?? connectMs, signal)
+    signal?.throwIfAborted()
     const timeoutMs = timeLeft(options, started) ?? info.defaultTimeoutMs
     try {
       const result = operation(connection, timeoutMs)

@@ -1,6 +1,6 @@
 /** Files kept under the hash of their contents: deploying anew adds a folder and never changes what workers have loaded. */
 import { createHash, randomBytes } from 'node:crypto'
-import { existsSync, mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { codeOf } from '../errors.js'
 
@@ -14,12 +14,24 @@ export function contentHash(contents: Uint8Array | string): string {
   return createHash('sha256').update(contents).digest('hex').slice(0, 16)
 }
 
-/** Writes the files of one hash, unless they are there. @returns the folder they lie in */
+/** Writes the files of one hash, as far as they are not there and whole. @returns the folder they lie in */
 export function storeContents(folder: string, hash: string, files: readonly StoredFile[]): string {
   const target = join(folder, hash)
-  if (existsSync(target)) return target
+  if (!existsSync(target)) create(target, files)
+  // What a full disk, or the end of the machine, has left of them. Workers that have a file open keep it.
+  for (const { name, contents } of files) {
+    const path = join(target, name)
+    if (holds(path, contents)) continue
+    const draft = draftOf(path)
+    writeFileSync(draft, contents, { mode: 0o600 })
+    renameSync(draft, path)
+  }
+  return target
+}
+
+function create(target: string, files: readonly StoredFile[]): void {
   // Renamed into place when complete: workers of another agent may be looking for the same contents.
-  const draft = join(folder, `draft-${randomBytes(6).toString('hex')}`)
+  const draft = draftOf(target)
   mkdirSync(draft, { recursive: true, mode: 0o700 })
   for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
   try {
@@ -28,5 +40,16 @@ export function storeContents(folder: string, hash: string, files: readonly Stor
     rmSync(draft, { recursive: true, force: true })
     if (codeOf(error) !== 'ENOTEMPTY' && codeOf(error) !== 'EEXIST') throw error
   }
-  return target
+}
+
+function draftOf(path: string): string {
+  return `${path}.${randomBytes(6).toString('hex')}`
+}
+
+function holds(path: string, contents: Uint8Array): boolean {
+  try {
+    return readFileSync(path).equals(contents)
+  } catch {
+    return false
+  }
 }

@@ -7,8 +7,8 @@ import { expect, it, onTestFinished } from 'vitest'
 import { benchProgram } from '../../src/bench/programs.js'
 import { nativeWorkerExecutablePath } from '../../src/native/binding.js'
 
-function start(worker: string) {
-  const args = [worker, benchProgram('praas-bench-functions.so'), '1000000']
+function start(worker: string, rounds = '1000000') {
+  const args = [worker, benchProgram('praas-bench-functions.so'), rounds]
   const child = spawn(benchProgram('praas-bench-cold'), args, { stdio: ['ignore', 'pipe', 'pipe'] })
   onTestFinished(() => void child.kill('SIGKILL'))
   return { child, stderr: text(child.stderr), ended: once(child, 'exit') }
@@ -31,4 +31,10 @@ it('leaves nothing when it fails', async () => {
   expect(await ended).toEqual([1, null])
   expect(await stderr).toMatch(/^praas-bench-cold: /m)
   expect(segmentsOf(child.pid)).toEqual([])
+})
+
+it.each(['', 'many', '20x', '99999999999'])('refuses "%s" rounds', async (rounds) => {
+  const { stderr, ended } = start(nativeWorkerExecutablePath(), rounds)
+  expect(await ended).toEqual([1, null])
+  expect(await stderr).toBe(`praas-bench-cold: ROUNDS is "${rounds}"; expected a number\n`)
 })

@@ -38,6 +38,12 @@ async function collect<Item>(items: AsyncIterable<Item>): Promise<Item[]> {
   return collected
 }
 
+/** Says no more after these, and does not end. */
+async function* silentAfter(...inputs: unknown[]): AsyncGenerator {
+  yield* inputs
+  await new Promise(() => undefined)
+}
+
 describe('invokeMany', () => {
   it('yields results in the order of the inputs', async () => {
     expect(await collect(invokeMany(immediate, [1, 2, 3], { inFlight: 2 }))).toEqual([2, 4, 6])
@@ -112,6 +118,76 @@ describe('invokeMany', () => {
     await expect.poll(() => calls.started.length).toBe(1)
     abort.abort(new Error('enough'))
     await expect(next).rejects.toThrow('enough')
+  })
+
+  it.each([true, false])('yields results that its inputs wait for, ordered: %s', async (ordered) => {
+    const seen: unknown[] = []
+    let yielded = (): void => undefined
+    async function* inputs(): AsyncGenerator<number> {
+      for (let input = 1; input < 100; input *= 2) {
+        const result = new Promise<void>((resolve) => (yielded = resolve))
+        yield input
+        await result
+      }
+    }
+    for await (const result of invokeMany(immediate, inputs(), { ordered })) {
+      seen.push(ordered ? result : (result as { output: unknown }).output)
+      yielded()
+    }
+    expect(seen).toEqual([2, 4, 8, 16, 32, 64, 128])
+  })
+
+  it('fails with a call while its inputs have nothing to say', async () => {
+    const failing = async (): Promise<unknown> => {
+      throw new Error('one failed')
+    }
+    await expect(collect(invokeMany(failing, silentAfter(1), {}))).rejects.toThrow('one failed')
+  })
+
+  it.each([{ inputs: [] }, { inputs: [1] }])(
+    'ends with an abort when nothing comes after $inputs',
+    async ({ inputs }) => {
+      const calls = controlled()
+      const abort = new AbortController()
+      const next = invokeMany(calls.invoke, silentAfter(...inputs), { signal: abort.signal }).next()
+      await expect.poll(() => calls.started).toEqual(inputs)
+      abort.abort(new Error('enough'))
+      await expect(next).rejects.toThrow('enough')
+      const again = invokeMany(calls.invoke, silentAfter(), { signal: abort.signal }).next()
+      await expect(again).rejects.toThrow('enough')
+    },
+  )
+
+  it('does not wait for inputs that have nothing to say when the loop is left, and takes none of them', async () => {
+    const calls = controlled()
+    let speak = (): void => undefined
+    async function* inputs(): AsyncGenerator<number> {
+      yield 1
+      await new Promise<void>((resolve) => (speak = resolve))
+      yield 2
+    }
+    const source = inputs()
+    const results = invokeMany(calls.invoke, source, {})
+    const first = results.next()
+    await expect.poll(() => calls.started).toEqual([1])
+    calls.finish(1)
+    await first
+    await results.return(undefined)
+    speak()
+    expect(await source.next()).toEqual({ done: true, value: undefined })
+    expect(calls.started).toEqual([1])
+  })
+
+  it('yields results of what lies before the failure of its inputs', async () => {
+    async function* failing(): AsyncGenerator<number> {
+      yield 1
+      yield 2
+      throw new Error('no more')
+    }
+    const results = invokeMany(immediate, failing(), {})
+    expect(await results.next()).toEqual({ done: false, value: 2 })
+    expect(await results.next()).toEqual({ done: false, value: 4 })
+    await expect(results.next()).rejects.toThrow('no more')
   })
 
   it.each([{ inFlight: 0 }, { inFlight: 1.5 }, { inFlight: 65_537 }, { inflight: 1 }])(

@@ -249,6 +249,37 @@ describe('calls that are spread', () => {
     }
   })
 
+  it('end with an abort while their inputs have nothing to say', async () => {
+    async function* silent(): AsyncGenerator<number> {
+      await new Promise(() => undefined)
+      yield 0
+    }
+    const abort = new AbortController()
+    const next = spread(new Simulation([1]), silent(), { signal: abort.signal }).next()
+    abort.abort(new Error('enough'))
+    await expect(next).rejects.toThrow('enough')
+    const again = spread(new Simulation([1]), silent(), { signal: abort.signal }).next()
+    await expect(again).rejects.toThrow('enough')
+  })
+
+  it('do not wait for inputs that have nothing to say when the loop is left, and take none of them', async () => {
+    let speak = (): void => undefined
+    async function* inputs(): AsyncGenerator<number> {
+      yield 1
+      await new Promise<void>((resolve) => (speak = resolve))
+      yield 2
+    }
+    const over = new Simulation([1])
+    const source = inputs()
+    for await (const result of spread(over, source, {})) {
+      expect(result).toBe('r1')
+      break
+    }
+    speak()
+    expect(await source.next()).toEqual({ done: true, value: undefined })
+    expect(over.began).toHaveLength(1)
+  })
+
   it('refuse options that are wrong', async () => {
     for (const options of [{ inFlight: 0 }, { inFlight: 65_537 }, { wrong: 1 }, { local: 5 }]) {
       await expect(collect(new Simulation([1]), [1], options)).rejects.toThrow(ArgumentError)

@@ -1,5 +1,4 @@
 /** Files of an application that are damaged: each is read as what it says, or refused with what is wrong. */
-import { randomInt } from 'node:crypto'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
@@ -8,10 +7,10 @@ import { readFunctionTable } from '../../src/deploy/function_table.js'
 import { describeLibrary } from '../../src/deploy/native_library.js'
 import { DeployError, PraasError } from '../../src/errors.js'
 import { compileLibrary, rawFunction } from '../support/compile.js'
-import { mutated, seededNumbers } from '../support/mutations.js'
+import { givenSeed, mutated, seededNumbers } from '../support/mutations.js'
 import { temporaryFolder } from '../support/temporary.js'
 
-const seed = randomInt(2 ** 31)
+const seed = givenSeed()
 
 it(`function tables (seed ${seed})`, () => {
   const number = seededNumbers(seed)
