@@ -4,6 +4,7 @@ import { closeSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } f
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished, vi } from 'vitest'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
+import { exitCodeHelp, exitCodes } from '../../src/cli/exit_codes.js'
 import { connect } from '../../src/client/connect.js'
 import type { LeaseList } from '../../src/client/lease_report.js'
 import { compiledModule, packageVersion } from '../../src/package.js'
@@ -312,6 +313,7 @@ describe('everything else', () => {
       expect(stdout).toMatch(new RegExp(`praas ${command}\\b`))
     }
     expect(stdout).toContain('Exit status: 0 ok')
+    for (const status of Object.values(exitCodes)) expect(exitCodeHelp).toMatch(new RegExp(`[:·] ${status} `))
     expect((await praas('invoke', '--help')).stdout).toContain('thumbnail --file big.png')
     expect(await praas('--version')).toMatchObject({ status: 0, stdout: `${packageVersion()}\n` })
     expect((await praas('completion')).stdout).toContain('praas')

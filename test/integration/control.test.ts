@@ -1,4 +1,7 @@
+import { once } from 'node:events'
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { createConnection, type AddressInfo, type Socket } from 'node:net'
 import { join, relative } from 'node:path'
 import { setImmediate } from 'node:timers/promises'
 import { Agent, request } from 'undici'
@@ -167,6 +170,78 @@ describe('connecting', () => {
     expect(warnings).toEqual([])
   })
 
+  const open = async (): Promise<Socket> => {
+    const url = new URL(started.cluster.listenUrl ?? '')
+    const socket = createConnection(Number(url.port), url.hostname)
+    onTestFinished(() => void socket.destroy())
+    await once(socket, 'connect')
+    return socket
+  }
+  const healthBy = (shown: string): string =>
+    `GET /v1/health HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${shown}\r\n\r\n`
+  const health = async (socket: Socket, shown = token): Promise<string> => {
+    socket.write(healthBy(shown))
+    return String((await once(socket, 'data'))[0])
+  }
+
+  it('is not kept up by those who have no token', async () => {
+    const url = new URL(started.cluster.listenUrl ?? '')
+    const known = await open()
+    expect(await health(known)).toMatch(/^HTTP\/1.1 200/)
+    const first = await open()
+    const ended = once(first, 'close')
+    for (let stranger = 0; stranger < 256; stranger++) await open()
+    await ended
+    await using cluster = await connect(url.href, { token })
+    expect((await cluster.processes()).map(({ id }) => id)).toContain('one')
+    expect(await health(known)).toMatch(/^HTTP\/1.1 200/)
+  })
+
+  it('ends those who show none in time, and keeps those who have', async () => {
+    const known = await open()
+    expect(await health(known)).toMatch(/^HTTP\/1.1 200/)
+    const limited = await open()
+    const limitedToken = await started.cluster
+      .process('one')
+      .then((one) => one.token({ verbs: ['invoke'], ttlMs: 60_000 }))
+    limited.write(healthBy(limitedToken).replace('GET /v1/health', 'DELETE /v1/processes/one'))
+    expect(String((await once(limited, 'data'))[0])).toMatch(/^HTTP\/1.1 403/)
+
+    const silent = await open()
+    const slow = await open()
+    const dribble = setInterval(() => slow.write('x'), 100)
+    onTestFinished(() => clearInterval(dribble))
+    slow.on('error', () => undefined).write('GET /v1/health HTTP/1.1\r\nx: ')
+    await expect.poll(() => [silent.destroyed, slow.destroyed], { timeout: 25_000 }).toEqual([true, true])
+    expect(await health(known)).toMatch(/^HTTP\/1.1 200/)
+    expect(await health(limited, limitedToken)).toMatch(/^HTTP\/1.1 200/)
+  })
+
+  it('ends a connection with its refusal, and takes no long head', async () => {
+    const answer = async (request: string): Promise<string> => {
+      const socket = await open()
+      const chunks: Buffer[] = []
+      socket.on('data', (chunk: Buffer) => chunks.push(chunk)).on('error', () => undefined)
+      socket.write(request)
+      await expect.poll(() => socket.destroyed).toBe(true)
+      return String(Buffer.concat(chunks))
+    }
+    expect(await answer(healthBy('wrong'))).toMatch(/^HTTP\/1.1 401 [^]*connection: close/i)
+    const padded = (bytes: number): string => healthBy('wrong').replace('Host', `x: ${'x'.repeat(bytes)}\r\nHost`)
+    expect(await answer(padded(7_800))).toMatch(/^HTTP\/1.1 401 /)
+    expect(await answer(padded(8_192))).toMatch(/^HTTP\/1.1 431 /)
+  })
+
+  it('takes a token that came while the agent was busy', async () => {
+    const socket = await open()
+    // The server has it by the answer to another, and has read nothing of it yet.
+    expect(await health(await open())).toMatch(/^HTTP\/1.1 200/)
+    const answered = health(socket)
+    const end = performance.now() + 6_000
+    while (performance.now() < end);
+    expect(await answered).toMatch(/^HTTP\/1.1 200/)
+  })
+
   it('works with the URL of a control socket, whose folder has the token', async () => {
     await using cluster = await connect(started.cluster.url)
     expect((await cluster.processes()).map(({ id }) => id)).toContain('one')
@@ -194,6 +269,23 @@ describe('connecting', () => {
     expect(await failureOf(native().connect({ ...options, ...endpoint, process: 'other' }))).toMatchObject({
       code: 'ERR_PROCESS_UNKNOWN',
     })
+  })
+
+  it('shows the token of its user over the network to who is known to be of them only', async () => {
+    const seen: (string | undefined)[] = []
+    const stranger = createServer((asked, answer) => {
+      seen.push(asked.headers.authorization)
+      answer.writeHead(500).end()
+    }).listen(0, '127.0.0.1')
+    onTestFinished(() => void stranger.close())
+    await once(stranger, 'listening')
+    const { port } = stranger.address() as AddressInfo
+    const runtimeDir = started.directory.path
+    await failureOf(connect(`http://127.0.0.1:${port}`, { runtimeDir }))
+    expect(seen.length).toBeGreaterThan(0)
+    expect(seen.filter((shown) => shown?.includes(token) === true)).toEqual([])
+    const own = await connect(started.cluster.listenUrl, { runtimeDir })
+    await own.close()
   })
 
   it('says when nobody is there', async () => {

@@ -91,6 +91,35 @@ it.skipIf(withoutDescriptors !== undefined)('descriptors of a process host', lim
   await Promise.all(connected.map((client) => client.close()))
 })
 
+it.skipIf(withoutDescriptors !== undefined)('descriptors of an agent whose process host dies', limit, async () => {
+  const confined = await Confined.start()
+  const cluster = await confined.client('tcp')
+  const served = await cluster.process('main', { create: false })
+  await served.state.set('kept', new Uint8Array(1000))
+  const { pid = 0 } = await served.describe()
+  const enough = 1000
+  setLimits(confined.pid, `--nofile=${descriptors(confined.pid)}:${enough}`)
+  // One after another, until no host is left that has been started before.
+  let host: number | undefined = pid
+  while (host !== undefined) {
+    process.kill(host, 'SIGKILL')
+    const killed = host
+    await expect.poll(async () => (await confined.describe(cluster)).pid, { timeout: 60_000 }).not.toBe(killed)
+    host = (await confined.describe(cluster)).pid
+    if (host === undefined) break
+  }
+  await expect
+    .poll(() => confined.describe(cluster), { timeout: 60_000 })
+    .toMatchObject({ state: 'failed', reason: expect.stringContaining('EMFILE') })
+  expect(await failureOf(served.invoke('add', { a: 1, b: 2 }))).toMatchObject({
+    code: 'ERR_PROCESS_FAILED',
+    message: expect.stringContaining('EMFILE'),
+  })
+  setLimits(confined.pid, `--nofile=${enough}:${enough}`)
+  await expect.poll(() => served.invoke('add', { a: 1, b: 2 }).catch(String), { timeout: 60_000 }).toBe(3)
+  expect(await served.state.get('kept')).toHaveLength(1000)
+})
+
 it.skipIf(why !== undefined)('the disk of the logs', limit, async () => {
   const confined = await Confined.start({ disk: '4m' })
   const cluster = await confined.client('tcp')

@@ -1,4 +1,5 @@
 /** What a native function can do to its worker, and that nobody else has a share in it. */
+import { readlinkSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { Process } from '../../src/client/process.js'
 import { FunctionError, InvocationError, WorkerError } from '../../src/errors.js'
@@ -171,6 +172,12 @@ describe.each(transports)('over %s', (transport) => {
     else expect(outcome).toMatchObject({ code: 'ERR_WORKER_CRASHED' })
     await expect.poll(() => say(raw, 'copy', 'goes on').catch(() => ''), { timeout: 50_000 }).toBe('goes on')
     expect(await raw.state.get('kept')).toEqual(new Uint8Array(bytesOf('state')))
+  })
+
+  it('leaves low descriptors to functions, and no gap among them', async () => {
+    const pid = await pidOf(await processFor(transport, 'raw'))
+    const low = Array.from({ length: 61 }, (_, index) => readlinkSync(`/proc/${pid}/fd/${index + 3}`))
+    expect(new Set(low)).toEqual(new Set(['/dev/null']))
   })
 
   it('forks: the copy of the worker is none, and goes', async () => {

@@ -2,8 +2,9 @@
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
+import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
-import type { FunctionError } from '../../src/errors.js'
+import { codeOf, type FunctionError } from '../../src/errors.js'
 import { failureOf, startCluster, type TestCluster } from '../support/cluster.js'
 import { compileLibrary, rawFunction } from '../support/compile.js'
 import { writeFiles } from '../support/files.js'
@@ -62,6 +63,30 @@ describe('calls', () => {
     )
     const wanted = Array.from({ length: count }, (_, index) => `x${[...String(index)].reverse().join('')}`)
     expect(await Promise.all(chains)).toEqual(wanted)
+  })
+
+  it('find functions of the other language as soon as they are made, also of a new host', async () => {
+    // Without a host that waits with a worker in TypeScript: starting that takes longest.
+    const cold = await startCluster({ prewarm: 0 })
+    onTestFinished(() => cold.close())
+    await cold.cluster.deploy({ app, native: libraries.c, name: 'mixed' })
+    await cold.cluster.process('own', { app: 'mixed' })
+    const client = await connect(undefined, { runtimeDir: cold.directory.path })
+    onTestFinished(() => client.close())
+    const own = await client.process('own', { create: false })
+    const afterItsDeath = async (): Promise<string> => {
+      for (;;) {
+        try {
+          return await say(own, 'invoke', 'upper abc')
+        } catch (error) {
+          if (codeOf(error) !== 'ERR_HOST_LOST') return String(error)
+        }
+      }
+    }
+    for (let death = 0; death < 3; death++) {
+      globalThis.process.kill(own.connection?.hostPid ?? 0, 'SIGKILL')
+      expect(await afterItsDeath()).toBe('ABC')
+    }
   })
 
   it('say how deep they are', async () => {

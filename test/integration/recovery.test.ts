@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
@@ -29,7 +29,33 @@ function hostPid(of: Process): number {
   return pid
 }
 
+/** Takes the port of a host as soon as it can. Until then this thread does nothing, so no agent of it does. */
+function takePort(port: number): ChildProcess {
+  const taken = join(temporaryFolder(), 'taken')
+  const program = `
+    import { writeFileSync } from 'node:fs'
+    import { createServer } from 'node:net'
+    const take = () => createServer().on('error', take).listen(${port}, '127.0.0.1', () => writeFileSync(${JSON.stringify(taken)}, ''))
+    take()`
+  const taker = spawn(globalThis.process.execPath, ['--input-type=module', '--eval', program], { stdio: 'inherit' })
+  onTestFinished(() => void taker.kill('SIGKILL'))
+  while (!existsSync(taken)) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 5)
+  return taker
+}
+
 describe('a host that is killed', () => {
+  it('comes back elsewhere when its port is taken meanwhile', async () => {
+    const { cluster } = await clusterForTest()
+    const process = await cluster.process('moved')
+    await process.state.set('kept', Buffer.from('through death'))
+    const { port } = await process.describe()
+    globalThis.process.kill(hostPid(process), 'SIGKILL')
+    takePort(port)
+    expect(text(await process.state.get('kept'))).toBe('through death')
+    expect(await process.invoke('add', { a: 1, b: 2 })).toBe(3)
+    expect((await process.describe()).port).not.toBe(port)
+  })
+
   it('comes back on the same state and port, and clients with it', async () => {
     const { cluster } = await clusterForTest({ workers: 2 })
     const process = await cluster.process('phoenix')
@@ -73,6 +99,27 @@ describe('a host that is killed', () => {
     const another = process.allocate(100_000)
     process.release(another)
     expect(another.byteLength).toBe(0)
+  })
+
+  it('gives results of calls other memory than what the connection before had lent for them', async () => {
+    const { cluster } = await clusterForTest()
+    const process = await cluster.process('phoenix')
+    await process.invoke('echo', Buffer.from('known'))
+    const input = process.allocate(100_000).fill(7)
+    const output = process.allocate(100_001).fill(1)
+    globalThis.process.kill(hostPid(process), 'SIGKILL')
+    // Until then workers may still take the call, and answer it where they were told to.
+    await expect.poll(() => process.connection).toBeUndefined()
+    const options = { idempotent: true, timeoutMs: 40_000, output }
+    const result = await process.invoke('echo', input, options)
+    expect(Buffer.from(result).equals(Buffer.alloc(100_000, 7))).toBe(true)
+    expect(Buffer.from(process.invokeSync('echo', Buffer.from('again'), { output })).toString()).toBe('again')
+    // Whoever had begun the call may still be writing to it.
+    expect(output.every((byte) => byte === 1)).toBe(true)
+    process.release(output)
+    expect(await failureOf(process.invoke('echo', input, options))).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
+    const foreign = failureOf(process.invoke('echo', input, { output: new Uint8Array(100_000) }))
+    expect(await foreign).toMatchObject({ code: 'ERR_ARGUMENT_INVALID' })
   })
 
   it('is told to who calls synchronously, until there is a connection again', async () => {
@@ -240,6 +287,27 @@ describe('an agent that is killed', () => {
   })
 })
 
+it('calls of a function that nobody knows yet have their own time each', async () => {
+  const { cluster, directory } = await clusterForTest()
+  await cluster.process('slow')
+  const client = await connect(undefined, { runtimeDir: directory.path, transport: 'tcp' })
+  onTestFinished(() => client.close())
+  const process = await client.process('slow')
+  const pid = hostPid(process)
+  globalThis.process.kill(pid, 'SIGSTOP')
+  const call = (options: object): Promise<unknown> => process.invoke('add', { a: 1, b: 2 }, options)
+  const first = failureOf(call({ timeoutMs: 200 }))
+  const second = call({ timeoutMs: 60_000 })
+  const abort = new AbortController()
+  const aborted = failureOf(call({ timeoutMs: 60_000, signal: abort.signal }))
+  expect(await first).toMatchObject({ code: 'ERR_INVOCATION_TIMEOUT' })
+  expect(await failureOf(call({ timeoutMs: 200 }))).toMatchObject({ code: 'ERR_INVOCATION_TIMEOUT' })
+  abort.abort(new Error('enough'))
+  expect((await aborted).message).toBe('enough')
+  globalThis.process.kill(pid, 'SIGCONT')
+  expect(await second).toBe(3)
+})
+
 describe('the state of a process', () => {
   it('is not touched when it cannot be used', async () => {
     const { cluster, directory } = await clusterForTest()
@@ -268,6 +336,16 @@ describe('the state of a process', () => {
     const fourth = await second.cluster.process('kept')
     expect(await fourth.state.get('message')).toBeUndefined()
     await second.close()
+  })
+
+  it('is kept when the next process of its id does not come to serve it in time', async () => {
+    const { cluster } = await clusterForTest()
+    const process = await cluster.process('kept')
+    await process.state.set('message', Buffer.from('kept'))
+    await process.stop({ keep: true })
+    expect(await failureOf(cluster.process('kept', { timeoutMs: 1 }))).toMatchObject({ code: 'ERR_CONNECTION_TIMEOUT' })
+    const again = await cluster.process('kept')
+    expect(text(await again.state.get('message'))).toBe('kept')
   })
 
   it('goes with a program that ends without closing its cluster', async () => {

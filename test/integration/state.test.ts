@@ -195,6 +195,23 @@ describe('locks', () => {
     await using _lock = await process.state.lock('gone', 'write', { timeoutMs: 20_000 })
   })
 
+  it.each<[number, { backlog?: number }]>([
+    [300, {}],
+    [40, { backlog: 16 }],
+  ])('are waited for %d times at once (%j)', async (times, options) => {
+    const many = await started.cluster.process(`many-locks-${times}`, { workers: 1, ...options })
+    let holders = 0
+    const turns = Array.from({ length: times }, async () => {
+      const lock = await many.state.lock('turn', 'write', { timeoutMs: 20_000 })
+      expect(++holders).toBe(1)
+      await many.state.set('last', Buffer.from('x'))
+      holders -= 1
+      await lock.release()
+    })
+    await Promise.all(turns)
+    await many.stop()
+  })
+
   it('need not be waited for', async () => {
     const held = await process.state.lock('waited')
     const abort = new AbortController()

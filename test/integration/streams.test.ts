@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import type { Cluster } from '../../src/client/cluster.js'
 import type { Process } from '../../src/client/process.js'
@@ -98,12 +98,48 @@ describe.each(['shm', 'tcp'] as const)('streams over %s', (transport) => {
     expect(await failureOf(results.next())).toMatchObject({ code: 'ERR_FUNCTION_THREW' })
   })
 
+  it('end with the death of their worker, whatever else the thread waits for meanwhile', async () => {
+    const { workers } = await process.describe()
+    let arrived!: () => void
+    const first = new Promise<void>((resolve) => (arrived = resolve))
+    async function* source(): AsyncGenerator<Uint8Array> {
+      yield Buffer.from('first')
+      await first
+      for (const { pid } of workers) globalThis.process.kill(pid, 'SIGKILL')
+      // Blocks until a new worker has answered: the end of the stream has come by then, and nobody has been told.
+      expect(process.invokeSync('add', { a: 1, b: 2 })).toBe(3)
+      yield Buffer.from('second')
+    }
+    const results = process.invokeStream('relay', source())
+    expect(text([(await results.next()).value ?? Buffer.of()])).toBe('first')
+    const failed = failureOf(results.next())
+    arrived()
+    expect(await failed).toMatchObject({ code: 'ERR_WORKER_CRASHED' })
+  })
+
   it('end with the failure of their source', async () => {
     async function* source(): AsyncGenerator<Uint8Array> {
       yield Buffer.from('x')
       throw new Error('the disk is gone')
     }
     expect((await failureOf(collect(process.invokeStream('total', source())))).message).toBe('the disk is gone')
+  })
+
+  it('end with their function, though their source has nothing to say', async () => {
+    let left = false
+    const silent: AsyncIterableIterator<Uint8Array> = {
+      next: vi
+        .fn<() => Promise<IteratorResult<Uint8Array>>>()
+        .mockResolvedValueOnce({ done: false, value: Buffer.from('first') })
+        .mockReturnValue(new Promise(() => undefined)),
+      return: () => {
+        left = true
+        return new Promise(() => undefined) // nor when it is told to end
+      },
+      [Symbol.asyncIterator]: () => silent,
+    }
+    expect(text(await collect(process.invokeStream('firstOf', silent)))).toBe('first')
+    expect(left).toBe(true)
   })
 
   it('stop the function when their reader leaves', async () => {

@@ -1,5 +1,6 @@
 /** Tokens of processes, end to end: what their holders can do, what they cannot, and when that ends. */
 import { execFile } from 'node:child_process'
+import { chmodSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import type { Lease } from '../../src/client/lease.js'
@@ -229,6 +230,18 @@ describe('is refused', () => {
     expect(await failureOf(connect(started.cluster.listenUrl, { token: old }))).toMatchObject(expired)
     expect(await failureOf(directly({ token: old }))).toMatchObject(expired)
     await directly({ token })
+  })
+
+  it('without a word about the key, when that is damaged', async () => {
+    const spoilt = await started.cluster.process('spoilt')
+    const token = await spoilt.token()
+    const { tokenKey } = started.directory.processPaths('spoilt')
+    chmodSync(tokenKey, 0o644)
+    const failure = await failureOf(connect(started.cluster.listenUrl, { token }))
+    expect(failure).toMatchObject(refused)
+    expect(failure.message).not.toContain(tokenKey)
+    chmodSync(tokenKey, 0o600)
+    await spoilt.stop()
   })
 
   it('with options that make no sense', async () => {

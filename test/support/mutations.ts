@@ -1,4 +1,10 @@
 /** Bytes as they arrive damaged: a seeded stream of variants of something sound. */
+import { randomInt } from 'node:crypto'
+
+/** That of `PRAAS_TEST_SEED`, for the same damage again, or any. */
+export function givenSeed(): number {
+  return Number(process.env['PRAAS_TEST_SEED'] ?? randomInt(2 ** 31))
+}
 
 /** @returns numbers in [0, bound), the same for the same seed (mulberry32) */
 export function seededNumbers(seed: number): (bound: number) => number {
