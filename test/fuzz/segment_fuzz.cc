@@ -1,5 +1,5 @@
 // A segment that something has written into, as the next host finds it: it is refused, or attached to, repaired and
-// then as good as any. The input is a list of writes.
+// then as good as any. The input is a list of writes; one of no bytes cuts the segment off there.
 
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -89,6 +89,7 @@ class Image {
             .format = &state::StateStore::Format};
   }
   void Restore() {
+    Check(::ftruncate(fd_, static_cast<off_t>(bytes_)) == 0);
     ForEachRun([&](size_t begin, size_t end) { std::memset(base_ + begin, 0, end - begin); });
     for (const auto& [begin, bytes] : sound_) std::memcpy(base_ + begin, bytes.data(), bytes.size());
   }
@@ -96,7 +97,11 @@ class Image {
     while (!input->empty()) {
       const fuzz::Patch patch = fuzz::TakePatch(input);
       const uint64_t at = places_[patch.place % places_.size()] + patch.offset % 8192;
-      if (at + patch.bytes.size() > bytes_ || patch.bytes.empty()) continue;
+      if (at + patch.bytes.size() > bytes_) continue;
+      if (patch.bytes.empty()) {
+        Check(::ftruncate(fd_, static_cast<off_t>(at)) == 0);
+        return;
+      }
       std::memcpy(base_ + at, patch.bytes.data(), patch.bytes.size());
     }
   }

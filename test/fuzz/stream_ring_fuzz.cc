@@ -1,16 +1,14 @@
 // A stream's rings into which the other end writes what it likes: a producer and a consumer must stay inside the pool
 // and come to an end. The input: the blocks there are, then writes and steps in turn.
 
-#include <unistd.h>
-
 #include <memory>
 #include <optional>
-#include <string>
 
 #include "base/clock.h"
 #include "dispatch/stream_channel.h"
 #include "segment/segment.h"
 #include "support.h"
+#include "unnamed_segment.h"
 #include "window/pool.h"
 
 namespace {
@@ -24,16 +22,7 @@ constexpr uint64_t kDeadlineNs = 10'000'000'000;
 class Target {
  public:
   Target() {
-    const std::string name = "/praas-fuzz-stream-" + std::to_string(::getpid());
-    auto segment = segment::Segment::CreateOrAttach({.name = name,
-                                                     .process_id = "fuzzed",
-                                                     .memory_bytes = 1u << 20,
-                                                     .pool_bytes = 4u << 20,
-                                                     .calls = 64,
-                                                     .format = {}});
-    Check(segment.ok());
-    segment_.emplace(std::move(segment).value());
-    Check(segment::Segment::Unlink(name).ok());
+    segment_.emplace(fuzz::UnnamedSegment(4u << 20));
     Check(segment_->Commit(segment_->header().streams, 1).ok());
     auto pool = window::Pool::Create(*segment_);
     Check(pool.ok());

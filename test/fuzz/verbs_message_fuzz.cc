@@ -19,9 +19,11 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::transform(data + 4, data + 4 + bytes.size(), bytes.begin(), [](uint8_t byte) { return std::byte{byte}; });
   const auto message = DecodeMessage(tag->kind, bytes);
   if (!message.ok()) return 0;
+  // A chunk is copied out of its message whatever its mode.
   const bool carries =
-      tag->kind == MessageKind::kCall || tag->kind == MessageKind::kReply || tag->kind == MessageKind::kChunk;
-  if (carries && message->mode == MessageMode::kInline && message->bytes > kMessagePayloadBytes) std::abort();
+      tag->kind == MessageKind::kChunk ||
+      (message->mode == MessageMode::kInline && (tag->kind == MessageKind::kCall || tag->kind == MessageKind::kReply));
+  if (carries && message->bytes > kMessagePayloadBytes) std::abort();
   std::array<std::byte, kMessageHeaderBytes> again;
   EncodeMessage(*message, again);
   if (again != bytes) std::abort();

@@ -4,7 +4,6 @@
 // The input: what to look at, then writes.
 
 #include <fcntl.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <optional>
@@ -15,6 +14,7 @@
 #include "segment/segment.h"
 #include "support.h"
 #include "transport/shm_transport.h"
+#include "unnamed_segment.h"
 #include "window/client_window.h"
 #include "window/server_window.h"
 
@@ -33,16 +33,7 @@ UniqueFd Duplicate(const UniqueFd& fd) { return UniqueFd(::fcntl(fd.get(), F_DUP
 class Target {
  public:
   Target() {
-    const std::string name = "/praas-fuzz-window-" + std::to_string(::getpid());
-    auto segment = segment::Segment::CreateOrAttach({.name = name,
-                                                     .process_id = "fuzzed",
-                                                     .memory_bytes = 1u << 20,
-                                                     .pool_bytes = 1u << 20,
-                                                     .calls = 64,
-                                                     .format = {}});
-    Check(segment.ok());
-    segment_.emplace(std::move(segment).value());
-    Check(segment::Segment::Unlink(name).ok());
+    segment_.emplace(fuzz::UnnamedSegment(1u << 20));
     Check(segment_->Commit(segment_->header().windows, 1).ok());
     auto created = window::ServerWindow::Create(kWindowBytes);
     Check(created.ok());
