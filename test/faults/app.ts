@@ -123,7 +123,7 @@ function operate({ operation, argument, version, key, data }: GivenOrder, ctx: C
     case operations.append:
       return writeAnswer(statuses.done, state.append(key, data), false)
     case operations.patch:
-      return writeAnswer(statuses.done, state.set(key, data, { offset: 0 }), false)
+      return writeAnswer(statuses.done, state.set(key, data, { offset: argument }), false)
     case operations.delete:
       return writeAnswer(statuses.done, 0n, state.delete(key, condition))
     case operations.increment: {
@@ -136,6 +136,16 @@ function operate({ operation, argument, version, key, data }: GivenOrder, ctx: C
       return found
         ? writeAnswer(statuses.done, found.version, true, found.byteLength)
         : writeAnswer(statuses.absent, 0n, false)
+    }
+    case operations.view: {
+      const view = state.view(key)
+      return view ? writeAnswer(statuses.done, 0n, true, 0, view) : writeAnswer(statuses.absent, 0n, false)
+    }
+    case operations.list: {
+      for (const info of state.keys({ prefix: key })) {
+        if (info.key === key) return writeAnswer(statuses.done, info.version, true, info.byteLength)
+      }
+      return writeAnswer(statuses.absent, 0n, false)
     }
     case operations.publish:
       return writeAnswer(statuses.done, 0n, true, state.publish(key, { capacity: argument }))

@@ -19,6 +19,8 @@ export interface Audit {
   /** Operations by kind, and how they ended. */
   readonly operations: ReadonlyMap<string, number>
   readonly outcomes: ReadonlyMap<string, number>
+  /** Calls that were answered, by the transport they took. */
+  readonly carried: ReadonlyMap<string, number>
   /** Beyond deadlines, milliseconds: the latest. */
   readonly latestMs: number
 }
@@ -53,10 +55,14 @@ export function audit(
   const latestMs = checkDeadlines(operations, stops, lateMs, found)
   counts['answers in time'] = operations.length
   counts['lock intervals'] = checkLocks(operations, journal, found)
-  counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, found)
+  counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, allowanceMs, found)
   return {
     ...{ found, counts, latestMs },
     operations: countBy(operations, ({ begun }) => begun.kind),
+    carried: countBy(
+      operations.filter(({ begun, end }) => begun.over !== undefined && end && end.code === undefined),
+      ({ begun }) => begun.over!,
+    ),
     outcomes: countBy(operations, ({ end }) => end?.code ?? (end ? 'ok' : 'client killed')),
   }
 }
@@ -208,10 +214,17 @@ function checkLocks(operations: readonly Operation[], journal: readonly Entry[],
   return intervals
 }
 
+/** Until when an operation on state may take effect: one whose outcome is unknown, because it was aborted, say, for long. */
+const mayActUntil = ({ begun, end }: Operation, allowanceMs: number): number => {
+  const answer = end?.result?.answer
+  return end && answer && answer.outcome !== 'unknown' ? end.at : begun.at + begun.timeoutMs + allowanceMs
+}
+
 /** Against what the owners of the keys did. @returns how many reads */
 function checkForeignReads(
   operations: readonly Operation[],
   killedHosts: ReadonlyMap<number, number>,
+  allowanceMs: number,
   found: Found[],
 ): number {
   const writes = new Map<string, Operation[]>()
@@ -244,7 +257,7 @@ function checkForeignReads(
         (other) =>
           other.begun.write?.kind === 'delete' &&
           other.begun.at < end.at &&
-          (other.end?.at ?? Infinity) > write.begun.at,
+          mayActUntil(other, allowanceMs) > write.begun.at,
       )
       if (fresh && version === undefined && write.end.at < begun.at && !mayBeDeleted) say('did not find', write)
     }

@@ -69,10 +69,15 @@ export class ClientGroup implements Clients {
     return !this.#failed
   }
 
-  async close(): Promise<void> {
+  /** Kills them. One whose memory the kernel cannot take back, from a device for instance, never ends. */
+  async close(withinMs: number): Promise<void> {
     this.#closing = true
     for (const { child } of this.#members) child.kill('SIGKILL')
-    while (this.#members.some(({ child }) => child.exitCode === null && child.signalCode === null)) await delay(10)
+    const running = ({ child }: Member): boolean => child.exitCode === null && child.signalCode === null
+    const deadline = nowMs() + withinMs
+    while (this.#members.some(running) && nowMs() < deadline) await delay(10)
+    for (const { child } of this.#members.filter(running))
+      this.#violation('nothing hangs', `OS process ${child.pid} was killed and does not end within ${withinMs} ms`)
   }
 
   #start(client: number, incarnation: number): Member {

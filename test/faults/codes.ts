@@ -33,6 +33,7 @@ export const expected = {
     'ERR_LEASE_UNAVAILABLE',
     'ERR_LEASE_EXPIRED',
     'ERR_LEASE_CLOSED',
+    'ERR_INVOCATION_TIMEOUT',
     'ERR_WORKER_START',
     'ERR_WORKER_CRASHED',
   ],

@@ -12,7 +12,7 @@
 
 enum { ORDER_BYTES = 64, ANSWER_BYTES = 32, LOCK_WRITE = 1 << 16 };
 enum { EVENT_BEGIN = 1, EVENT_END = 2, EVENT_LOCKED = 3, EVENT_UNLOCKING = 4 };
-enum { GET = 1, SET, APPEND, PATCH, DELETE, INCREMENT, STAT, PUBLISH, UNPUBLISH };
+enum { GET = 1, SET, APPEND, PATCH, DELETE, INCREMENT, STAT, PUBLISH, UNPUBLISH, COPY, LIST };
 enum { DONE = 0, ABSENT = 1, MISMATCH = 2, NO_MEMORY = 3 };
 
 typedef struct order {
@@ -129,7 +129,7 @@ PRAAS_FUNCTION(n_die) {
   return PRAAS_FAILED;
 }
 
-/* Calls `key` with the next id; `argument` of them at a time. */
+/* Calls `key` with the next id. */
 PRAAS_FUNCTION(n_nest) {
   order given = begin(context);
   size_t bytes = ORDER_BYTES + given.data_bytes;
@@ -141,7 +141,11 @@ PRAAS_FUNCTION(n_nest) {
   memcpy(input, &id, 8);
   memcpy(input + 32, &given.data_bytes, 4);
   memcpy(input + ORDER_BYTES, given.data, given.data_bytes);
-  int status = praas_invoke(context, given.key, input, bytes, 0, &reply);
+  /* In one step or in two. */
+  uint64_t call;
+  int status = given.id % 2 == 0 ? praas_invoke(context, given.key, input, bytes, 0, &reply)
+                                 : praas_invoke_begin(context, given.key, input, bytes, 0, &call);
+  if (status == PRAAS_OK && given.id % 2 != 0) status = praas_invoke_wait(context, call, &reply);
   if (status != PRAAS_OK) return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
   note(given.id, EVENT_END, 0);
   return praas_return(context, reply.data, reply.bytes);
@@ -177,6 +181,18 @@ static int answer(praas_context* context, const order* given, uint32_t status, u
   return PRAAS_OK;
 }
 
+typedef struct listing {
+  const order* given;
+  praas_key_info found;
+} listing;
+
+static int look(void* argument, const praas_key_info* info) {
+  listing* listed = argument;
+  if (strcmp(info->key, listed->given->key) != 0) return 0;
+  listed->found = *info;
+  return 1;
+}
+
 PRAAS_FUNCTION(n_state) {
   order given = begin(context);
   const void* data = NULL;
@@ -184,6 +200,7 @@ PRAAS_FUNCTION(n_state) {
   uint64_t version = 0, number = 0;
   praas_key_info info;
   void* array;
+  listing listed = {&given, {0}};
   int status = PRAAS_ERR_UNSUPPORTED;
   switch (given.operation) {
     case GET:
@@ -198,7 +215,7 @@ PRAAS_FUNCTION(n_state) {
       status = praas_state_append(context, given.key, given.data, given.data_bytes, &version);
       break;
     case PATCH:
-      status = praas_state_patch(context, given.key, 0, given.data, given.data_bytes, &version);
+      status = praas_state_patch(context, given.key, given.argument, given.data, given.data_bytes, &version);
       break;
     case DELETE:
       status = praas_state_delete(context, given.key);
@@ -216,6 +233,19 @@ PRAAS_FUNCTION(n_state) {
         version = info.version;
         number = info.bytes;
       }
+      break;
+    case COPY: {
+      void* const buffer = praas_buffer(context, given.argument);
+      status = buffer == NULL ? PRAAS_ERR_STATE_MEMORY
+                              : praas_state_get(context, given.key, buffer, given.argument, &bytes, &version);
+      data = buffer;
+      break;
+    }
+    case LIST:
+      status = praas_state_keys(context, given.key, look, &listed);
+      if (status == PRAAS_OK && listed.found.version == 0) status = PRAAS_ERR_STATE_NOT_FOUND;
+      version = listed.found.version;
+      number = listed.found.bytes;
       break;
     case PUBLISH:
       status = praas_state_publish(context, given.key, given.argument, &capacity);

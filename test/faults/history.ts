@@ -31,6 +31,8 @@ export interface Begun {
   readonly idempotent?: boolean
   readonly mode?: 'read' | 'write'
   readonly route?: string
+  /** Of calls: the transport of their connection when they began. */
+  readonly over?: string
   readonly hostPid?: number | undefined
 }
 

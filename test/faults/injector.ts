@@ -1,6 +1,6 @@
 /** Kills and stops hosts, workers and clients at random instants. */
 import { setTimeout as delay } from 'node:timers/promises'
-import type { ProcessDescription } from '../../src/control.js'
+import type { ProcessDescription, WorkerDescription } from '../../src/control.js'
 import { nowMs } from './clock.js'
 import type { Random } from './random.js'
 
@@ -36,6 +36,8 @@ export class Injector {
   readonly #describe: () => Promise<readonly ProcessDescription[]>
   readonly #clients: Clients
   readonly #note: (text: string) => void
+  /** Of processes whose starting worker was killed: the workers that were ready then. */
+  readonly #readyThen = new Map<string, ReadonlySet<number>>()
   #drawn = 0
 
   constructor(
@@ -83,7 +85,20 @@ export class Injector {
     if (fault.endsWith('host')) return pid === undefined ? undefined : { pid, of: id }
     const leased = fault.endsWith('leased worker')
     const those = workers.filter((worker) => worker.leased === leased)
-    return those.length === 0 ? undefined : { pid: random.pick(those).pid, of: id }
+    if (those.length === 0) return undefined
+    const { pid: worker, state } = random.pick(those)
+    if (!leased && fault.startsWith('kill') && state !== 'ready' && !this.#mayKillStarting(id, workers))
+      return undefined
+    return { pid: worker, of: id }
+  }
+
+  /** A process fails when several of its workers in a row do not come up: another one has to, between two such kills. */
+  #mayKillStarting(id: string, workers: readonly WorkerDescription[]): boolean {
+    const ready = workers.filter(({ state }) => state === 'ready').map(({ pid }) => pid)
+    const then = this.#readyThen.get(id)
+    if (then && ready.every((pid) => then.has(pid))) return false
+    this.#readyThen.set(id, new Set(ready))
+    return true
   }
 
   async #stop(pid: number, client: number | undefined, forMs: number): Promise<void> {

@@ -7,7 +7,8 @@ import type { Ended, Line, Snapshot } from './history.js'
 import { planLane, type PlannedKey, type ServedProcess } from './plan.js'
 import type { Random } from './random.js'
 import { Contradiction, Register } from './register.js'
-import { Violation, type ClientSession } from './session.js'
+import type { ClientSession } from './session.js'
+import { Violation } from './violation.js'
 
 /** Who serves a call: a process, by any worker, or by those of a lease. */
 export interface Target {

@@ -2,7 +2,7 @@
 import { expected } from './codes.js'
 import type { Lane } from './lane.js'
 import type { ServedProcess } from './plan.js'
-import { Violation } from './session.js'
+import { Violation } from './violation.js'
 
 export async function takeLease(lane: Lane, process: ServedProcess): Promise<void> {
   if (lane.held) await endLease(lane)

@@ -5,8 +5,8 @@ import { codeIn, expected } from './codes.js'
 import type { Lane } from './lane.js'
 import { lockWrite, writeOrder } from './order.js'
 import { lockNames, type ServedProcess } from './plan.js'
-import { Violation } from './session.js'
 import { callCodes, checkThrown } from './state_operations.js'
+import { Violation } from './violation.js'
 
 export async function lockByClient(lane: Lane, { id: process }: ServedProcess): Promise<void> {
   const { session, random } = lane
@@ -50,7 +50,7 @@ export async function lockByFunction(lane: Lane, process: ServedProcess): Promis
   await session.attempt(
     {
       ...{ lane: lane.index, kind: 'call lock', process: process.id, timeoutMs, fn, ids: [id], route },
-      expected: callCodes(target),
+      ...{ over: target.via.transport, expected: callCodes(target) },
     },
     async () => {
       try {

@@ -28,6 +28,7 @@ import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from '
 import { graceMs, limits, lockNames, processes, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
+import { Violation, within } from './violation.js'
 
 const { values: given } = parseArgs({
   options: {
@@ -78,21 +79,29 @@ const journal = join(folder, 'journal')
 writeFileSync(journal, '')
 process.env[journalVariable] = journal
 const chosen = transports()
-const endMs = nowMs() + Number(given.minutes) * 60_000
 
 const replay = [
   `--seed ${seed}`,
-  `--minutes ${given.minutes}`,
-  ...(given.transport === '' ? [] : [`--transport ${given.transport}`]),
+  ...(['minutes', 'transport', 'clients', 'pause-ms', 'epoch-seconds'] as const)
+    .filter((name) => given[name] !== '')
+    .map((name) => `--${name} ${given[name]}`),
 ]
 console.log(`seed ${seed}, transports ${chosen.join(', ')}; again: scripts/test-faults ${replay.join(' ')}`)
+
+function note(text: string): void {
+  if (given.verbose) console.log(`${new Date().toISOString()} ${text}`)
+}
 
 /** Polls until nothing is left, and says what is when that takes too long. */
 async function untilNothing(check: string, left: () => Promise<string[]>): Promise<void> {
   const deadline = nowMs() + restMs
+  let noted = ''
   for (;;) {
-    const found = await left()
+    const found = await within(check, restMs, left())
     if (found.length === 0) return report.count(check)
+    const [first = ''] = found
+    if (first !== noted) note(`wait for ${found.length}: ${first}`)
+    noted = first
     if (nowMs() > deadline) {
       for (const text of found) report.add(check, text)
       return
@@ -129,6 +138,8 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
     handles.set(id, await observer.process(id, { create: false }))
   }
   const handle = (id: string): Process => handles.get(id)!
+  // A host opens its RDMA device for the first client that asks, and keeps it.
+  if (chosen.includes('verbs')) await callByRdma()
 
   const atRest = (baselines?: ReadonlyMap<string, Baseline>) =>
     untilNothing('nothing is left over', async () => {
@@ -153,16 +164,19 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
     Number(given['pause-ms']),
     () => cluster.processes(),
     clients,
-    (text) => {
-      if (given.verbose) console.log(`${new Date().toISOString()} ${text}`)
-    },
+    note,
   )
+  // From here on: a slow machine takes a while to get as far.
+  const endMs = nowMs() + Number(given.minutes) * 60_000
   const epochMs = Number(given['epoch-seconds']) * 1_000
   try {
     while (report.violations.length === 0) {
+      note(`epoch ${report.epochs + 1} begins`)
       await injector.run(Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0)
       if (report.violations.length > 0) break
+      note('clients finish what they do')
       if (!(await clients.all('pause', 'paused', restMs))) break
+      note('calls end')
       await untilNothing('calls end with their deadline', async () => {
         const left: string[] = []
         for (const { id } of processes) {
@@ -170,16 +184,24 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
           try {
             await handle(id).state.get('fence')
             const { callsInUse } = (await handle(id).statistics()) as { callsInUse: number }
-            if (callsInUse > 0) left.push(`${id}: ${callsInUse} calls go on`)
+            if (callsInUse > 0) {
+              const { segment } = await handle(id).describe()
+              const { calls } = JSON.parse(native().inspectSegment(segment, id)) as { calls: unknown[] }
+              left.push(`${id}: ${callsInUse} calls go on: ${JSON.stringify(calls)}`)
+            }
           } catch (error) {
             left.push(`${id}: ${messageOf(error)}`) // its host is being replaced
           }
         }
         return left
       })
+      note('locks are taken')
       await checkLocks(handle)
+      note('clients verify their keys')
       if (!(await clients.all('verify', 'verified', restMs))) break
+      note('nothing may be left over')
       await atRest(baselines)
+      note('histories are audited')
       checkHosts(await cluster.processes(), injector)
       const histories = clients.histories.map((path) => readHistory(path))
       report.audited(audit(histories, readJournal(journal), injector, { lateMs, allowanceMs }))
@@ -190,14 +212,31 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
       clients.tell('resume')
     }
   } finally {
-    await clients.close()
+    await clients.close(restMs)
   }
-  await observer.close()
-  await cluster.close()
+  for (const transport of chosen) {
+    if (report.violations.length > 0 || report.carried(transport) > 0) continue
+    report.add('the campaign itself works', `no call was answered over ${transport}`)
+  }
+  note('the cluster closes')
+  await within('the connection of the driver closes', restMs, observer.close())
+  await within('the cluster closes', restMs, cluster.close())
   const except = new Set([process.pid])
   const segments = described.map(({ segment }) => segment)
   await untilNothing('nothing is left over', async () => [...survivors(journal, except), ...names(segments)])
   return injector.counts
+}
+
+async function callByRdma(): Promise<void> {
+  const client = await connect(undefined, { runtimeDir, transport: 'verbs' })
+  try {
+    for (const { id, node } of processes) {
+      const process = await client.process(id, { create: false })
+      await process.invoke(node ? 'nothing' : 'n_nothing', new Uint8Array(0))
+    }
+  } finally {
+    await client.close()
+  }
 }
 
 async function checkLocks(handle: (id: string) => Process): Promise<void> {
@@ -224,7 +263,8 @@ let faults: ReadonlyMap<string, number> = new Map()
 try {
   faults = await campaign()
 } catch (error) {
-  report.add('the campaign itself works', String((error as Error).stack))
+  const check = error instanceof Violation ? error.check : 'the campaign itself works'
+  report.add(check, String((error as Error).stack))
 }
 report.print(faults)
 if (given.report !== undefined) {

@@ -25,10 +25,14 @@ describe('a register', () => {
     register.write(2, append(20), done(2), 0)
     register.read({ records: [10, 20], version: '2' })
     register.read({ count: 2 })
-    register.write(3, { kind: 'patch', records: [30] }, done(3), 0)
+    register.write(3, { kind: 'patch', records: [30], at: 0 }, done(3), 0)
     register.read({ records: [30, 20] })
-    register.write(4, { kind: 'delete' }, { outcome: 'done', existed: true }, 0)
+    register.write(4, { kind: 'patch', records: [40], at: 1 }, done(4), 0)
+    register.write(5, { kind: 'patch', records: [50], at: 2 }, done(5), 0)
+    register.read({ records: [30, 40, 50] })
+    register.write(6, { kind: 'delete' }, { outcome: 'done', existed: true }, 0)
     register.read({})
+    expect(() => register.write(7, { kind: 'patch', records: [60], at: 1 }, done(7), 0)).toThrow(Contradiction)
   })
 
   it('finds a change that was lost, and one that came back', () => {
@@ -141,6 +145,25 @@ describe('an audit', () => {
     expect(checks([], [ran(7)])).toEqual(['calls run at most once'])
   })
 
+  it('tells what carried the calls that were answered', () => {
+    const lines = [
+      ...[
+        call(1, { over: 'verbs' }),
+        end(1, 5),
+        call(2, { over: 'verbs' }),
+        end(2, 5),
+        call(3, { over: 'tcp' }),
+        end(3, 5),
+      ],
+      ...[call(4, { over: 'shm' }), end(4, 5, { code: 'ERR_HOST_LOST' }), call(5, { over: 'shm' })],
+    ]
+    const { carried } = audit([lines], [], none, { lateMs: 100, allowanceMs: 1_000 })
+    expect([...carried]).toEqual([
+      ['verbs', 2],
+      ['tcp', 1],
+    ])
+  })
+
   it('finds answers that came late, unless the client stood still', () => {
     const lines = [call(1), end(1, 300, { lateMs: 200 })]
     expect(checks(lines, [ran(1)])).toEqual(['answers come in time'])
@@ -173,6 +196,17 @@ describe('an audit', () => {
     expect(reads(20, { records: [9], version: '4' })).toEqual(['acknowledged state is kept'])
     expect(reads(20, {})).toEqual(['acknowledged state is kept'])
     expect(reads(5, {})).toEqual([])
+    // One that was aborted before may still come after it.
+    const aborted = [
+      call(3, { ...state, kind: 'write delete', write: { kind: 'delete' }, at: -10 }),
+      end(3, -5, { code: 'aborted' }),
+    ]
+    const missing = (at: number): Line[] => [
+      call(2, { ...state, kind: 'foreign entry', at }),
+      end(2, at + 5, { result: { seen: {} } }),
+    ]
+    expect(checks([...aborted, ...written, ...missing(20)])).toEqual([])
+    expect(checks([...written, ...missing(20)])).toHaveLength(1)
     const early = [
       call(2, { ...state, kind: 'foreign entry', at: -20 }),
       end(2, -5, { result: { seen: { version: '5' } } }),

@@ -13,6 +13,9 @@ export const operations = {
   stat: 7,
   publish: 8,
   unpublish: 9,
+  /** The value where it lies (TypeScript), or a copy of it (native). `get` is the other way round. */
+  view: 10,
+  list: 11,
 } as const
 export const statuses = { done: 0, absent: 1, mismatch: 2, memory: 3 } as const
 export const hasVersion = 1

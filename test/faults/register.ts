@@ -13,8 +13,8 @@
 export type Write =
   | { readonly kind: 'set'; readonly records: readonly number[]; readonly ifVersion?: string }
   | { readonly kind: 'append'; readonly records: readonly number[] }
-  /** Replaces the first record, which has as many bytes. */
-  | { readonly kind: 'patch'; readonly records: readonly number[] }
+  /** Replaces records from number `at` on, which have as many bytes, or goes on behind the last. */
+  | { readonly kind: 'patch'; readonly records: readonly number[]; readonly at: number }
   | { readonly kind: 'delete'; readonly ifVersion?: string }
 
 export interface Seen {
@@ -74,6 +74,11 @@ export class Register {
   /** Most records that the value may have. */
   get longest(): number {
     return Math.max(...this.#reachable().map(({ records }) => records?.length ?? 0))
+  }
+
+  /** Fewest. */
+  get shortest(): number {
+    return Math.min(...this.#reachable().map(({ records }) => records?.length ?? 0))
   }
 
   /** What has been answered at `nowMs` or later began after this time. */
@@ -207,8 +212,12 @@ function apply(possibility: Possibility, write: Write): Possibility | undefined 
       return { ...possibility, records: write.records }
     case 'append':
       return { ...possibility, records: [...(records ?? []), ...write.records] }
-    case 'patch':
-      return { ...possibility, records: [...write.records, ...(records ?? []).slice(write.records.length)] }
+    case 'patch': {
+      if (write.at > (records?.length ?? 0)) return undefined
+      const changed = [...(records ?? [])]
+      changed.splice(write.at, write.records.length, ...write.records)
+      return { ...possibility, records: changed }
+    }
     case 'delete':
       return { ...possibility, records: undefined, version: undefined }
   }

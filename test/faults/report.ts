@@ -27,6 +27,7 @@ export class Report {
   readonly #counts = new Map<string, number>()
   readonly #operations = new Map<string, number>()
   readonly #outcomes = new Map<string, number>()
+  readonly #carried = new Map<string, number>()
   #latestMs = 0
   epochs = 0
 
@@ -36,15 +37,21 @@ export class Report {
   }
 
   count(what: string, more = 1): void {
-    this.#counts.set(what, (this.#counts.get(what) ?? 0) + more)
+    addTo(this.#counts, [[what, more]])
   }
 
-  audited({ found, counts, operations, outcomes, latestMs }: Audit): void {
+  audited({ found, counts, operations, outcomes, carried, latestMs }: Audit): void {
     for (const { check, text } of found) this.add(check, text)
-    for (const [what, count] of Object.entries(counts)) this.count(what, count)
-    for (const [kind, count] of operations) this.#operations.set(kind, (this.#operations.get(kind) ?? 0) + count)
-    for (const [outcome, count] of outcomes) this.#outcomes.set(outcome, (this.#outcomes.get(outcome) ?? 0) + count)
+    addTo(this.#counts, Object.entries(counts))
+    addTo(this.#operations, operations)
+    addTo(this.#outcomes, outcomes)
+    addTo(this.#carried, carried)
     this.#latestMs = Math.max(this.#latestMs, latestMs)
+  }
+
+  /** How many calls were answered over a transport. */
+  carried(transport: string): number {
+    return this.#carried.get(transport) ?? 0
   }
 
   print(faults: ReadonlyMap<string, number>): void {
@@ -57,6 +64,7 @@ export class Report {
     }
     section('operations', this.#operations)
     section('outcomes', this.#outcomes)
+    section('answered calls by transport', this.#carried)
     section('faults', faults)
     section('checked', this.#counts)
     console.log(`\nlatest answer: ${Math.round(this.#latestMs)} ms after its deadline`)
@@ -78,4 +86,8 @@ export class Report {
     }
     writeFileSync(path, JSON.stringify(report))
   }
+}
+
+function addTo(sums: Map<string, number>, counts: Iterable<readonly [string, number]>): void {
+  for (const [name, count] of counts) sums.set(name, (sums.get(name) ?? 0) + count)
 }

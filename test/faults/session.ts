@@ -8,15 +8,7 @@ import { codeIn, expected } from './codes.js'
 import type { Begun, History, Result } from './history.js'
 import { processes, type ClientTask } from './plan.js'
 import type { Random } from './random.js'
-
-/** Something that must never happen. */
-export class Violation extends Error {
-  readonly check: string
-  constructor(check: string, text: string, options?: ErrorOptions) {
-    super(text, options)
-    this.check = check
-  }
-}
+import { Violation, within } from './violation.js'
 
 /** Another lane of this client is connecting anew. */
 export class Reconnecting extends Error {
@@ -146,7 +138,7 @@ export class ClientSession {
       return Math.max(0, Math.round(late))
     }
     try {
-      const value = await this.#inTime(about, id, run(id))
+      const value = await within(`${JSON.stringify(about)} ${id}`, about.timeoutMs + hangMs, run(id))
       const result = note(value)
       this.history.write({ end: id, at: nowMs(), lateMs: lateMs(), ...(result ? { result } : {}) })
       return { id, beganMs, value }
@@ -160,22 +152,6 @@ export class ClientSession {
         throw new Violation('documented errors', `${about.kind} ${id} on ${about.process}: ${code}: ${stack}`)
       }
       return { id, beganMs, error, code }
-    }
-  }
-
-  async #inTime<Value>(about: Omit<Attempt, 'expected'>, id: number, running: Promise<Value>): Promise<Value> {
-    let timer: NodeJS.Timeout | undefined
-    const hangs = new Promise<never>((_, reject) => {
-      timer = setTimeout(
-        () => reject(new Violation('nothing hangs', `${JSON.stringify(about)} ${id} is not answered`)),
-        about.timeoutMs + hangMs,
-      )
-    })
-    try {
-      return await Promise.race([running, hangs])
-    } finally {
-      clearTimeout(timer)
-      running.catch(() => undefined)
     }
   }
 }

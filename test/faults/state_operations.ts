@@ -5,7 +5,8 @@ import { expected, thrownCode } from './codes.js'
 import type { Lane, OwnCounter, OwnKey, Target } from './lane.js'
 import { operations, readAnswer, statuses, writeOrder, type Answer, type Order } from './order.js'
 import type { Seen, Write, WriteAnswer } from './register.js'
-import { Violation, type Attempted } from './session.js'
+import type { Attempted } from './session.js'
+import { Violation } from './violation.js'
 
 /** Of one operation. */
 const maxRecords = 3
@@ -14,6 +15,10 @@ const maxLength = 8
 const recordsPerId = 4
 
 const stateFunction = { node: 'state', native: 'n_state' } as const
+
+const routeOf = ({ lane, leased, via }: Target) => ({
+  ...{ fn: stateFunction[lane], route: leased ? 'lease' : lane, over: via.transport },
+})
 
 /** Ids of the records that operation `id` writes. */
 const recordIds = (id: number, count: number): number[] =>
@@ -37,16 +42,24 @@ function plannedWrite(lane: Lane, { register }: OwnKey, id: number): Write {
     case 'compareAndSet':
       return { kind: 'set', records: recordIds(id, random.integer(1, maxRecords)), ifVersion }
     case 'append':
-    case 'patch':
       return { kind, records: recordIds(id, 1) }
+    case 'patch':
+      return { kind, records: recordIds(id, 1), at: random.integer(0, Math.min(register.shortest, maxLength - 1)) }
     case 'delete':
       return random.chance(0.3) && ifVersion !== '0' ? { kind, ifVersion } : { kind }
   }
 }
 
+/** The orders in which writes whose answers are unknown may take effect are as many as the factorial of their number. */
+const mostFloating = 6
+
 export async function write(lane: Lane, own: OwnKey): Promise<void> {
   const { session, random } = lane
   const { key, process, register } = own
+  if (register.floating >= mostFloating) {
+    await read(lane, own)
+    return
+  }
   const id = session.takeIds(1)
   const planned = plannedWrite(lane, own, id)
   const data =
@@ -72,7 +85,7 @@ export async function write(lane: Lane, own: OwnKey): Promise<void> {
     ids: [id],
   }
   const codes = target ? callCodes(target) : expected.stateWrite
-  const route = target ? { fn: stateFunction[target.lane], route: target.leased ? 'lease' : target.lane } : {}
+  const route = target ? routeOf(target) : {}
   const attempted = await session.attempt(
     { ...about, ...route, expected: codes },
     () => run().catch((error: unknown) => answerTo(error, target)),
@@ -133,7 +146,7 @@ async function writeByClient(
     case 'append':
       return done(await state.append(own.key, data!, options))
     case 'patch':
-      return done(await state.set(own.key, data, { ...options, offset: 0 }))
+      return done(await state.set(own.key, data, { ...options, offset: planned.at * own.recordBytes }))
     case 'delete':
       return { outcome: 'done', existed: await state.delete(own.key, { ...options, ...condition }) }
   }
@@ -144,14 +157,15 @@ const done = (version: bigint): WriteAnswer => ({ outcome: 'done', version: vers
 async function writeByFunction(
   lane: Lane,
   target: Target,
-  { key }: OwnKey,
+  { key, recordBytes }: OwnKey,
   id: number,
   planned: Write,
   data: Buffer | undefined,
   timeoutMs: number,
 ): Promise<WriteAnswer> {
   const version = 'ifVersion' in planned ? planned.ifVersion : undefined
-  const order = { id, operation: operations[planned.kind], key, version, ...(data ? { data } : {}) }
+  const argument = planned.kind === 'patch' ? planned.at * recordBytes : 0
+  const order = { id, operation: operations[planned.kind], argument, key, version, ...(data ? { data } : {}) }
   const answer = await operate(lane, target, order, timeoutMs)
   switch (answer.status) {
     case statuses.mismatch:
@@ -183,17 +197,17 @@ export async function read(
 ): Promise<Attempted<Seen>> {
   const { session } = lane
   const { key, process, register } = own
-  const target = way === 'function' ? lane.target(process) : undefined
+  const asked = way in waysOfFunctions ? waysOfFunctions[way as keyof typeof waysOfFunctions] : undefined
+  const target = asked === undefined ? undefined : lane.target(process)
   const about = { lane: lane.index, kind: `read ${way}`, process: process.id, timeoutMs, key }
   const id = session.takeIds(1)
-  const route = target ? { fn: stateFunction[target.lane], route: target.leased ? 'lease' : target.lane } : {}
+  const route = target ? routeOf(target) : {}
   const attempted = await session.attempt(
     { ...about, ...route, ids: [id], expected: target ? callCodes(target) : expected.state },
     async () => {
-      if (!target) return readByClient(lane, own, way, timeoutMs)
+      if (!target || asked === undefined) return readByClient(lane, own, way, timeoutMs)
       try {
-        const { status, version, data } = await operate(lane, target, { id, operation: operations.get, key }, timeoutMs)
-        return status === statuses.absent ? {} : { records: intact(key, data), version }
+        return await readByFunction(lane, target, own, { id, operation: asked, key }, timeoutMs)
       } catch (error) {
         if ((error as { code?: string }).code !== 'ERR_FUNCTION_THREW') throw error
         checkThrown(error, expected.thrown)
@@ -218,17 +232,44 @@ export async function read(
   return attempted as Attempted<Seen>
 }
 
-type WayToRead = 'get' | 'entry' | 'read' | 'part' | 'stat' | 'keys' | 'function'
+/** By clients and by functions. */
+const waysOfClients = { get: 2, entry: 3, part: 1, stat: 2, keys: 1 } as const
+const waysOfFunctions = {
+  'by function': operations.get,
+  'by view': operations.view,
+  'function stat': operations.stat,
+  'function keys': operations.list,
+} as const
+type WayToRead = keyof typeof waysOfClients | 'read' | keyof typeof waysOfFunctions
 
 const wayToRead = ({ random }: Lane, { published }: OwnKey): WayToRead =>
-  random.weighted({ get: 2, entry: 3, read: published ? 8 : 1, part: 1, stat: 2, keys: 1, function: 4 })
+  random.weighted({
+    ...waysOfClients,
+    ...{ read: published ? 8 : 1, 'by function': 2, 'by view': 2, 'function stat': 1, 'function keys': 1 },
+  })
 
-async function readByClient(
+async function readByFunction(
   lane: Lane,
-  { key, process, recordBytes }: OwnKey,
-  way: WayToRead,
+  target: Target,
+  { key, recordBytes }: OwnKey,
+  order: Order,
   timeoutMs: number,
 ): Promise<Seen> {
+  const room = recordBytes * 2 * maxLength
+  const { status, version, data, number } = await operate(lane, target, { ...order, argument: room }, timeoutMs)
+  if (status === statuses.absent) return {}
+  const told = version === '0' ? {} : { version }
+  switch (order.operation) {
+    case operations.stat:
+    case operations.list:
+      return { count: counted(key, number, recordBytes), ...told }
+    default:
+      return { records: intact(key, data), ...told }
+  }
+}
+
+async function readByClient(lane: Lane, own: OwnKey, way: WayToRead, timeoutMs: number): Promise<Seen> {
+  const { key, process, register, recordBytes } = own
   const { state } = lane.session.handle(process.id)
   const signal = lane.signal()
   const options = { timeoutMs, ...(signal ? { signal } : {}) }
@@ -242,15 +283,15 @@ async function readByClient(
       return entry ? { records: intact(key, entry.data), version: entry.version.toString() } : {}
     }
     case 'part':
-      // Of the first record, or nothing: what is absent is an error.
+      // One record that is certainly there, or nothing: what is absent is an error.
       try {
-        const first = await state.read(key, 0, recordBytes, options)
-        intact(key, first)
+        const at = lane.random.integer(0, Math.max(register.shortest - 1, 0))
+        intact(key, await state.read(key, at * recordBytes, recordBytes, options))
       } catch (error) {
         if ((error as { code?: string }).code === 'ERR_STATE_NOT_FOUND') return {}
         throw error
       }
-      return readByClient(lane, { key, process, recordBytes } as OwnKey, 'entry', timeoutMs)
+      return readByClient(lane, own, 'entry', timeoutMs)
     case 'stat': {
       const info = await state.stat(key, options)
       return info ? { count: counted(key, info.byteLength, recordBytes), version: info.version.toString() } : {}
@@ -292,7 +333,7 @@ export async function count(lane: Lane, { key, process, counter }: OwnCounter, m
   const attempted = await session.attempt(
     {
       ...{ lane: lane.index, kind: more > 0 ? 'increment' : 'count', process: process.id, timeoutMs, key, ids: [id] },
-      ...{ fn: stateFunction[target.lane], route: target.leased ? 'lease' : target.lane, expected: callCodes(target) },
+      ...{ ...routeOf(target), expected: callCodes(target) },
     },
     async () => {
       try {
@@ -323,17 +364,30 @@ export async function count(lane: Lane, { key, process, counter }: OwnCounter, m
 
 /** Which keys are published changes what a read takes, and nothing of what it finds. */
 export async function publish(lane: Lane, { key, process, recordBytes }: OwnKey): Promise<void> {
+  const { session, random } = lane
   const timeoutMs = lane.timeoutMs()
-  const state = lane.session.handle(process.id).state
-  const begins = lane.random.chance(0.8)
-  await lane.session.attempt(
-    {
-      ...{ lane: lane.index, kind: begins ? 'publish' : 'unpublish', process: process.id, timeoutMs },
-      expected: expected.stateWrite,
-    },
+  const { state } = session.handle(process.id)
+  const begins = random.chance(0.8)
+  const capacity = recordBytes * random.integer(1, maxLength)
+  const kind = begins ? 'publish' : 'unpublish'
+  const about = { lane: lane.index, kind, process: process.id, timeoutMs, key }
+  if (random.chance(0.5)) {
+    await session.attempt({ ...about, expected: expected.stateWrite }, async () => {
+      await (begins ? state.publish(key, { timeoutMs, capacity }) : state.unpublish(key, { timeoutMs }))
+    })
+    return
+  }
+  const target = lane.target(process)
+  const id = session.takeIds(1)
+  await session.attempt(
+    { ...about, kind: `function ${kind}`, ids: [id], ...routeOf(target), expected: callCodes(target) },
     async () => {
-      if (!begins) return void (await state.unpublish(key, { timeoutMs }))
-      await state.publish(key, { timeoutMs, capacity: recordBytes * lane.random.integer(1, maxLength) })
+      try {
+        await operate(lane, target, { id, operation: operations[kind], argument: capacity, key }, timeoutMs)
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'ERR_FUNCTION_THREW') throw error
+        checkThrown(error, expected.thrown)
+      }
     },
   )
 }
