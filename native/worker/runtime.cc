@@ -64,29 +64,32 @@ struct WorkerRuntime::Parts {
     if ((fresh & dispatch::kNoticeWindow) != 0 && core->hot_ns != 0) windows.RequestUnpolled();
     return fresh != 0;
   }
-  /// Until a bell (with `bells`), the eventfd, or the deadline. A bell wakes one of the workers that wait here and not
-  /// all of them (EPOLLEXCLUSIVE); a thousand that all wake for each call would take a core for themselves.
-  /// true: the eventfd is to be drained.
+  /// Until a bell (with `bells`), the eventfd, or the deadline. true: the eventfd is to be drained.
   bool Wait(bool bells, uint64_t deadline_ns) {
-    if (!bells || core->doorbell().fd() < 0) {
-      pollfd event{core->event.get(), POLLIN, 0};
-      if (::poll(&event, 1, PollTimeoutMs(deadline_ns)) <= 0) return false;
-      if ((event.revents & POLLNVAL) != 0) Core::DescriptorLost();
-      return true;
+    bells = bells && core->doorbell().fd() >= 0;
+    if (bells && HasWaiter()) {
+      epoll_event ready[2];
+      const int count = ::epoll_wait(waiter.get(), ready, 2, PollTimeoutMs(deadline_ns));
+      if (count < 0 && errno != EINTR) Core::DescriptorLost();
+      return count > 1 || (count == 1 && ready[0].data.u32 != kBell);
     }
-    if (!waiter) {
-      waiter.Reset(::epoll_create1(EPOLL_CLOEXEC));
-      epoll_event event{.events = EPOLLIN, .data = {}};
-      epoll_event bell{.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.u32 = kBell}};
-      if (::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->event.get(), &event) != 0 ||
-          ::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->doorbell().fd(), &bell) != 0) {
-        Core::DescriptorLost();
-      }
+    pollfd fds[] = {{core->event.get(), POLLIN, 0}, {core->doorbell().fd(), POLLIN, 0}};
+    if (::poll(fds, bells ? 2 : 1, PollTimeoutMs(deadline_ns)) <= 0) return false;
+    if (((fds[0].revents | fds[1].revents) & POLLNVAL) != 0) Core::DescriptorLost();
+    return fds[0].revents != 0;
+  }
+  /// A bell wakes one of the workers that wait here and not all of them (EPOLLEXCLUSIVE): a thousand that all wake for
+  /// each call would take a core for themselves. false: functions have left no descriptor for it.
+  [[nodiscard]] bool HasWaiter() {
+    if (waiter) return true;
+    waiter.Reset(::epoll_create1(EPOLL_CLOEXEC));
+    epoll_event event{.events = EPOLLIN, .data = {}};
+    epoll_event bell{.events = EPOLLIN | EPOLLEXCLUSIVE, .data = {.u32 = kBell}};
+    if (!waiter || ::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->event.get(), &event) != 0 ||
+        ::epoll_ctl(waiter.get(), EPOLL_CTL_ADD, core->doorbell().fd(), &bell) != 0) {
+      waiter.Reset();
     }
-    epoll_event ready[2];
-    const int count = ::epoll_wait(waiter.get(), ready, 2, PollTimeoutMs(deadline_ns));
-    if (count < 0 && errno != EINTR) Core::DescriptorLost();
-    return count > 1 || (count == 1 && ready[0].data.u32 != kBell);
+    return static_cast<bool>(waiter);
   }
   void DrainEvent() const noexcept {
     uint64_t count = 0;

@@ -269,16 +269,25 @@ TEST(Watchdog, EndsAWorkerThatHasNoDescriptorsForAWindow) {
   MiniHost host({});
   {
     WindowClient client(host.OpenWindow(0));
-    test::Child worker = ForkWorker(host, 1, [](WorkerRuntime& runtime, const Invocation& invocation) {
-      const rlimit few{128, 128};
-      if (::setrlimit(RLIMIT_NOFILE, &few) != 0) ::_exit(1);
-      while (::dup(STDERR_FILENO) >= 0) {
-      }
-      (void)runtime.Complete(invocation.handle, {});
+    UniqueFd control = host.AddWorker(1);
+    test::Child worker = test::Child::Fork([&] {
+      host.ForgetLinks();
+      const auto runtime = AttachWorker(std::move(control));
+      // Before it has waited for anything it has a call, whose function leaves it no descriptors to wait with.
+      while (Scribble(runtime->segment()).load() == 0) ::usleep(100);
+      RunWorker(*runtime, [](WorkerRuntime& running, const Invocation& invocation) {
+        const rlimit few{128, 128};
+        if (::setrlimit(RLIMIT_NOFILE, &few) != 0) ::_exit(1);
+        while (::dup(STDERR_FILENO) >= 0) {
+        }
+        (void)running.Complete(invocation.handle, {});
+      });
+      return 0;
     });
     ASSERT_TRUE(host.AwaitReady(1));
     host.Post(0, {});
-    EXPECT_EQ(host.Await().code, Code::kOk);
+    Scribble(host.segment()).store(1);
+    ASSERT_EQ(host.Await().code, Code::kOk);
     (void)client.Submit({.input = Pattern(100)});
     host.ConsumeWindow(0);
     EXPECT_EQ(worker.Wait(), 128 + SIGKILL);
