@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "support/stepped.h"
 #include "window_client.h"
 
 namespace praas::worker {
@@ -96,6 +97,63 @@ TEST(Windows, ACallWhoseWindowCannotBeMappedIsLeftToTheHost) {
     host.FreeEntry(*index);
   }
   host.ExpectClean();
+}
+
+/// The host gives a window's slot to another client at any instruction between a worker's look at the ring and its
+/// becoming the consumer: from then on the host waits for it.
+TEST(Windows, ARingIsNotTakenOfAClientWhoseSlotIsAnothersByNow) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "ten times the instructions under a sanitizer";
+#endif
+  constexpr uint16_t kWorker = 1;
+  // How many instructions a worker has made when it is the consumer of the second call; with `moved_after`, the slot
+  // is another client's after so many.
+  const auto steps = [&](uint64_t moved_after) -> uint64_t {
+    MiniHost host({.hot_ns = -1});
+    WindowClient client(host.OpenWindow(0));
+    (void)client.Submit({.function = 0});
+    UniqueFd control = host.AddWorker(kWorker);
+    std::unique_ptr<WorkerRuntime> runtime;
+    test::Stepped worker(
+        [&] {
+          host.ForgetLinks();
+          runtime = AttachWorker(std::move(control));
+        },
+        [&] {
+          // With the first call it maps the window and becomes its poller.
+          std::optional<Invocation> first;
+          while (!(first = runtime->TryNext(true))) {
+          }
+          Serve(*runtime, *first);
+          ::raise(SIGSTOP);
+          const bool taken = runtime->TryNext(true).has_value();
+          ::raise(taken ? SIGUSR1 : SIGSTOP);
+        });
+    if (!worker.alive()) return 0;
+    EXPECT_TRUE(host.AwaitReady(kWorker));
+    worker.Run();
+    client.window().Close(client.Await().call);
+    (void)client.Submit({.function = 0});
+    segment::WindowSlot& slot = host.segment().window(0);
+    uint64_t steps = 0;
+    for (; worker.alive() && slot.consumer.load() == 0 && steps < moved_after && steps < 100'000; ++steps)
+      worker.Step();
+    if (steps < moved_after) return steps;
+    slot.generation.fetch_add(1);
+    const bool before = slot.consumer.load() == 0;
+    worker.Run();
+    if (before) {
+      EXPECT_EQ(host.dispatcher().in_use(), 0u) << "moved after " << moved_after << " instructions";
+    }
+    EXPECT_EQ(slot.consumer.load(), 0u);
+    return steps;
+  };
+  const uint64_t whole = steps(UINT64_MAX);
+  if (whole == 0) GTEST_SKIP() << "ptrace is not permitted here";
+  ASSERT_LT(whole, 100'000u) << "the worker never became the consumer";
+  for (uint64_t before = 1; before <= std::min<uint64_t>(whole, 60) && !HasFailure(); ++before) {
+    (void)steps(whole - before);
+  }
 }
 
 TEST_P(WindowCalls, WaitForRoomWhenTheResultIsTooLarge) {
