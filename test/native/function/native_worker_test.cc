@@ -12,6 +12,7 @@
 
 #include "function/spec.h"
 #include "host/host_fixture.h"
+#include "host/kept_state.h"
 #include "protocol/agent_line.h"
 #include "window/layout.h"
 
@@ -352,6 +353,58 @@ TEST_P(NativeWorkers, MessagesAreNoState) {
   (void)Text("put", "box hidden");
   EXPECT_EQ(Text("state_keys", "").find("mailbox"), std::string::npos);
   EXPECT_EQ(Text("state_get", "\x01mailbox/box").find("ERR_NAME_INVALID"), 0u);
+}
+
+/// What is asked of locks while somebody is stopped inside the state.
+class NativeLocks : public NativeWorkers {
+ protected:
+  uint64_t AskFor(const std::string& name) {
+    protocol::StateRequest lock{.op = protocol::StateOp::kLock, .key = name};
+    lock.mode = protocol::LockMode::kWrite;
+    return client::SubmitState(**client_, lock, DeadlineIn(20'000'000'000)).value();
+  }
+  /// The function has put its key into the state: it is where the test wants it.
+  [[nodiscard]] bool HasKey(const std::string& key) {
+    return Eventually([&] {
+      const protocol::StateRequest stat{.op = protocol::StateOp::kStat, .key = key};
+      return client_->Wait(client::SubmitState(**client_, stat, DeadlineIn(kWatchdogNs))).status.ok();
+    });
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Transports, NativeLocks, ::testing::Values("shm"),
+                         [](const auto& info) { return std::string(info.param); });
+
+TEST_P(NativeLocks, AreReleasedWithTheInvocationThatCouldNotReleaseThem) {
+  Start(InC("unlock_late"));
+  const uint32_t function = Index("unlock_late");
+  const auto call = (*client_)->Invoke(function, AsBytes("l 300"), {}, 0, DeadlineIn(1'500'000'000));
+  ASSERT_TRUE(HasKey("l"));
+  {
+    const KeptState kept(process_);
+    EXPECT_EQ(client_->Wait(call).status.code(), Code::kInvocationTimeout);
+  }
+  const Driver::Outcome next = client_->Wait(AskFor("l"));
+  EXPECT_TRUE(next.status.ok()) << next.status.message();
+}
+
+TEST_P(NativeLocks, AreGivenUpWithTheInvocationThatDidNotGetThem) {
+  Start(InC("lock_in_time"));
+  const uint32_t function = Index("lock_in_time");
+  const auto held = client_->Wait(AskFor("l"));
+  ASSERT_TRUE(held.status.ok()) << held.status.message();
+  const auto call = (*client_)->Invoke(function, AsBytes("l 200"), {}, 0, DeadlineIn(kWatchdogNs));
+  ASSERT_TRUE(HasKey("l"));
+  ::usleep(50'000);  // it waits now
+  {
+    const KeptState kept(process_);
+    ::usleep(500'000);
+  }
+  const Driver::Outcome late = client_->Wait(call);
+  EXPECT_EQ(AsText(late.payload).find("ERR_STATE_LOCK_TIMEOUT"), 0u) << late.status.message();
+  client_.reset();  // and what it held
+  client_.reset(new Driver(Connect(OptionsFor(host_->port()))));
+  const Driver::Outcome next = client_->Wait(AskFor("l"));
+  EXPECT_TRUE(next.status.ok()) << next.status.message();
 }
 
 TEST_P(NativeWorkers, WhatCannotBeLoadedFailsTheProcessWithItsReason) {
