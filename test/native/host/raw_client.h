@@ -38,10 +38,13 @@ class RawClient {
   }
   void Send(protocol::Frame frame, std::span<const std::byte> payload) {
     frame.payload_bytes = payload.size();
+    SendHeader(frame);
+    Send(payload);
+  }
+  void SendHeader(const protocol::Frame& frame) {
     std::array<std::byte, protocol::kHeaderBytes> header;
     protocol::EncodeHeader(frame, header);
     Send(header);
-    Send(payload);
   }
   void Hello(const std::string& process, const std::string& token) {
     protocol::Hello hello;

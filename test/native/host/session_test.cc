@@ -1,5 +1,4 @@
-// What a host makes of clients that are slow, wrong, silent or gone, and state, locks and streams of those that are
-// none.
+// What a host makes of clients that are slow, wrong, silent or gone, and state and streams of those that are none.
 
 #include <gtest/gtest.h>
 #include <sys/resource.h>
@@ -9,7 +8,6 @@
 #include <optional>
 
 #include "host/host_fixture.h"
-#include "host/kept_state.h"
 #include "host/raw_client.h"
 #include "protocol/messages.h"
 
@@ -78,11 +76,7 @@ TEST_F(Sessions, AClientThatStopsWithinAPayloadLeavesNothing) {
   {
     RawClient client(host.port());
     client.Hello("p", TokenFor(protocol::kAllVerbs));
-    Frame frame{.type = FrameType::kCall, .call = 1, .function = fn::kEcho};
-    frame.payload_bytes = 100'000;
-    std::array<std::byte, protocol::kHeaderBytes> header;
-    protocol::EncodeHeader(frame, header);
-    client.Send(header);
+    client.SendHeader({.type = FrameType::kCall, .call = 1, .function = fn::kEcho, .payload_bytes = 100'000});
     client.Send(PatternOf(50'000));
     EXPECT_TRUE(Eventually([&] { return StatsOf(watcher).find("\"callsInUse\":1,") != std::string::npos; }))
         << "its call is not in the table";
@@ -96,26 +90,19 @@ TEST_F(Sessions, APayloadThatNeverEndsMissesItsDeadline) {
   Driver watcher = host.Client();
   RawClient client(host.port());
   client.Hello("p", TokenFor(protocol::kAllVerbs));
-  Frame frame{.type = FrameType::kCall, .call = 1, .function = fn::kEcho};
-  frame.payload_bytes = 100'000;
-  frame.deadline_us = 20'000;
-  std::array<std::byte, protocol::kHeaderBytes> header;
-  protocol::EncodeHeader(frame, header);
-  client.Send(header);
+  client.SendHeader(
+      {.type = FrameType::kCall, .call = 1, .function = fn::kEcho, .payload_bytes = 100'000, .deadline_us = 20'000});
   client.Send(PatternOf(10));
   ExpectClean(watcher);  // its entry and its block come back although the client is still there
 }
 
-/// The header of a state request that sets a value.
-std::array<std::byte, protocol::kHeaderBytes> SetHeader(uint64_t bytes, uint64_t deadline_us) {
-  std::array<std::byte, protocol::kHeaderBytes> header;
-  protocol::EncodeHeader({.type = FrameType::kState,
-                          .code = static_cast<uint16_t>(protocol::StateOp::kSet),
-                          .call = 1,
-                          .payload_bytes = bytes,
-                          .deadline_us = deadline_us},
-                         header);
-  return header;
+/// The beginning of a state request that sets a value.
+Frame SetFrame(uint64_t bytes, uint64_t deadline_us) {
+  return {.type = FrameType::kState,
+          .code = static_cast<uint16_t>(protocol::StateOp::kSet),
+          .call = 1,
+          .payload_bytes = bytes,
+          .deadline_us = deadline_us};
 }
 
 TEST_F(Sessions, AStateRequestThatNeverEndsMissesItsDeadline) {
@@ -123,7 +110,7 @@ TEST_F(Sessions, AStateRequestThatNeverEndsMissesItsDeadline) {
   RawClient client(host.port());
   client.Hello("p", TokenFor(protocol::kAllVerbs));
   ASSERT_EQ(client.ReadFrame().type, FrameType::kWelcome);
-  client.Send(SetHeader(100'000, 20'000));
+  client.SendHeader(SetFrame(100'000, 20'000));
   client.Send(PatternOf(10));
   const Frame reply = client.ReadFrame();
   EXPECT_EQ(reply.type, FrameType::kStateReply);
@@ -156,8 +143,8 @@ TEST_F(Sessions, AStateRequestTakesMemoryAsItArrives) {
     // Both in one segment: when the host answers the ping it has seen the header.
     std::array<std::byte, 2 * protocol::kHeaderBytes> bytes;
     protocol::EncodeHeader({.type = FrameType::kPing}, std::span(bytes).first<protocol::kHeaderBytes>());
-    const auto header = SetHeader(process_.assignment.max_contiguous, 0);
-    std::copy(header.begin(), header.end(), bytes.begin() + protocol::kHeaderBytes);
+    protocol::EncodeHeader(SetFrame(process_.assignment.max_contiguous, 0),
+                           std::span(bytes).last<protocol::kHeaderBytes>());
     client.Send(bytes);
     EXPECT_EQ(client.ReadFrame().type, FrameType::kPong);
   }
@@ -176,7 +163,7 @@ TEST_F(Sessions, AStateRequestThereIsNoMemoryForIsRefused) {
   ASSERT_EQ(::getrlimit(RLIMIT_AS, &limit), 0);
   const rlimit little{1u << 30, limit.rlim_max};
   ASSERT_EQ(::setrlimit(RLIMIT_AS, &little), 0);
-  client.Send(SetHeader(protocol::kMaxPayload, 0));
+  client.SendHeader(SetFrame(protocol::kMaxPayload, 0));
   const Frame reply = client.ReadFrame();
   ::setrlimit(RLIMIT_AS, &limit);
   EXPECT_EQ(reply.type, FrameType::kStateReply);
@@ -317,247 +304,6 @@ TEST_F(Sessions, ReadsOfArraysAndReservedNamesAreRefused) {
   large.capacity = UINT64_MAX;
   EXPECT_EQ(client.Wait(client::SubmitState(*client, large, DeadlineIn(kWatchdogNs))).status.code(),
             Code::kStateMemory);
-}
-
-TEST_F(Sessions, LocksAreGrantedTimedOutWithdrawnAndReleased) {
-  HostRun host(process_);
-  Driver first = host.Client();
-  const auto lock = [](Driver& client, uint64_t deadline_ns) {
-    protocol::StateRequest request{.op = protocol::StateOp::kLock, .key = "l"};
-    request.mode = protocol::LockMode::kWrite;
-    return client::SubmitState(*client, request, deadline_ns);
-  };
-  ASSERT_TRUE(first.Wait(lock(first, DeadlineIn(kWatchdogNs))).status.ok());
-  Driver second = host.Client();
-  EXPECT_EQ(second.Wait(lock(second, DeadlineIn(20'000'000))).status.code(), Code::kStateLockTimeout);
-  const auto withdrawn = lock(second, DeadlineIn(kWatchdogNs));
-  second.Poll();
-  second->Cancel(*withdrawn);
-  EXPECT_EQ(second.Wait(withdrawn).status.code(), Code::kInvocationCancelled);
-  const auto waiting = lock(second, DeadlineIn(kWatchdogNs));
-  second.Poll();
-  first->Close();  // its end releases what it holds
-  EXPECT_TRUE(second.Wait(waiting).status.ok());
-  protocol::StateRequest foreign{.op = protocol::StateOp::kUnlock};
-  foreign.lock = 12'345;
-  EXPECT_EQ(second.Wait(client::SubmitState(*second, foreign, DeadlineIn(kWatchdogNs))).status.code(),
-            Code::kStateLockLost);
-}
-
-protocol::StateRequest LockOf(const std::string& name) {
-  protocol::StateRequest request{.op = protocol::StateOp::kLock, .key = name};
-  request.mode = protocol::LockMode::kWrite;
-  return request;
-}
-protocol::StateRequest UnlockOf(uint64_t lock) {
-  protocol::StateRequest request{.op = protocol::StateOp::kUnlock};
-  request.lock = lock;
-  return request;
-}
-
-/// A connection whose state requests have the numbers and deadlines that the test gives them.
-class LockClient {
- public:
-  explicit LockClient(uint16_t port) : client_(port) {
-    client_.Hello("p", TokenFor(protocol::kAllVerbs));
-    EXPECT_EQ(client_.ReadFrame().type, FrameType::kWelcome);
-  }
-  void Ask(uint64_t call, const protocol::StateRequest& request, uint64_t deadline_us = 20'000'000) {
-    const Frame frame{
-        .type = FrameType::kState, .code = static_cast<uint16_t>(request.op), .call = call, .deadline_us = deadline_us};
-    client_.Send(frame, EncodeHead(request));
-  }
-  void Cancel(uint64_t call) { client_.Send({.type = FrameType::kCancel, .call = call}, {}); }
-  struct Answer {
-    uint64_t call;
-    Code code;
-    uint64_t lock;  // of a lock that was granted
-  };
-  Answer Next() {
-    Bytes payload;
-    const Frame frame = client_.ReadFrame(&payload);
-    EXPECT_EQ(frame.type, FrameType::kStateReply);
-    const auto granted = protocol::DecodeStateReply(protocol::StateOp::kLock, payload);
-    return {frame.call, static_cast<Code>(frame.code), granted.ok() ? granted->lock : 0};
-  }
-  /// Says goodbye; returns when the host has closed the connection.
-  void Leave() {
-    client_.Send({.type = FrameType::kGoodbye}, {});
-    EXPECT_TRUE(client_.ReadAll().empty());
-  }
-  RawClient& raw() { return client_; }
-
- private:
-  RawClient client_;
-};
-
-TEST_F(Sessions, LocksThatWaitLetTheirReleasePass) {
-  constexpr uint64_t kLocks = 300;
-  HostRun host(process_);
-  LockClient client(host.port());
-  for (uint64_t call = 1; call <= kLocks; ++call) client.Ask(call, LockOf("l"));
-  LockClient::Answer answer = client.Next();
-  ASSERT_EQ(answer.call, 1u);
-  client.Cancel(kLocks);
-  const LockClient::Answer withdrawn = client.Next();
-  EXPECT_EQ(withdrawn.call, kLocks);
-  EXPECT_EQ(withdrawn.code, Code::kInvocationCancelled);
-  for (uint64_t call = 1; call < kLocks; ++call) {
-    ASSERT_EQ(answer.call, call);
-    ASSERT_EQ(answer.code, Code::kOk);
-    client.Ask(kLocks + call, UnlockOf(answer.lock));
-    // The release and the next grant, in either order.
-    for (int each = 0; each < (call + 1 < kLocks ? 2 : 1); ++each) {
-      const LockClient::Answer next = client.Next();
-      ASSERT_EQ(next.code, Code::kOk);
-      if (next.call != kLocks + call) answer = next;
-    }
-  }
-}
-
-TEST_F(Sessions, MoreLocksThanASessionMayWaitForAreRefused) {
-  constexpr uint64_t kLocks = 4096;
-  HostRun host(process_);
-  LockClient client(host.port());
-  client.Ask(1, LockOf("l"));
-  const LockClient::Answer held = client.Next();
-  ASSERT_EQ(held.code, Code::kOk);
-  for (uint64_t call = 2; call <= kLocks + 2; ++call) client.Ask(call, LockOf("l"));
-  LockClient::Answer answer = client.Next();
-  EXPECT_EQ(answer.call, kLocks + 2);
-  EXPECT_EQ(answer.code, Code::kBackpressure);
-  client.Ask(kLocks + 3, UnlockOf(held.lock));
-  for (int each = 0; each < 2; ++each) {
-    answer = client.Next();
-    EXPECT_TRUE(answer.call == 2 || answer.call == kLocks + 3) << answer.call;
-    EXPECT_EQ(answer.code, Code::kOk);
-  }
-  client.raw().Send(
-      {.type = FrameType::kState, .code = static_cast<uint16_t>(protocol::StateOp::kLock), .call = kLocks + 5},
-      Bytes(5000));
-  answer = client.Next();
-  EXPECT_EQ(answer.call, kLocks + 5);
-  EXPECT_EQ(answer.code, Code::kPayloadTooLarge);
-}
-
-// The host waits for the state's mutex for two seconds at a time.
-
-TEST_F(Sessions, LocksAreReleasedAfterSomebodyHasKeptTheStateForLong) {
-  HostRun host(process_);
-  LockClient leaves(host.port());
-  leaves.Ask(1, LockOf("of who leaves"));
-  ASSERT_EQ(leaves.Next().code, Code::kOk);
-  LockClient stays(host.port());
-  stays.Ask(1, LockOf("of who stays"));
-  const LockClient::Answer held = stays.Next();
-  ASSERT_EQ(held.code, Code::kOk);
-
-  std::optional<KeptState> kept(process_);
-  leaves.Leave();
-  stays.Ask(2, UnlockOf(held.lock));
-  stays.Ask(3, {.op = protocol::StateOp::kStat, .key = "k"}, 100'000);
-  const LockClient::Answer tried = stays.Next();
-  EXPECT_EQ(tried.call, 3u) << "the host has not tried to release them by now";
-  EXPECT_EQ(tried.code, Code::kInvocationTimeout);
-  kept.reset();
-
-  const LockClient::Answer released = stays.Next();
-  EXPECT_EQ(released.call, 2u);
-  EXPECT_EQ(released.code, Code::kOk);
-  Driver next = host.Client();
-  for (const char* name : {"of who leaves", "of who stays"}) {
-    EXPECT_TRUE(next.Wait(client::SubmitState(*next, LockOf(name), DeadlineIn(20'000'000'000))).status.ok()) << name;
-  }
-}
-
-TEST_F(Sessions, LocksThatWaitAreWithdrawnAfterSomebodyHasKeptTheStateForLong) {
-  HostRun host(process_);
-  LockClient holder(host.port());
-  holder.Ask(1, LockOf("l"));
-  const LockClient::Answer held = holder.Next();
-  ASSERT_EQ(held.code, Code::kOk);
-  LockClient waits(host.port());
-  waits.Ask(1, LockOf("l"));
-  waits.Ask(2, LockOf("l"), 1'000'000);
-  waits.Ask(3, {.op = protocol::StateOp::kStat, .key = "k"});
-  EXPECT_EQ(waits.Next().call, 3u) << "not both wait";
-
-  std::optional<KeptState> kept(process_);
-  waits.Cancel(1);
-  const LockClient::Answer first = waits.Next();
-  const LockClient::Answer second = waits.Next();
-  EXPECT_EQ(std::min(first.call, second.call), 1u);
-  EXPECT_EQ(first.call == 1 ? first.code : second.code, Code::kInvocationCancelled);
-  EXPECT_EQ(first.call == 2 ? first.code : second.code, Code::kStateLockTimeout);
-  kept.reset();
-
-  holder.Ask(2, UnlockOf(held.lock));
-  EXPECT_EQ(holder.Next().code, Code::kOk);
-  Driver next = host.Client();
-  EXPECT_TRUE(next.Wait(client::SubmitState(*next, LockOf("l"), DeadlineIn(20'000'000'000))).status.ok());
-}
-
-TEST_F(Sessions, ALockIsReleasedHoweverLateThatIsAsked) {
-  HostRun host(process_);
-  RawClient holder(host.port());
-  holder.Hello("p", TokenFor(protocol::kAllVerbs));
-  ASSERT_EQ(holder.ReadFrame().type, FrameType::kWelcome);
-  protocol::StateRequest lock{.op = protocol::StateOp::kLock, .key = "l"};
-  lock.mode = protocol::LockMode::kWrite;
-  holder.Send({.type = FrameType::kState, .code = static_cast<uint16_t>(lock.op), .call = 1}, EncodeHead(lock));
-  Bytes payload;
-  ASSERT_EQ(holder.ReadFrame(&payload).code, static_cast<uint16_t>(Code::kOk));
-  const auto granted = protocol::DecodeStateReply(lock.op, payload);
-  ASSERT_TRUE(granted.ok()) << granted.status().message();
-
-  protocol::StateRequest unlock{.op = protocol::StateOp::kUnlock};
-  unlock.lock = granted->lock;
-  // Past when the service thread gets to it.
-  Frame late{.type = FrameType::kState, .code = static_cast<uint16_t>(unlock.op), .call = 2};
-  late.deadline_us = 1;
-  holder.Send(late, EncodeHead(unlock));
-  Driver next = host.Client();
-  EXPECT_TRUE(next.Wait(client::SubmitState(*next, lock, DeadlineIn(kWatchdogNs))).status.ok());
-}
-
-TEST_F(Sessions, ALockIsReleasedHoweverSlowlyThatArrives) {
-  HostRun host(process_);
-  RawClient holder(host.port());
-  holder.Hello("p", TokenFor(protocol::kAllVerbs));
-  ASSERT_EQ(holder.ReadFrame().type, FrameType::kWelcome);
-  protocol::StateRequest lock{.op = protocol::StateOp::kLock, .key = "l"};
-  lock.mode = protocol::LockMode::kWrite;
-  holder.Send({.type = FrameType::kState, .code = static_cast<uint16_t>(lock.op), .call = 1}, EncodeHead(lock));
-  Bytes payload;
-  ASSERT_EQ(holder.ReadFrame(&payload).code, static_cast<uint16_t>(Code::kOk));
-  const auto granted = protocol::DecodeStateReply(lock.op, payload);
-  ASSERT_TRUE(granted.ok()) << granted.status().message();
-
-  protocol::StateRequest unlock{.op = protocol::StateOp::kUnlock};
-  unlock.lock = granted->lock;
-  const std::vector<std::byte> head = EncodeHead(unlock);
-  std::array<std::byte, protocol::kHeaderBytes> header;
-  protocol::EncodeHeader({.type = FrameType::kState,
-                          .code = static_cast<uint16_t>(unlock.op),
-                          .call = 2,
-                          .payload_bytes = head.size(),
-                          .deadline_us = 1},
-                         header);
-  holder.Send(header);
-  holder.Send(std::span(head).first(1));
-  // Another request that arrives as slowly misses its deadline meanwhile.
-  RawClient other(host.port());
-  other.Hello("p", TokenFor(protocol::kAllVerbs));
-  ASSERT_EQ(other.ReadFrame().type, FrameType::kWelcome);
-  other.Send(SetHeader(100, 20'000));
-  EXPECT_EQ(static_cast<Code>(other.ReadFrame().code), Code::kInvocationTimeout);
-
-  holder.Send(std::span(head).subspan(1));
-  const Frame released = holder.ReadFrame();
-  EXPECT_EQ(released.type, FrameType::kStateReply);
-  EXPECT_EQ(released.code, static_cast<uint16_t>(Code::kOk));
-  Driver next = host.Client();
-  EXPECT_TRUE(next.Wait(client::SubmitState(*next, lock, DeadlineIn(kWatchdogNs))).status.ok());
 }
 
 TEST_F(Sessions, StreamsGoBothWaysInBoundedMemory) {
