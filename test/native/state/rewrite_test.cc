@@ -6,7 +6,19 @@
 namespace praas::test {
 namespace {
 
-using RewriteTest = StoreTest;
+class RewriteTest : public StoreTest {
+ protected:
+  /// Somebody appends to "log" and comes to no end. Returns the pin that says so.
+  uint32_t ReserveAppend(Participant& other) {
+    const Result<state::Pinned> pinned = other.store.Pin("log", Soon());
+    EXPECT_TRUE(pinned.ok());
+    state::KeyEntry& entry = records().key(1);
+    entry.append_block = state::ValueRef::Unpack(entry.value.load()).block;
+    entry.append_pin = pinned->pin;
+    entry.append_token = 12345;
+    return pinned->pin;
+  }
+};
 
 TEST_F(RewriteTest, AppendsCreateAndExtend) {
   const uint64_t first = Append("log", "one,");
@@ -194,19 +206,14 @@ TEST_F(RewriteTest, ContentionEndsAtTheDeadline) {
   Append("log", std::string(50'000, 'a'));
   Append("log", "b");
   Participant other(segment(), 7);
-  Result<state::Pinned> pinned = other.store.Pin("log", Soon());
-  ASSERT_TRUE(pinned.ok());
-  state::KeyEntry& entry = records().key(1);
-  entry.append_block = state::ValueRef::Unpack(entry.value.load()).block;
-  entry.append_pin = pinned->pin;
-  entry.append_token = 12345;
+  const uint32_t pin = ReserveAppend(other);
   EXPECT_EQ(CodeOf(store().Append("log", AsBytes("c"), NowNs())), Code::kStateContended);
   // As early as a store wants to know, which others have to wait for.
   Participant host(segment(), 8);
   host.store.LimitContention(0);
   EXPECT_EQ(CodeOf(host.store.Append("log", AsBytes("c"), Soon())), Code::kStateContended);
   EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'001u);
-  other.store.Unpin(pinned->pin);
+  other.store.Unpin(pin);
   Append("log", "c");
   EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'002u);
 }
@@ -215,12 +222,7 @@ TEST_F(RewriteTest, WaitingForOthersIsNoContention) {
   Append("log", std::string(50'000, 'a'));
   Append("log", "b");
   Participant other(segment(), 7);
-  Result<state::Pinned> pinned = other.store.Pin("log", Soon());
-  ASSERT_TRUE(pinned.ok());
-  state::KeyEntry& entry = records().key(1);
-  entry.append_block = state::ValueRef::Unpack(entry.value.load()).block;
-  entry.append_pin = pinned->pin;
-  entry.append_token = 12345;
+  const uint32_t pin = ReserveAppend(other);
   Participant host(segment(), 8);
   constexpr uint64_t kLimitNs = 250'000'000;  // more than a reservation is waited for
   host.store.LimitContention(kLimitNs);
@@ -233,7 +235,7 @@ TEST_F(RewriteTest, WaitingForOthersIsNoContention) {
   mutex.Unlock();
   appending.join();
   EXPECT_EQ(store().Stat("log", Soon())->bytes, 50'002u);
-  other.store.Unpin(pinned->pin);
+  other.store.Unpin(pin);
 }
 
 }  // namespace
