@@ -45,6 +45,12 @@ class VerbsHooks {
     error.qp_state = IBV_QPS_ERR;
     real_.modify_qp(pair, &error, IBV_QP_STATE);
   }
+  /// From when `pair` is destroyed, completion queues of its device are lost: as a removed device's, in the middle of
+  /// what somebody does with it. What is opened afterwards is not.
+  void LoseCompletionsAfter(ibv_qp* pair) {
+    const std::lock_guard lock(mutex_);
+    last_pair_ = pair;
+  }
   /// Makes `context` report an event. Nothing can be made in it afterwards.
   void Report(ibv_context* context, ibv_event_type type, ibv_qp* pair = nullptr, int port = 1) {
     const std::lock_guard lock(mutex_);
@@ -125,6 +131,11 @@ class VerbsHooks {
     {
       const std::lock_guard lock(current_->mutex_);
       std::erase(current_->pairs_, pair);
+      // Here, because who destroys it is who polls.
+      if (pair == current_->last_pair_) {
+        current_->last_pair_ = nullptr;
+        pair->context->ops.poll_cq = [](ibv_cq*, int, ibv_wc*) { return -1; };
+      }
     }
     return current_->real_.destroy_qp(pair);
   }
@@ -134,6 +145,7 @@ class VerbsHooks {
   const verbs::Library real_;
   std::mutex mutex_;
   std::vector<ibv_qp*> pairs_;
+  ibv_qp* last_pair_ = nullptr;
   std::map<ibv_context*, std::vector<ibv_async_event>> events_;
 };
 
