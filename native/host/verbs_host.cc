@@ -201,6 +201,7 @@ void VerbsHost::Remove(uint64_t session) {
   windows_.SessionClosed(session);
   active_ = std::any_of(connections_.begin(), connections_.end(),
                         [](const auto& each) { return each.second->calls->active(); });
+  CloseUnusable();
 }
 
 void VerbsHost::Bury() {
@@ -213,7 +214,11 @@ void VerbsHost::Bury() {
     Remove(session);
     broke(session, why);
   }
-  // The next client that asks finds out whether the cause is gone.
+  CloseUnusable();
+}
+
+/// The next client that asks finds out whether the cause is gone.
+void VerbsHost::CloseUnusable() {
   if (device_ != nullptr && !device_->unusable.ok() && connections_.empty()) CloseDevice();
 }
 

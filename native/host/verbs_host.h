@@ -61,6 +61,7 @@ class VerbsHost {
   void OnEvents();
   void BreakAll(const Status& why);
   void CloseDevice();
+  void CloseUnusable();
   [[nodiscard]] Result<protocol::UpgradeOffer> Connect(uint64_t session, int32_t client_pid,
                                                        const protocol::UpgradeRequest& request);
   [[nodiscard]] Result<Group*> GroupWithRoom();

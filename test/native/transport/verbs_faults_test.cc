@@ -241,6 +241,16 @@ TEST_F(VerbsFaults, CompletionsThatAreLostWhileAConnectionIsRemovedBreakTheOther
   ExpectWorks(next, "verbs");
 }
 
+TEST_F(VerbsFaults, CompletionsThatAreLostWithTheLastConnectionHarmNobody) {
+  Driver leaving = Client();
+  ExpectWorks(leaving, "verbs");
+  hooks_->LoseCompletionsAfter(hooks_->pairs()[1]);
+  leaving->Close();
+  ASSERT_TRUE(Eventually([&] { return hooks_->pairs().empty(); }));
+  Driver next = Client();
+  ExpectWorks(next, "verbs");
+}
+
 TEST_F(VerbsFaults, AClientKilledAmidItsTransfersLeavesNothing) {
   Driver other = Client();
   const uint16_t port = host_->port();
