@@ -5,8 +5,11 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
 
 #include <cstring>
+#include <filesystem>
 #include <optional>
 #include <string>
 #include <thread>
@@ -40,6 +43,24 @@ uint64_t NumberIn(const std::string& json, const std::string& key) {
   const size_t at = json.find('"' + key + "\":");
   EXPECT_NE(at, std::string::npos) << key << " in " << json;
   return at == std::string::npos ? 0 : std::stoull(json.substr(at + key.size() + 3));
+}
+
+/// Stops a worker and ends its control socket, the only one of its kind that it has: for its host it is dead, and will
+/// not be missed for a second.
+Status LetDieUnnoticed(pid_t worker) {
+  EXPECT_EQ(::kill(worker, SIGSTOP), 0);
+  const UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, worker, 0)));
+  if (!process) return Status::System("pidfd_open");
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/" + std::to_string(worker) + "/fd")) {
+    const int number = std::stoi(entry.path().filename());
+    const UniqueFd theirs(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), number, 0)));
+    if (!theirs) return Status::System("pidfd_getfd");
+    int type = 0;
+    socklen_t bytes = sizeof type;
+    if (::getsockopt(theirs.get(), SOL_SOCKET, SO_TYPE, &type, &bytes) != 0 || type != SOCK_SEQPACKET) continue;
+    return ::shutdown(theirs.get(), SHUT_RDWR) == 0 ? Status::Ok() : Status::System("shutdown");
+  }
+  return {Code::kInternal, "the worker has no control socket"};
 }
 
 class NativeLeases : public ::testing::TestWithParam<const char*> {
@@ -381,6 +402,31 @@ TEST_P(NativeLeases, AWorkerThatDiesWhileItsHolderConnectsIsNotTakenForAnythingE
     EXPECT_TRUE(code == Code::kOk || code == Code::kLeaseUnavailable || code == Code::kWorkerCrashed ||
                 code == Code::kConnectionLost)
         << delay_us << ": " << CodeName(code) << ": " << connection.status().message();
+    ASSERT_TRUE(Release(lease.lease).ok());
+  }
+}
+
+TEST_P(NativeLeases, AWorkerThatHasDiedAndIsNotMissedYetIsBeingReplaced) {
+  Start(Raw("copy"));
+  // As often as it takes here to ask before the worker is missed.
+  for (bool asked = false; !asked;) {
+    notices_.clear();
+    const LeaseReply lease = Take({.ttl_ms = 600'000});
+    ASSERT_EQ(lease.pids.size(), 1u);
+    const auto worker = static_cast<pid_t>(lease.pids[0]);
+    const Status ended = LetDieUnnoticed(worker);
+    if (ended.sys_errno() == EPERM || ended.sys_errno() == ENOSYS) GTEST_SKIP() << ended.message();
+    ASSERT_TRUE(ended.ok()) << ended.message();
+    const Status status = client::Connection::Connect(WorkerOptions(lease.key, 0)).status();
+    const std::optional<ProcessId> there = ProcessId::Of(worker);
+    asked = there && there->Stopped();
+    if (asked) {
+      EXPECT_EQ(status.code(), Code::kLeaseUnavailable) << CodeName(status.code()) << ": " << status.message();
+      ::kill(worker, SIGKILL);
+    }
+    ASSERT_TRUE(HasNotice(LeaseEvent::kWorkerReady));
+    Driver again = Worker(lease);
+    EXPECT_EQ(AsText(again.Call(Index("copy"), AsBytes("x")).payload), "x");
     ASSERT_TRUE(Release(lease.lease).ok());
   }
 }
