@@ -359,7 +359,12 @@ TEST_F(Supervised, ASecondHostIsTurnedAway) {
 /// praas-host as an agent runs it.
 class Executable {
  public:
-  explicit Executable(const host::Assignment& assignment) : child_(Start(&control_)) {
+  /// `leader` is the first of the group that the host shall be in, and is gone before the host is told what to serve.
+  explicit Executable(const host::Assignment& assignment, Child* leader = nullptr) : child_(Start(&control_)) {
+    if (leader != nullptr) {
+      EXPECT_EQ(::setpgid(child_.pid(), leader->pid()), 0);
+      leader->Kill();
+    }
     Say("assign", {{"process", assignment.process},
                    {"segment", assignment.segment},
                    {"queue", assignment.queue},
@@ -525,6 +530,27 @@ TEST_F(Supervised, AStrangersGroupWithTheNumberOfAWorkerIsLeftAlone) {
   next.AwaitReady();
   EXPECT_FALSE(Gone(stranger));
   ::kill(stranger, SIGKILL);
+  next.Say("stop", {});
+  EXPECT_EQ(next.child().Wait(), 0);
+}
+
+TEST_F(Supervised, AHostDoesNotEndItsOwnGroupWhateverARecordSays) {
+  // As of an agent that was started by a script, which has ended and had the pid of a worker of long ago.
+  Child script = Child::Fork([] { return ::pause(); });
+  const pid_t group = script.pid();
+  ASSERT_EQ(::setpgid(group, group), 0);
+  {
+    Executable killed(process_.assignment);
+    killed.AwaitReady();
+    auto segment = segment::Segment::Open(process_.assignment.segment, true);
+    ASSERT_TRUE(segment.ok()) << segment.status().message();
+    segment->participant(1).pid.store(group);
+    killed.child().Kill();
+  }
+  Executable next(process_.assignment, &script);
+  ASSERT_EQ(::getpgid(next.child().pid()), group);
+  ASSERT_FALSE(ProcessId::Of(group).has_value());
+  next.AwaitReady();
   next.Say("stop", {});
   EXPECT_EQ(next.child().Wait(), 0);
 }
