@@ -31,7 +31,6 @@ std::set<pid_t> GroupsOfThisSession() {
     std::from_chars(name.data(), name.data() + name.size(), pid);
     if (pid > 0 && ::getsid(pid) == ::getsid(0)) groups.insert(::getpgid(pid));
   }
-  groups.erase(::getpgrp());  // whatever a record says, this host and its agent are no worker's
   return groups;
 }
 
@@ -45,7 +44,9 @@ Status EndFormerWorkers(const segment::Segment& segment, uint64_t deadline_ns) {
   for (uint32_t index = 1; index < committed; ++index) {
     const Participant& worker = segment.participant(index);
     const ProcessId id{worker.pid.load(), worker.pid_start_time};
-    if (id.pid <= 1 || id == ProcessId::Self()) continue;  // 1 is no worker, and kill(-1) would reach everybody
+    // 1 is no worker, and kill(-1) would reach everybody. Whatever a record says, this host and its agent are no
+    // worker's.
+    if (id.pid <= 1 || id == ProcessId::Self() || id.pid == ::getpgrp()) continue;
     Result<std::optional<Pidfd>> pidfd = Pidfd::Open(id);
     if (!pidfd.ok()) return pidfd.status().WithContext("former worker " + std::to_string(index));
     // What its functions have forked goes with it, and is still there when the worker has ended with its host. Its pid

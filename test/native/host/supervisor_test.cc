@@ -9,6 +9,7 @@
 #include <sys/socket.h>
 
 #include <chrono>
+#include <functional>
 #include <thread>
 
 #include "base/base64url.h"
@@ -359,12 +360,10 @@ TEST_F(Supervised, ASecondHostIsTurnedAway) {
 /// praas-host as an agent runs it.
 class Executable {
  public:
-  /// `leader` is the first of the group that the host shall be in, and is gone before the host is told what to serve.
-  explicit Executable(const host::Assignment& assignment, Child* leader = nullptr) : child_(Start(&control_)) {
-    if (leader != nullptr) {
-      EXPECT_EQ(::setpgid(child_.pid(), leader->pid()), 0);
-      leader->Kill();
-    }
+  /// `before` the host, which has that pid, is told what to serve.
+  explicit Executable(const host::Assignment& assignment, const std::function<void(pid_t host)>& before = {})
+      : child_(Start(&control_)) {
+    if (before) before(child_.pid());
     Say("assign", {{"process", assignment.process},
                    {"segment", assignment.segment},
                    {"queue", assignment.queue},
@@ -535,24 +534,31 @@ TEST_F(Supervised, AStrangersGroupWithTheNumberOfAWorkerIsLeftAlone) {
 }
 
 TEST_F(Supervised, AHostDoesNotEndItsOwnGroupWhateverARecordSays) {
-  // As of an agent that was started by a script, which has ended and had the pid of a worker of long ago.
-  Child script = Child::Fork([] { return ::pause(); });
-  const pid_t group = script.pid();
-  ASSERT_EQ(::setpgid(group, group), 0);
-  {
-    Executable killed(process_.assignment);
-    killed.AwaitReady();
-    auto segment = segment::Segment::Open(process_.assignment.segment, true);
-    ASSERT_TRUE(segment.ok()) << segment.status().message();
-    segment->participant(1).pid.store(group);
-    killed.child().Kill();
+  // As of an agent that was started by a script, which may have ended, and has the pid of a worker of long ago.
+  for (const bool there : {true, false}) {
+    SCOPED_TRACE(there);
+    Child script = Child::Fork([] { return ::pause(); });
+    const pid_t group = script.pid();
+    ASSERT_EQ(::setpgid(group, group), 0);
+    {
+      Executable killed(process_.assignment);
+      killed.AwaitReady();
+      auto segment = segment::Segment::Open(process_.assignment.segment, true);
+      ASSERT_TRUE(segment.ok()) << segment.status().message();
+      segment->participant(1).pid.store(group);
+      segment->participant(1).pid_start_time = ProcessId::Of(group)->start_time;
+      killed.child().Kill();
+    }
+    Executable next(process_.assignment, [&](pid_t host) {
+      EXPECT_EQ(::setpgid(host, group), 0);
+      if (!there) script.Kill();
+    });
+    next.AwaitReady();
+    EXPECT_EQ(::getpgid(next.child().pid()), group);
+    EXPECT_EQ(ProcessId::Of(group).has_value(), there);
+    next.Say("stop", {});
+    EXPECT_EQ(next.child().Wait(), 0);
   }
-  Executable next(process_.assignment, &script);
-  ASSERT_EQ(::getpgid(next.child().pid()), group);
-  ASSERT_FALSE(ProcessId::Of(group).has_value());
-  next.AwaitReady();
-  next.Say("stop", {});
-  EXPECT_EQ(next.child().Wait(), 0);
 }
 
 TEST_F(Supervised, TheAgentsEndIsTheHosts) {
