@@ -1,11 +1,14 @@
 /**
  * What no client can see alone, found in the histories of all clients and the journal of all functions when everything stands
- * still: calls that ran twice, too late or not at all, locks held together, reads of keys of others, answers that came late.
+ * still: calls that ran twice, too late, too long or not at all, locks held together, reads of keys of others, answers that came
+ * late.
  */
+import { recordsPerId } from './bytes.js'
 import { events, type Entry } from './journal.js'
 import type { Begun, Ended, Line } from './history.js'
 import type { Stop } from './injector.js'
 import { lockNames } from './plan.js'
+import type { Seen, Write } from './register.js'
 
 export interface Found {
   readonly check: string
@@ -19,8 +22,9 @@ export interface Audit {
   /** Operations by kind, and how they ended. */
   readonly operations: ReadonlyMap<string, number>
   readonly outcomes: ReadonlyMap<string, number>
-  /** Calls that were answered, by the transport they took. */
+  /** Calls that were answered, by the transport they took, and by who served them. */
   readonly carried: ReadonlyMap<string, number>
+  readonly served: ReadonlyMap<string, number>
   /** Beyond deadlines, milliseconds: the latest. */
   readonly latestMs: number
 }
@@ -56,13 +60,13 @@ export function audit(
   counts['answers in time'] = operations.length
   counts['lock intervals'] = checkLocks(operations, journal, found)
   counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, allowanceMs, found)
+  counts['values of keys of others'] = checkForeignValues(operations, startsOf(histories), found)
+  const answered = operations.filter(({ begun, end }) => begun.over !== undefined && end && end.code === undefined)
   return {
     ...{ found, counts, latestMs },
     operations: countBy(operations, ({ begun }) => begun.kind),
-    carried: countBy(
-      operations.filter(({ begun, end }) => begun.over !== undefined && end && end.code === undefined),
-      ({ begun }) => begun.over!,
-    ),
+    carried: countBy(answered, ({ begun }) => begun.over!),
+    served: countBy(answered, ({ begun }) => begun.route ?? 'nobody'),
     outcomes: countBy(operations, ({ end }) => end?.code ?? (end ? 'ok' : 'client killed')),
   }
 }
@@ -105,7 +109,9 @@ function checkExecutions(
   found: Found[],
 ): number {
   const began = new Map<number, Entry[]>()
+  const lastMs = new Map<number, number>()
   for (const entry of journal) {
+    lastMs.set(entry.id, Math.max(lastMs.get(entry.id) ?? 0, entry.atMs))
     if (entry.event !== events.begin) continue
     const entries = began.get(entry.id)
     if (entries) entries.push(entry)
@@ -127,8 +133,9 @@ function checkExecutions(
       if (runs.length === 0 && nth === 0 && end && end.code === undefined && ran(begun))
         say('calls run at most once', 'was answered and never ran')
       if (runs.length > 0 && neverRan.has(end?.code ?? '')) say('calls run at most once', 'was refused and ran')
-      if (runs.some(({ atMs }) => atMs > begun.at + begun.timeoutMs + allowanceMs))
-        say('calls end with their deadline', 'ran too late')
+      const untilMs = begun.at + begun.timeoutMs + allowanceMs
+      if (runs.some(({ atMs }) => atMs > untilMs)) say('calls end with their deadline', 'ran too late')
+      else if ((lastMs.get(id) ?? 0) > untilMs) say('calls end with their deadline', 'ran too long')
     }
   }
   for (const [id, runs] of began)
@@ -264,3 +271,66 @@ function checkForeignReads(
   }
   return reads
 }
+
+/** By key: the records with which the histories begin. */
+function startsOf(histories: readonly (readonly Line[])[]): Map<string, readonly number[]> {
+  const starts = new Map<string, readonly number[]>()
+  for (const line of histories.flat()) {
+    if (!('snapshot' in line)) continue
+    for (const [key, { records }] of Object.entries(line.snapshot.registers)) starts.set(key, records ?? [])
+  }
+  return starts
+}
+
+/**
+ * What is read of a key is made of records that were written to it, none twice, and is what its version was written with: a value
+ * that is torn between two records has whole ones. @returns how many values
+ */
+function checkForeignValues(
+  operations: readonly Operation[],
+  starts: ReadonlyMap<string, readonly number[]>,
+  found: Found[],
+): number {
+  const keys = new Map<number, string>()
+  const versions = new Map<string, Write>()
+  for (const { begun, end } of operations) {
+    const { key, write } = begun
+    if (key === undefined || write === undefined) continue
+    for (const id of begun.ids ?? [begun.begin]) keys.set(id, key)
+    const answer = end?.result?.answer
+    if (answer?.outcome === 'done' && answer.version !== undefined) versions.set(`${key}@${answer.version}`, write)
+  }
+  let values = 0
+  for (const read of operations) {
+    const { key } = read.begun
+    const seen = read.end?.result?.seen
+    if (key === undefined || !read.begun.kind.startsWith('foreign') || !seen?.records) continue
+    values++
+    const { records } = seen
+    const say = (text: string): void => void found.push({ check: 'values are whole', text: `${text}: ${tell(read)}` })
+    const start = starts.get(key) ?? []
+    const strange = records.find((id) => keys.get(Math.floor(id / recordsPerId)) !== key && !start.includes(id))
+    if (strange !== undefined) say(`record ${strange} was not written to ${key}`)
+    if (new Set(records).size < records.length) say('a record is there twice')
+    const write = versions.get(`${key}@${seen.version}`)
+    if (write && !isMadeBy(records, write)) say(`its version was written by ${JSON.stringify(write)}`)
+  }
+  return values
+}
+
+/** As far as a write says what it leaves. */
+function isMadeBy(records: NonNullable<Seen['records']>, write: Write): boolean {
+  switch (write.kind) {
+    case 'set':
+      return records.length === write.records.length && isAt(records, 0, write.records)
+    case 'append':
+      return isAt(records, records.length - write.records.length, write.records)
+    case 'patch':
+      return isAt(records, write.at, write.records)
+    case 'delete':
+      return false
+  }
+}
+
+const isAt = (records: readonly number[], at: number, those: readonly number[]): boolean =>
+  those.every((id, nth) => records[at + nth] === id)

@@ -7,6 +7,8 @@
 import { crc32 } from 'node:zlib'
 
 export const recordHeader = 24
+/** The ids of records that an operation writes follow from its own. */
+export const recordsPerId = 4
 const magic = 0x46_4c_54_31
 
 /** Of `byteLength` bytes, at least `recordHeader`. */

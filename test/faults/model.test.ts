@@ -143,6 +143,9 @@ describe('an audit', () => {
     expect(checks([call(1), end(1, 5, { code: 'ERR_FUNCTION_UNKNOWN' })], [ran(1)])).toHaveLength(1)
     expect(checks([call(1)], [ran(1, 1_200)])).toEqual(['calls end with their deadline'])
     expect(checks([], [ran(7)])).toEqual(['calls run at most once'])
+    const ended = (id: number, atMs: number): Entry => ({ ...ran(id, atMs), event: events.end })
+    expect(checks([call(1), end(1, 5)], [ran(1), ended(1, 1_000)])).toEqual([])
+    expect(checks([call(1), end(1, 5)], [ran(1), ended(1, 1_200)])).toEqual(['calls end with their deadline'])
   })
 
   it('tells what carried the calls that were answered', () => {
@@ -187,13 +190,13 @@ describe('an audit', () => {
   it('finds reads that missed what was acknowledged before', () => {
     const state = { key: 'k', fn: undefined, ids: undefined }
     const written = [
-      call(1, { ...state, kind: 'write set', write: set(10) }),
+      call(1, { ...state, kind: 'write set', write: set(4) }),
       end(1, 10, { result: { answer: done(5) } }),
     ]
     const reads = (at: number, seen: object): string[] =>
       checks([...written, call(2, { ...state, kind: 'foreign entry', at }), end(2, at + 5, { result: { seen } })])
-    expect(reads(20, { records: [10], version: '5' })).toEqual([])
-    expect(reads(20, { records: [9], version: '4' })).toEqual(['acknowledged state is kept'])
+    expect(reads(20, { records: [4], version: '5' })).toEqual([])
+    expect(reads(20, { version: '4' })).toEqual(['acknowledged state is kept'])
     expect(reads(20, {})).toEqual(['acknowledged state is kept'])
     expect(reads(5, {})).toEqual([])
     // One that was aborted before may still come after it.
@@ -212,5 +215,34 @@ describe('an audit', () => {
       end(2, -5, { result: { seen: { version: '5' } } }),
     ]
     expect(checks([...written, ...early])).toEqual(['acknowledged state is kept'])
+  })
+
+  it('finds values of keys of others that nobody wrote', () => {
+    const write = (id: number, version: number, written: object): Line[] => [
+      call(id, { key: 'k', fn: undefined, kind: 'write', write: written }),
+      end(id, 10, { result: { answer: done(version) } }),
+    ]
+    // The records of operation 1 are 4 to 7, and so on.
+    const history = [
+      { snapshot: { registers: { k: { records: [1] } }, counters: {}, nextId: 1 } },
+      ...write(1, 5, set(4, 5)),
+      ...write(2, 6, { kind: 'append', records: [8] }),
+      ...write(3, 7, { kind: 'patch', records: [12], at: 1 }),
+      call(4, { key: 'other', fn: undefined, kind: 'write', write: set(16) }),
+    ]
+    const reads = (version: number | undefined, ...records: number[]): string[] =>
+      checks([
+        ...history,
+        call(9, { key: 'k', fn: undefined, kind: 'foreign entry', at: 5 }),
+        end(9, 6, { result: { seen: { records, ...(version === undefined ? {} : { version: String(version) }) } } }),
+      ])
+    expect(reads(5, 4, 5)).toEqual([])
+    expect(reads(6, 4, 5, 8)).toEqual([])
+    expect(reads(7, 4, 12, 8)).toEqual([])
+    expect(reads(undefined, 1)).toEqual([])
+    for (const torn of [reads(5, 4), reads(5, 4, 5, 8), reads(6, 4, 5), reads(7, 4, 5, 8)])
+      expect(torn).toEqual(['values are whole'])
+    expect(reads(undefined, 16)).toEqual(['values are whole'])
+    expect(reads(undefined, 4, 4)).toEqual(['values are whole'])
   })
 })

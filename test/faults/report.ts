@@ -22,12 +22,19 @@ export const checks = [
   'the campaign itself works',
 ] as const
 
+/** So many that the rarest of these is among them. */
+const fewExecutions = 2_000
+const countedAlways = ['lock intervals', 'reads of keys of others', 'values of keys of others', 'locks are released']
+/** By the routes of operations: workers of either language, and those of leases. */
+const servedAlways = ['node', 'native', 'lease node', 'lease native']
+
 export class Report {
   readonly violations: Found[] = []
   readonly #counts = new Map<string, number>()
   readonly #operations = new Map<string, number>()
   readonly #outcomes = new Map<string, number>()
   readonly #carried = new Map<string, number>()
+  readonly #served = new Map<string, number>()
   #latestMs = 0
   epochs = 0
 
@@ -40,18 +47,30 @@ export class Report {
     addTo(this.#counts, [[what, more]])
   }
 
-  audited({ found, counts, operations, outcomes, carried, latestMs }: Audit): void {
+  audited({ found, counts, operations, outcomes, carried, served, latestMs }: Audit): void {
     for (const { check, text } of found) this.add(check, text)
     addTo(this.#counts, Object.entries(counts))
     addTo(this.#operations, operations)
     addTo(this.#outcomes, outcomes)
     addTo(this.#carried, carried)
+    addTo(this.#served, served)
     this.#latestMs = Math.max(this.#latestMs, latestMs)
   }
 
   /** How many calls were answered over a transport. */
   carried(transport: string): number {
     return this.#carried.get(transport) ?? 0
+  }
+
+  /** What a campaign of some length should have done, and never did. */
+  missing(): string[] {
+    if ((this.#counts.get('executions') ?? 0) < fewExecutions) return []
+    const never = (counts: ReadonlyMap<string, number>, names: readonly string[]): string[] =>
+      names.filter((name) => (counts.get(name) ?? 0) === 0)
+    return [
+      ...never(this.#counts, countedAlways).map((what) => `nothing was checked of: ${what}`),
+      ...never(this.#served, servedAlways).map((who) => `no call was answered by: ${who}`),
+    ]
   }
 
   print(faults: ReadonlyMap<string, number>): void {
@@ -65,6 +84,7 @@ export class Report {
     section('operations', this.#operations)
     section('outcomes', this.#outcomes)
     section('answered calls by transport', this.#carried)
+    section('answered calls by who served them', this.#served)
     section('faults', faults)
     section('checked', this.#counts)
     console.log(`\nlatest answer: ${Math.round(this.#latestMs)} ms after its deadline`)

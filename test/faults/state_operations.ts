@@ -1,6 +1,6 @@
 /** Operations on the keys of a lane, asked for by the client itself, or by functions. */
 import type { Process } from '../../src/client/process.js'
-import { makeRecord, readRecords } from './bytes.js'
+import { makeRecord, readRecords, recordsPerId } from './bytes.js'
 import { expected, thrownCode } from './codes.js'
 import type { Lane, OwnCounter, OwnKey, Target } from './lane.js'
 import { operations, readAnswer, statuses, writeOrder, type Answer, type Order } from './order.js'
@@ -12,7 +12,6 @@ import { Violation } from './violation.js'
 const maxRecords = 3
 /** Of one value. */
 const maxLength = 8
-const recordsPerId = 4
 
 const stateFunction = { node: 'state', native: 'n_state' } as const
 
