@@ -16,6 +16,8 @@ import { descendantsOf } from '../support/processes.js'
 import { makeTemporaryFolder } from '../support/temporary.js'
 
 const main = compiledModule('cli/main.js')
+/** LeaseOp of native/protocol/frame.h. */
+const takeLease = 1
 let runtimeDir: string
 let directory: RuntimeDirectory
 let server: ChildProcess
@@ -61,6 +63,9 @@ function praas(environment: NodeJS.ProcessEnv, ...args: string[]): Promise<strin
     execFile(process.execPath, [main, ...args], { env }, (_error, stdout, stderr) => resolve(stdout + stderr))
   })
 }
+
+/** To a worker that the lease does not have. */
+const stolen = () => ({ leaseKey: secrets.get('key of a lease') ?? '', leaseWorker: 7, token: '' })
 
 /** All that is not the state of the application lies there. */
 function beginningOf(path: string): string {
@@ -113,7 +118,12 @@ it('secrets are in no argument, environment, log, registry, output or error', as
     ]
     for (const error of refusals) seen.push(['an error', inspect(error, { depth: 10, showHidden: true })])
   }
+  const mine = mintToken(key, { ...expired, expiresMs: Date.now() + 600_000 })
+  const holder = await native().connect({ ...direct, checksum: false, spinUs: 0, token: mine })
+  const terms = { workers: 1, lane: 0, hotMs: 0, ttlMs: 60_000, waitMs: 20_000 }
+  secrets.set('key of a lease', (await holder.lease(takeLease, terms, 40_000)).key)
   for (const error of [
+    fromNative(await failureOf(native().connect({ ...direct, checksum: false, spinUs: 0, ...stolen() }))),
     await failureOf(held.state.get('key')),
     await failureOf(held.token()),
     await failureOf(held.invoke('throwsError')),
@@ -157,4 +167,5 @@ it('secrets are in no argument, environment, log, registry, output or error', as
   seen.push(['the segment', beginningOf(`/dev/shm${directory.processPaths('main').segment}`)])
   expect(existsSync(directory.processPaths('main').log)).toBe(true)
   for (const [where, text] of seen) expectNone(text, where)
+  holder.close()
 })
