@@ -289,6 +289,17 @@ describe('praas leases', () => {
     expect((await praas('leases')).stdout).not.toContain('listed')
     expect(await praas('leases', 'nobody')).toMatchObject({ status: 3 })
   })
+
+  it('shows escape sequences in names that others have chosen, and does not let them reach the terminal', async () => {
+    const cluster = await connect(undefined, { runtimeDir })
+    onTestFinished(() => cluster.close())
+    const holder = await cluster.process('main', { create: false })
+    const lease = await holder.lease({ workers: 1, hotMs: 0, name: 'lease \x1b[2J\rhere', ttlMs: 600_000 })
+    await holder.state.set('key \x1b]0;title\x07', Buffer.from('x'))
+    expect((await praas('leases', 'main')).stdout).toMatch(/^main +\d+ +lease \\x1b\[2J\\x0dhere +/m)
+    expect((await praas('state', 'keys', 'key ')).stdout).toMatch(/^key \\x1b\]0;title\\x07 +value +1 B/m)
+    await lease.close()
+  })
 })
 
 describe('everything else', () => {
