@@ -1,14 +1,15 @@
 /** One application in TypeScript and native code. */
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
-import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
-import { codeOf, type FunctionError } from '../../src/errors.js'
-import { failureOf, startCluster, type TestCluster } from '../support/cluster.js'
+import type { FunctionError } from '../../src/errors.js'
+import { failureOf, startCluster, untilGone, type TestCluster } from '../support/cluster.js'
 import { compileLibrary, rawFunction } from '../support/compile.js'
 import { writeFiles } from '../support/files.js'
 import { bytesOf, libraries, say, uint32, untilReady, workerPids } from '../support/native.js'
+import { handleOf, processAt } from '../support/process_at.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 const app = fileURLToPath(new URL('../fixtures/mixed_app.ts', import.meta.url))
@@ -66,27 +67,35 @@ describe('calls', () => {
   })
 
   it('find functions of the other language as soon as they are made, also of a new host', async () => {
-    // Without a host that waits with a worker in TypeScript: starting that takes longest.
-    const cold = await startCluster({ prewarm: 0 })
-    onTestFinished(() => cold.close())
-    await cold.cluster.deploy({ app, native: libraries.c, name: 'mixed' })
-    await cold.cluster.process('own', { app: 'mixed' })
-    const client = await connect(undefined, { runtimeDir: cold.directory.path })
-    onTestFinished(() => client.close())
-    const own = await client.process('own', { create: false })
-    const afterItsDeath = async (): Promise<string> => {
-      for (;;) {
-        try {
-          return await say(own, 'invoke', 'upper abc')
-        } catch (error) {
-          if (codeOf(error) !== 'ERR_HOST_LOST') return String(error)
-        }
-      }
+    const folder = temporaryFolder()
+    const gate = join(folder, 'gate')
+    // Loads as long as the gate is shut: native workers are ready by then.
+    const slow = `import { existsSync } from 'node:fs'
+      const never = new Int32Array(new SharedArrayBuffer(4))
+      while (!existsSync(${JSON.stringify(gate)})) Atomics.wait(never, 0, 0, 5)
+      export * from ${JSON.stringify(app)}`
+    writeFiles(folder, { gate: '', 'slow.ts': slow })
+    await started.cluster.deploy({ app: join(folder, 'slow.ts'), native: libraries.c, name: 'slow' })
+    const own = await started.cluster.process('slow', { app: 'slow', workers: 1 })
+    onTestFinished(() => own.stop())
+    const [former] = await untilReady(own, 1)
+    const handle = await handleOf(started, 'slow')
+    // It is told what was true before the host's death, as clients are whose agent has not missed it yet.
+    const client = processAt(handle)
+
+    rmSync(gate)
+    globalThis.process.kill(handle.process.pid ?? 0, 'SIGKILL')
+    await untilGone(handle.process.pid ?? 0)
+    const restarted = async (): Promise<boolean> => {
+      const workers = (await started.cluster.processes()).find(({ id }) => id === 'slow')?.workers ?? []
+      return workers.some(({ kind, state, pid }) => kind === 'native' && state === 'ready' && pid !== former)
     }
-    for (let death = 0; death < 3; death++) {
-      globalThis.process.kill(own.connection?.hostPid ?? 0, 'SIGKILL')
-      expect(await afterItsDeath()).toBe('ABC')
-    }
+    await expect.poll(restarted, { interval: 20 }).toBe(true)
+    await client.connect()
+    // The native worker could run it, but would not find what it calls.
+    await expect(say(client, 'invoke', 'upper abc', 300)).rejects.toMatchObject({ code: 'ERR_INVOCATION_TIMEOUT' })
+    writeFiles(folder, { gate: '' })
+    expect(await say(client, 'invoke', 'upper abc')).toBe('ABC')
   })
 
   it('say how deep they are', async () => {
