@@ -2,6 +2,7 @@
 import type { NativeLeaseReply } from '../native/binding.js'
 import { fromNative, translated } from '../native/errors.js'
 import { abortable } from './abortable.js'
+import { fromJson } from './answers.js'
 import type { ParsedLeaseOptions } from './lease_options.js'
 import type { LeaseReport } from './lease_report.js'
 import type { Session } from './session.js'
@@ -67,11 +68,11 @@ export class LeaseControl {
 
   /** Answered when the workers have left. */
   async release(timeoutMs: number): Promise<LeaseReport> {
-    return JSON.parse((await this.#ask(ops.release, {}, timeoutMs)).text) as LeaseReport
+    return fromJson((await this.#ask(ops.release, {}, timeoutMs)).text) as LeaseReport
   }
 
   async report(timeoutMs: number): Promise<LeaseReport> {
-    return JSON.parse((await this.#ask(ops.report, {}, timeoutMs)).text) as LeaseReport
+    return fromJson((await this.#ask(ops.report, {}, timeoutMs)).text) as LeaseReport
   }
 
   /** Why the connection to a worker has ended: JSON text of a `Fate`. */

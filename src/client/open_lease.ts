@@ -2,6 +2,7 @@
 import { monotonicMs } from '../clock.js'
 import type { NativeLeaseReply } from '../native/binding.js'
 import { abortable } from './abortable.js'
+import { fromJson } from './answers.js'
 import { LeaseControl, releaseQuietly, takeLease } from './lease_control.js'
 import { Lease } from './lease.js'
 import { LeaseHolding } from './lease_holding.js'
@@ -26,7 +27,7 @@ export async function openLease(link: Link, given: LeaseOptions): Promise<Lease>
     const askedMs = monotonicMs()
     const reply = await takeLease(session, options)
     const answeredMs = monotonicMs()
-    const phases = JSON.parse(reply.text) as Omit<LeasePhases, 'connectNs'>
+    const phases = phasesIn(session, reply)
     const connect: Connect = (leaseWorker, leftMs) =>
       openSession(session.info.process, session.endpoint, { ...link.options, transport }, Math.max(leftMs, 1), {
         leaseKey: reply.key,
@@ -46,6 +47,16 @@ export async function openLease(link: Link, given: LeaseOptions): Promise<Lease>
     })
     return new Lease(holding, { ...phases, connectNs })
   })
+}
+
+/** What the host says of them, or no lease. */
+function phasesIn(session: Session, { lease, text }: NativeLeaseReply): Omit<LeasePhases, 'connectNs'> {
+  try {
+    return fromJson(text) as Omit<LeasePhases, 'connectNs'>
+  } catch (error) {
+    releaseQuietly(new LeaseControl(session, lease))
+    throw error
+  }
 }
 
 /** Connections to all workers, or none and no lease. */

@@ -3,6 +3,7 @@ import type { CodecName } from '../codecs.js'
 import type { ControlPlane, ProcessDescription } from '../control.js'
 import { codeOf, InvocationError, ProcessError } from '../errors.js'
 import { fromNative } from '../native/errors.js'
+import { fromJson } from './answers.js'
 import {
   callOnce,
   checkInvokeOptions,
@@ -342,7 +343,7 @@ export class Process implements AsyncDisposable {
   async #administer(op: number): Promise<unknown> {
     const session = await this.#link.session(defaultConnectMs)
     try {
-      return JSON.parse(await session.connection.admin(op, '', defaultConnectMs)) as unknown
+      return fromJson(await session.connection.admin(op, '', defaultConnectMs))
     } catch (error) {
       throw fromNative(error, { process: this.id })
     }

@@ -9,7 +9,7 @@ import { collected, pidOf, processFor, started, take, until } from '../support/l
 import { handleOf, processAt } from '../support/process_at.js'
 
 /** FrameType of native/protocol/frame.h. */
-const frameTypes = { leaseReply: 21, leaseNotice: 22 } as const
+const frameTypes = { adminReply: 16, leaseReply: 21, leaseNotice: 22 } as const
 const headerBytes = 64
 
 /** Frames from a host, of some types without the braces that begin JSON's objects. */
@@ -76,5 +76,19 @@ describe('a host that tells its clients what is no JSON', () => {
     await until(notices, 'workerReady')
     damaged.clear()
     expect(await lease.invoke('add', { a: 1, b: 2 })).toBe(3)
+  })
+  it('in its answers fails whoever has asked', async () => {
+    const { process, damaged } = await processBehindDamage()
+    const invalid = { code: 'ERR_PROTOCOL_INVALID' }
+    const lease = await take(process)
+    damaged.add(frameTypes.leaseReply).add(frameTypes.adminReply)
+    expect(await failureOf(lease.accounting())).toMatchObject(invalid)
+    expect(await failureOf(process.leases())).toMatchObject(invalid)
+    expect(await failureOf(process.statistics())).toMatchObject(invalid)
+    expect(await failureOf(process.lease())).toMatchObject(invalid)
+    damaged.clear()
+    // What could not be taken has been given back.
+    await expect.poll(async () => (await process.leases()).leases.map((held) => held.lease)).toEqual([Number(lease.id)])
+    expect(await lease.accounting()).toMatchObject({ state: 'active' })
   })
 })
