@@ -1,9 +1,16 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { execFileSync, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import type { Cluster } from '../../src/client/cluster.js'
 import type { Process } from '../../src/client/process.js'
 import type { FunctionError } from '../../src/errors.js'
+import { native } from '../../src/native/binding.js'
+import { packageRoot } from '../../src/package.js'
 import { failureOf, startCluster, type FixtureApp, type TestCluster } from '../support/cluster.js'
+import { temporaryFolder } from '../support/temporary.js'
 
 const text = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString()
 
@@ -14,6 +21,19 @@ beforeAll(async () => {
   process = await started.cluster.process('state')
 })
 afterAll(() => started.close())
+
+/** Where node-gyp leaves it; what was built otherwise has none. */
+const coreLibrary = join(packageRoot, 'build', 'Release', 'praas_core.a')
+if (!existsSync(coreLibrary)) console.log(`${coreLibrary} is not there: locks that nobody can give up are not tested`)
+
+/** A program that is inside the state of a process from its first output on, until its input ends. */
+function compileKeeper(): string {
+  const program = join(temporaryFolder(), 'kept_state')
+  const source = join(packageRoot, 'test', 'fixtures', 'kept_state.cc')
+  const include = join(packageRoot, 'native')
+  execFileSync('g++', ['-std=c++20', '-I', include, '-o', program, source, coreLibrary, '-ldl', '-lpthread', '-lrt'])
+  return program
+}
 
 describe('state in workers', () => {
   it('does what it says', async () => {
@@ -210,6 +230,27 @@ describe('locks', () => {
     })
     await Promise.all(turns)
     await many.stop()
+  })
+
+  it.skipIf(!existsSync(coreLibrary))('that could not be given up in time end with their invocation', async () => {
+    const program = compileKeeper()
+    const own = await started.cluster.process('kept', { workers: 1 })
+    onTestFinished(() => own.stop())
+    const { segment } = await own.describe()
+    const waiting = (): boolean => native().inspectSegment(segment, 'kept').includes('"granted":false')
+    const held = await own.state.lock('door')
+    const call = own.invoke('lockTimesOutLate', 'door')
+    await expect.poll(waiting, { interval: 5 }).toBe(true)
+    const keeper = spawn(program, [segment], { stdio: ['pipe', 'pipe', 'inherit'] })
+    onTestFinished(() => void keeper.kill())
+    await once(keeper.stdout, 'data')
+    expect(await call).toBe('ERR_STATE_LOCK_TIMEOUT')
+    expect(waiting()).toBe(true)
+    keeper.stdin.end()
+    expect(await once(keeper, 'exit')).toEqual([0, null])
+    await held.release()
+    // Nobody stands before this one any more.
+    await using _lock = await own.state.lock('door', 'write', { timeoutMs: 5_000 })
   })
 
   it('need not be waited for', async () => {
