@@ -2,9 +2,12 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cstdlib>
 #include <functional>
 #include <memory>
+#include <string>
+#include <string_view>
 
 #include "base/machine_id.h"
 #include "client/driver.h"
@@ -176,6 +179,17 @@ TEST(Handshake, WhyAPeerRefusesDuringTheUpgradeIsTold) {
 
 #if PRAAS_VERBS_HEADERS
 
+/// Until the client has said it, or is gone.
+void AwaitText(transport::TcpStream& stream, std::string_view text) {
+  std::string said;
+  std::array<std::byte, 4096> bytes;
+  while (said.find(text) == std::string::npos) {
+    const Result<size_t> got = stream.Read(bytes);
+    if (!got.ok()) return;
+    said.append(reinterpret_cast<const char*>(bytes.data()), *got);
+  }
+}
+
 TEST(Handshake, AHostThatEndsDuringTheUpgradeToVerbsIsLostAndNotWithoutRdma) {
   if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
   // A queue pair that never answers.
@@ -198,6 +212,17 @@ TEST(Handshake, AHostThatEndsDuringTheUpgradeToVerbsIsLostAndNotWithoutRdma) {
                         Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "tcp, then"}}));
             }),
             Code::kUpgradeFailed);
+  // However little time there is, it is not all spent on packets that do not get through.
+  const Status silent = AgainstPeer(
+      Offers({.verbs = (*link)->end()},
+             [](transport::TcpStream& stream) {
+               AwaitText(stream, "tcp");
+               SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
+                         Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "then"}}));
+             }),
+      1'000'000'000, "verbs");
+  EXPECT_EQ(silent.code(), Code::kUpgradeFailed) << silent.message();
+  EXPECT_NE(silent.message().find("does not answer by RDMA"), std::string::npos) << silent.message();
 }
 
 #endif
