@@ -16,12 +16,30 @@
 
 namespace praas::verbs {
 
+/// So long, and so often, somebody looks whether the kernel has answered before it is taken for silent: three seconds,
+/// of which those count in which this OS process ran. One that was stopped has not waited.
+inline constexpr uint64_t kLookNs = 100'000'000;
+inline constexpr int kMostLooks = 30;
+
 /// Threads that wait for the kernel and whom nobody waits for any more.
 struct Unanswered {
   std::mutex mutex;
   std::condition_variable changed;
   int threads = 0;
   bool silent = false;  // somebody has lost patience with the kernel since it answered last
+  // By all together since it answered last, for those who each have little time.
+  int looks = 0;
+  uint64_t looked_ns = 0;
+
+  void Look(uint64_t now_ns) noexcept {
+    if (now_ns - looked_ns < kLookNs) return;
+    looked_ns = now_ns;
+    ++looks;
+  }
+  void Answered() noexcept {
+    silent = false;
+    looks = 0;
+  }
 };
 /// Never destroyed: such a thread may outlive everything else.
 [[nodiscard]] inline Unanswered& TheUnanswered() {
@@ -29,11 +47,11 @@ struct Unanswered {
   return *only;
 }
 
-/// How long the kernel may take to tell of devices: until the caller's deadline, and three seconds at most, of which
-/// those count in which this OS process ran. One that was stopped has not waited.
+/// How long the kernel may take to tell of devices: until the caller's deadline, or until it is taken for silent.
 class Patience {
  public:
-  explicit Patience(uint64_t deadline_ns) noexcept : deadline_ns_(deadline_ns) {}
+  Patience(Unanswered& unanswered, uint64_t deadline_ns) noexcept
+      : unanswered_(unanswered), deadline_ns_(deadline_ns) {}
 
   /// Whether `done`, which `changed` tells, comes in time.
   template <typename Done>
@@ -42,16 +60,17 @@ class Patience {
       const uint64_t now_ns = NowNs();
       if (looks_ == 0 || now_ns >= deadline_ns_) return false;
       --looks_;
+      unanswered_.Look(now_ns);
       changed.wait_for(lock, std::chrono::nanoseconds(std::min(kLookNs, deadline_ns_ - now_ns)));
     }
     return true;
   }
-  [[nodiscard]] bool lost() const noexcept { return looks_ == 0; }
+  [[nodiscard]] bool lost() const noexcept { return looks_ == 0 || unanswered_.looks > kMostLooks; }
 
  private:
-  static constexpr uint64_t kLookNs = 100'000'000;
+  Unanswered& unanswered_;
   uint64_t deadline_ns_;
-  int looks_ = 30;
+  int looks_ = kMostLooks;
 };
 
 /// What `ask` says, which asks the kernel for devices, if it does so in time. While the kernel removes a device it lets
@@ -61,7 +80,7 @@ class Patience {
 template <typename Answer, typename Ask>
 [[nodiscard]] Answer AnswerInTime(Ask ask, uint64_t deadline_ns = kNoDeadline) {
   Unanswered& unanswered = TheUnanswered();
-  Patience patience(deadline_ns);
+  Patience patience(unanswered, deadline_ns);
   const auto late = [&unanswered, &patience] {
     if (patience.lost()) unanswered.silent = true;
     if (!unanswered.silent) {
@@ -85,10 +104,11 @@ template <typename Answer, typename Ask>
       const std::lock_guard answering(unanswered.mutex);
       if (question->given_up) {
         if (--unanswered.threads > 0) return;
-        unanswered.silent = false;
+        unanswered.Answered();
         unanswered.changed.notify_all();
         return;
       }
+      if (unanswered.threads == 0) unanswered.Answered();
       question->answer.emplace(std::move(answer));
       question->changed.notify_one();
     }).detach();

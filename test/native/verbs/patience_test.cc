@@ -67,6 +67,18 @@ TEST(Patience, AKernelThatDoesNotAnswerIsAskedByOneThreadUntilItDoes) {
   EXPECT_TRUE(asked);
 }
 
+TEST(Patience, ManyWithLittleTimeEachFindOutTogetherThatItDoesNotAnswer) {
+  Kernel kernel;
+  const auto ask = [&] { return kernel.Ask(DeadlineIn(150'000'000)).status().code(); };
+  EXPECT_EQ(ask(), Code::kConnectionTimeout);
+  int asked = 1;
+  while (asked < 100 && ask() == Code::kConnectionTimeout) ++asked;
+  EXPECT_LT(asked, 100);
+  EXPECT_EQ(ask(), Code::kUnsupported);
+  kernel.Answer();
+  while (!kernel.Ask().ok()) std::this_thread::yield();
+}
+
 TEST(Patience, WhoWasStoppedHasNotWaited) {
   const Signpost asked;
   const Signpost answered;
