@@ -27,6 +27,8 @@ constexpr uint64_t kReclaimNs = 5'000'000'000;
 /// Output of streams waits in the rings while a client has so much unread already.
 constexpr uint64_t kMaxQueuedBytes = 2u << 20;
 
+Status CancelledEarly() { return Status(Code::kInvocationCancelled, "cancelled before all of it was read"); }
+
 }  // namespace
 
 std::optional<uint32_t> StreamRings::TryTake() {
@@ -99,7 +101,8 @@ struct SessionStreams::Stream {
   bool sending = false;                      // a chunk is being sent from where it lies
   std::optional<dispatch::PayloadRef> sent;  // its block's arena was in use
 
-  bool done = false;  // its entry is finished
+  bool done = false;       // its entry is finished
+  bool cancelled = false;  // nobody reads what is left
   Status outcome;
 };
 
@@ -296,6 +299,7 @@ bool SessionStreams::Completed(uint32_t index) {
   if (found == streams_.end() || found->second->index != index) return false;
   Stream& stream = *found->second;
   stream.done = true;
+  if (stream.outcome.ok() && stream.cancelled) stream.outcome = CancelledEarly();
   if (stream.outcome.ok()) {
     const Calls::Outcome outcome = calls_.OutcomeOf(index);
     if (outcome.code != Code::kOk) {
@@ -344,9 +348,10 @@ void SessionStreams::Cancelled(uint64_t call) {
   if (found == streams_.end()) return;
   Stream& stream = *found->second;
   stream.input.Abort();
+  stream.cancelled = true;
   if (!stream.done) return Notify(stream);
   // Its function has ended; nobody makes room for what is left of its output.
-  if (stream.outcome.ok()) stream.outcome = Status(Code::kInvocationCancelled, "cancelled before all of it was read");
+  if (stream.outcome.ok()) stream.outcome = CancelledEarly();
   PumpOutput(stream);
 }
 

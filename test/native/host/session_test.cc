@@ -363,30 +363,51 @@ TEST_F(Sessions, StreamsEndEarly) {
   ExpectClean(client);
 }
 
-TEST_F(Sessions, AStreamWhoseReaderLeavesAfterItsFunctionEndsToo) {
+/// Whose reader leaves what lies between unread: more than may be sent to it, and less than the rings hold.
+class LeftStreams : public Sessions {
+ protected:
+  void Send(Driver& client, uint32_t function, bool end) {
+    const auto opened = client->OpenStream(function, 0, DeadlineIn(kWatchdogNs));
+    ASSERT_TRUE(opened.ok());
+    call_ = *opened;
+    client.streams()[call_].consume = false;
+    const Bytes sent = PatternOf(protocol::kInitialStreamCredit + (1u << 20));
+    size_t at = 0;
+    client.PollUntil([&] {
+      while (at < sent.size()) {
+        const auto taken = client->SendChunk(call_, std::span(sent).subspan(at), end);
+        if (!taken.ok() || *taken == 0) break;
+        at += *taken;
+      }
+      return at == sent.size();
+    });
+  }
+  void Leave(Driver& client) {
+    client->Cancel(call_);
+    client.PollUntil([&] { return client.streams()[call_].ended; });
+    EXPECT_EQ(client.streams()[call_].status.code(), Code::kInvocationCancelled);
+    ExpectClean(client);
+  }
+
+  uint64_t call_ = 0;
+};
+
+TEST_F(LeftStreams, EndAfterTheirFunctions) {
   HostRun host(process_);
   host.AddWorkers(1);
   Driver client = host.Client();
-  const auto call = client->OpenStream(fn::kStream, 0, DeadlineIn(kWatchdogNs));
-  ASSERT_TRUE(call.ok());
-  client.streams()[*call].consume = false;
-  // More than may be sent to somebody who reads nothing, and less than what lies between.
-  const Bytes sent = PatternOf(protocol::kInitialStreamCredit + (1u << 20));
-  size_t at = 0;
-  client.PollUntil([&] {
-    while (at < sent.size()) {
-      const auto taken = client->SendChunk(*call, std::span(sent).subspan(at), true);
-      if (!taken.ok() || *taken == 0) break;
-      at += *taken;
-    }
-    return at == sent.size();
-  });
+  ASSERT_NO_FATAL_FAILURE(Send(client, fn::kStream, true));
   ASSERT_TRUE(Eventually([&] { return StatsOf(client).find("\"running\":1") == std::string::npos; }));
   EXPECT_NE(StatsOf(client).find("\"callsInUse\":1,"), std::string::npos);
-  client->Cancel(*call);
-  client.PollUntil([&] { return client.streams()[*call].ended; });
-  EXPECT_EQ(client.streams()[*call].status.code(), Code::kInvocationCancelled);
-  ExpectClean(client);
+  Leave(client);
+}
+
+TEST_F(LeftStreams, EndWithFunctionsThatEndWellNevertheless) {
+  HostRun host(process_);
+  host.AddWorkers(1);
+  Driver client = host.Client();
+  ASSERT_NO_FATAL_FAILURE(Send(client, fn::kStubborn, false));
+  Leave(client);
 }
 
 TEST_F(Sessions, DrainFinishesWhatRuns) {

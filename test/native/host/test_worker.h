@@ -18,7 +18,21 @@ namespace praas::test {
 
 /// Functions of the test application, in the order of their indices.
 namespace fn {
-enum : uint32_t { kCrash, kEcho, kFail, kFork, kGrow, kNested, kPid, kSleep, kStop, kStream, kStuck, kFunctions };
+enum : uint32_t {
+  kCrash,
+  kEcho,
+  kFail,
+  kFork,
+  kGrow,
+  kNested,
+  kPid,
+  kSleep,
+  kStop,
+  kStream,
+  kStubborn,
+  kStuck,
+  kFunctions
+};
 }
 
 /// A worker in C++: functions that do what tests of the host need. Runs as an executable of its own (worker_main.cc) or
@@ -57,6 +71,7 @@ class TestWorker {
                       {"sleep", 0},
                       {"stop", 0},
                       {"stream", segment::kFunctionStream},
+                      {"stubborn", segment::kFunctionStream},
                       {"stuck", 0}})
              .ok()) {
       return 5;
@@ -70,6 +85,7 @@ class TestWorker {
 
   struct Stream {
     uint64_t handle;
+    bool stubborn;  // ends well when it is told that nobody reads it
     std::vector<std::byte> unwritten;
     bool input_ended = false;
   };
@@ -138,7 +154,8 @@ class TestWorker {
         (void)runtime_.Complete(invocation.handle, invocation.input);
         return;
       case fn::kStream:
-        streams_.push_back({invocation.handle, {}, false});
+      case fn::kStubborn:
+        streams_.push_back({invocation.handle, invocation.function == fn::kStubborn, {}, false});
         return;
       case fn::kStuck:
         while (!over()) ::usleep(1000);
@@ -200,6 +217,10 @@ class TestWorker {
       }
       const auto chunk = runtime_.NextChunk(stream.handle);
       if (!chunk) return false;
+      if (!chunk->status.ok() && stream.stubborn) {
+        (void)runtime_.Complete(stream.handle, {});
+        return true;
+      }
       if (!chunk->status.ok()) return Failed(stream, chunk->status);
       stream.unwritten.assign(chunk->bytes.begin(), chunk->bytes.end());
       stream.input_ended = chunk->end;
