@@ -212,9 +212,10 @@ std::optional<uint32_t> Windows::Consume(MappedWindow& mapped, bool capacity) {
     // Whoever consumes sees whatever is there.
     if (!window.TryConsume(core_.self)) return taken;
     // A slot that has changed hands is not this ring's any more. From here on it does not: the host takes it back as
-    // its consumer.
+    // its consumer. It may have found this one in its way.
     if (!IsCurrent(mapped)) {
       (void)window.EndConsume(core_.self);
+      core_.dispatcher->Notify(dispatch::kHostParticipant, dispatch::kNoticeWindow);
       return taken;
     }
     bool full = false;
