@@ -20,6 +20,8 @@ using praas::state::StateStore;
 constexpr uint32_t kPageKeys = 256;
 /// Between two looks at a lock, should nobody tell.
 constexpr uint64_t kLockLookNs = 100'000'000;
+/// To give up a lock that was not granted in time: longer than who is stopped inside the state lives.
+constexpr uint64_t kGiveUpNs = 1'500'000'000;
 
 StateStore& StoreOf(praas_context* context) noexcept { return context->runtime().state(); }
 
@@ -208,8 +210,8 @@ int praas_state_lock(praas_context* context, const char* name, uint32_t mode, ui
   while (!ticket->granted && !store.LockGranted(ticket->holder)) {
     const uint64_t now_ns = praas::NowNs();
     if (now_ns >= deadline_ns) {
-      // Who is stopped inside the store may hold this up: the end of the invocation then gives it up.
-      const Status status = store.Unlock(ticket->holder, praas::DeadlineIn(kLockLookNs));
+      // Who is stopped inside the store may hold this up for longer: the end of the invocation then gives it up.
+      const Status status = store.Unlock(ticket->holder, praas::DeadlineIn(kGiveUpNs));
       if (status.code() == Code::kSegmentStuck) context->locks.push_back(ticket->holder);
       return context->Note(Status(Code::kStateLockTimeout, "the lock was not granted before the deadline"));
     }

@@ -13,8 +13,11 @@ namespace praas::napi {
 
 namespace {
 
-/// To give up a lock that was not granted in time. What takes longer is left to the end of its invocation.
+/// To give up a lock that was not granted in time; and again, when somebody was stopped inside the state, a few
+/// milliseconds each time, until that is over: the thread has others to serve.
 constexpr uint64_t kGiveUpNs = 100'000'000;
+constexpr uint64_t kGiveUpAgainNs = 10'000'000;
+constexpr uint64_t kGiveUpEveryNs = 50'000'000;
 
 Napi::Object InfoObject(Napi::Env env, const state::KeyInfo& info) {
   return KeyInfoObject(env, info.key, static_cast<uint32_t>(info.kind), info.element_type, info.bytes, info.version,
@@ -224,9 +227,10 @@ void WorkerWrap::SettleLocks() {
       if (napi_create_bigint_uint64(env_, id, &value) == napi_ok) {
         static_cast<void>(napi_resolve_deferred(env_, deferred, value));
       }
-    } else if (waits && now_ns >= lock.deadline_ns) {
+    } else if (lock.given_up || (waits && now_ns >= lock.deadline_ns)) {
       RejectLock(lock, Status(Code::kStateLockTimeout, "the lock was not granted before the deadline"));
-      if (runtime().state().Unlock(lock.holder, DeadlineIn(kGiveUpNs)).code() != Code::kSegmentStuck) {
+      const uint64_t within_ns = std::exchange(lock.given_up, true) ? kGiveUpAgainNs : kGiveUpNs;
+      if (runtime().state().Unlock(lock.holder, DeadlineIn(within_ns)).code() != Code::kSegmentStuck) {
         entry = locks_.erase(entry);
         continue;
       }
@@ -239,6 +243,7 @@ uint64_t WorkerWrap::NextLockDeadline() const noexcept {
   uint64_t next_ns = kNoDeadline;
   for (const auto& [id, lock] : locks_) {
     if (lock.deferred != nullptr) next_ns = std::min(next_ns, lock.deadline_ns);
+    if (lock.given_up) next_ns = std::min(next_ns, DeadlineIn(kGiveUpEveryNs));
   }
   return next_ns;
 }

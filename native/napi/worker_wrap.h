@@ -48,7 +48,8 @@ class WorkerWrap final : public Napi::ObjectWrap<WorkerWrap>, private LoopClient
     uint64_t handle;  // invocation
     uint32_t holder;
     uint64_t deadline_ns;
-    napi_deferred deferred;  // null: granted
+    napi_deferred deferred;  // null: granted, or given up
+    bool given_up = false;   // and still to be taken back
   };
   /// The invocation inside hooks.invoke right now.
   struct Current {

@@ -2,6 +2,7 @@ import { execFileSync, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
 import type { Cluster } from '../../src/client/cluster.js'
@@ -26,13 +27,19 @@ afterAll(() => started.close())
 const coreLibrary = join(packageRoot, 'build', 'Release', 'praas_core.a')
 if (!existsSync(coreLibrary)) console.log(`${coreLibrary} is not there: locks that nobody can give up are not tested`)
 
-/** A program that is inside the state of a process from its first output on, until its input ends. */
-function compileKeeper(): string {
+/** Somebody who is inside the state of a process, until the function is called. */
+async function keepState(segment: string): Promise<() => Promise<void>> {
   const program = join(temporaryFolder(), 'kept_state')
   const source = join(packageRoot, 'test', 'fixtures', 'kept_state.cc')
   const include = join(packageRoot, 'native')
   execFileSync('g++', ['-std=c++20', '-I', include, '-o', program, source, coreLibrary, '-ldl', '-lpthread', '-lrt'])
-  return program
+  const keeper = spawn(program, [segment], { stdio: ['pipe', 'pipe', 'inherit'] })
+  onTestFinished(() => void keeper.kill())
+  await once(keeper.stdout, 'data')
+  return async () => {
+    keeper.stdin.end()
+    expect(await once(keeper, 'exit')).toEqual([0, null])
+  }
 }
 
 describe('state in workers', () => {
@@ -232,25 +239,43 @@ describe('locks', () => {
     await many.stop()
   })
 
-  it.skipIf(!existsSync(coreLibrary))('that could not be given up in time end with their invocation', async () => {
-    const program = compileKeeper()
-    const own = await started.cluster.process('kept', { workers: 1 })
-    onTestFinished(() => own.stop())
-    const { segment } = await own.describe()
-    const waiting = (): boolean => native().inspectSegment(segment, 'kept').includes('"granted":false')
-    const held = await own.state.lock('door')
-    const call = own.invoke('lockTimesOutLate', 'door')
-    await expect.poll(waiting, { interval: 5 }).toBe(true)
-    const keeper = spawn(program, [segment], { stdio: ['pipe', 'pipe', 'inherit'] })
-    onTestFinished(() => void keeper.kill())
-    await once(keeper.stdout, 'data')
-    expect(await call).toBe('ERR_STATE_LOCK_TIMEOUT')
-    expect(waiting()).toBe(true)
-    keeper.stdin.end()
-    expect(await once(keeper, 'exit')).toEqual([0, null])
-    await held.release()
-    // Nobody stands before this one any more.
-    await using _lock = await own.state.lock('door', 'write', { timeoutMs: 5_000 })
+  describe.skipIf(!existsSync(coreLibrary))('that could not be given up in time', () => {
+    /** A function waits for the lock, and somebody is inside the state. */
+    async function waitingFor(name: string, signal?: AbortSignal) {
+      const own = await started.cluster.process('kept', { workers: 1 })
+      onTestFinished(() => own.stop())
+      const { segment } = await own.describe()
+      const waiting = (): boolean => native().inspectSegment(segment, 'kept').includes('"granted":false')
+      const held = await own.state.lock('door')
+      const call = own.invoke(name, 'door', signal ? { signal } : {})
+      await expect.poll(waiting, { interval: 5 }).toBe(true)
+      return { own, held, call, waiting, leave: await keepState(segment) }
+    }
+
+    it('end with their invocation', async () => {
+      const { own, held, call, waiting, leave } = await waitingFor('lockTimesOutLate')
+      expect(await call).toBe('ERR_STATE_LOCK_TIMEOUT')
+      expect(waiting()).toBe(true)
+      await leave()
+      await held.release()
+      // Nobody stands before this one any more.
+      await using _lock = await own.state.lock('door', 'write', { timeoutMs: 5_000 })
+    })
+
+    it('are given up soon afterwards, though their invocation goes on', async () => {
+      const abort = new AbortController()
+      const { own, held, call, waiting, leave } = await waitingFor('goesOnWithoutLock', abort.signal)
+      const ended = failureOf(call)
+      await delay(2_500)
+      expect(waiting()).toBe(true)
+      await leave()
+      await held.release()
+      {
+        await using _lock = await own.state.lock('door', 'write', { timeoutMs: 5_000 })
+      }
+      abort.abort(new Error('enough'))
+      expect((await ended).message).toBe('enough')
+    })
   })
 
   it('need not be waited for', async () => {

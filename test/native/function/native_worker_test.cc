@@ -397,7 +397,7 @@ TEST_P(NativeLocks, AreGivenUpWithTheInvocationThatDidNotGetThem) {
   ::usleep(50'000);  // it waits now
   {
     const KeptState kept(process_);
-    ::usleep(500'000);
+    ::usleep(2'000'000);
   }
   const Driver::Outcome late = client_->Wait(call);
   EXPECT_EQ(AsText(late.payload).find("ERR_STATE_LOCK_TIMEOUT"), 0u) << late.status.message();
