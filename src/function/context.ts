@@ -97,7 +97,7 @@ export interface StateLock {
   readonly name: string
   readonly mode: 'read' | 'write'
   readonly released: boolean
-  /** Idempotent. */
+  /** Idempotent. Waits for nothing: a client awaits what it has asked for under the lock before it releases that. */
   release(): Promise<void>
   [Symbol.asyncDispose](): Promise<void>
 }
