@@ -9,6 +9,7 @@ import type { Begun, Ended, Line } from './history.js'
 import type { Stop } from './injector.js'
 import { lockNames } from './plan.js'
 import type { Seen, Write } from './register.js'
+import { checkShared, type SharedValues } from './shared.js'
 
 export interface Found {
   readonly check: string
@@ -35,7 +36,7 @@ export interface Faults {
   readonly killedHosts: ReadonlyMap<number, number>
 }
 
-interface Operation {
+export interface Operation {
   readonly client: number
   readonly begun: Begun
   readonly end: Ended | undefined
@@ -49,6 +50,7 @@ const neverRan: ReadonlySet<string> = new Set(['ERR_FUNCTION_UNKNOWN', 'ERR_PAYL
 export function audit(
   histories: readonly (readonly Line[])[],
   journal: readonly Entry[],
+  shared: ReadonlyMap<string, SharedValues>,
   { stops, killedHosts }: Faults,
   { lateMs, allowanceMs }: { readonly lateMs: number; readonly allowanceMs: number },
 ): Audit {
@@ -61,6 +63,7 @@ export function audit(
   counts['lock intervals'] = checkLocks(operations, journal, found)
   counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, allowanceMs, found)
   counts['values of keys of others'] = checkForeignValues(operations, startsOf(histories), found)
+  counts['changes of shared keys'] = checkShared(operations, shared, found)
   const answered = operations.filter(({ begun, end }) => begun.over !== undefined && end && end.code === undefined)
   return {
     ...{ found, counts, latestMs },

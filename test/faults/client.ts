@@ -13,7 +13,7 @@ import { lockByClient, lockByFunction } from './lock_operations.js'
 import { lanesPerClient, planLane, processes, type ClientTask, type FromClient, type ToClient } from './plan.js'
 import { Random } from './random.js'
 import { ClientSession, Reconnecting } from './session.js'
-import { count, publish, read, readForeign, write } from './state_operations.js'
+import { count, publish, read, readForeign, share, write } from './state_operations.js'
 import { Violation } from './violation.js'
 
 const task = JSON.parse(process.argv[2] ?? '') as ClientTask
@@ -53,7 +53,7 @@ async function step(lane: Lane): Promise<void> {
   checkExpiry(lane)
   switch (
     random.weighted({
-      ...{ write: 30, read: 20, count: 10, publish: 5, foreign: 8 },
+      ...{ write: 30, read: 20, count: 10, publish: 5, foreign: 8, share: 6 },
       ...{ echo: 30, nothing: 3, slow: 4, fails: 2, nested: 6, many: 3, stream: 3 },
       ...{ lock: 5, lockByFunction: 5 },
       ...{ lease: held ? 1 : 4, renew: held ? 2 : 0, endLease: held ? 2 : 0 },
@@ -75,6 +75,8 @@ async function step(lane: Lane): Promise<void> {
       const { key, process } = random.pick(planLane(task.seed, other, random.integer(0, lanesPerClient - 1)).registers)
       return task.clients > 1 ? readForeign(lane, key, process.id) : undefined
     }
+    case 'share':
+      return share(lane, served)
     case 'echo':
       return echo(lane, served)
     case 'nothing':

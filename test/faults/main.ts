@@ -19,15 +19,17 @@ import { messageOf } from '../../src/errors.js'
 import { native } from '../../src/native/binding.js'
 import { packageRoot } from '../../src/package.js'
 import { audit } from './audit.js'
+import { readRecords } from './bytes.js'
 import { ClientGroup } from './client_group.js'
 import { nowMs } from './clock.js'
 import { readHistory } from './history.js'
 import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
 import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
-import { graceMs, limits, lockNames, processes, type ClientTask } from './plan.js'
+import { graceMs, limits, lockNames, processes, sharedKeys, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
+import type { SharedValues } from './shared.js'
 import { Violation, within } from './violation.js'
 
 const { values: given } = parseArgs({
@@ -199,12 +201,13 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
       await checkLocks(handle)
       note('clients verify their keys')
       if (!(await clients.all('verify', 'verified', restMs))) break
+      const shared = await takeShared(handle)
       note('nothing may be left over')
       await atRest(baselines)
       note('histories are audited')
       checkHosts(await cluster.processes(), injector)
       const histories = clients.histories.map((path) => readHistory(path))
-      report.audited(audit(histories, readJournal(journal), injector, { lateMs, allowanceMs }))
+      report.audited(audit(histories, readJournal(journal), shared, injector, { lateMs, allowanceMs }))
       report.epochs++
       if (nowMs() + 2_000 >= endMs) break
       emptyJournal(journal)
@@ -238,6 +241,21 @@ async function callByRdma(): Promise<void> {
   } finally {
     await client.close()
   }
+}
+
+/** What has become of keys that all clients write; the next epoch begins without. */
+async function takeShared(handle: (id: string) => Process): Promise<Map<string, SharedValues>> {
+  const values = new Map<string, SharedValues>()
+  for (const { id } of processes) {
+    const { state } = handle(id)
+    const take = async (key: string): Promise<number[]> => {
+      const value = await state.get(key)
+      await state.delete(key)
+      return value ? readRecords(value) : []
+    }
+    values.set(id, { log: await take(sharedKeys.log), register: await take(sharedKeys.register) })
+  }
+  return values
 }
 
 async function checkLocks(handle: (id: string) => Process): Promise<void> {

@@ -7,6 +7,7 @@ import type { Line } from './history.js'
 import { events, type Entry } from './journal.js'
 import { Random } from './random.js'
 import { Contradiction, Register } from './register.js'
+import type { SharedValues } from './shared.js'
 
 const done = (version: number) => ({ outcome: 'done', version: String(version) }) as const
 const unknown = { outcome: 'unknown' } as const
@@ -131,8 +132,11 @@ describe('an audit', () => {
     { id, event: events.locked, argument: writes ? 256 : 0, pid: 1, atMs: from },
     { id, event: events.unlocking, argument: writes ? 256 : 0, pid: 1, atMs: to },
   ]
-  const checks = (lines: readonly Line[], journal: readonly Entry[] = []): string[] =>
-    audit([lines], journal, none, { lateMs: 100, allowanceMs: 1_000 }).found.map(({ check }) => check)
+  const checks = (lines: readonly Line[], journal: readonly Entry[] = [], shared?: SharedValues): string[] =>
+    audit([lines], journal, new Map(shared ? [['p', shared]] : []), none, {
+      lateMs: 100,
+      allowanceMs: 1_000,
+    }).found.map(({ check }) => check)
 
   it('finds calls that ran twice, never, too late, or that nobody made', () => {
     expect(checks([call(1), end(1, 5)], [ran(1)])).toEqual([])
@@ -160,7 +164,7 @@ describe('an audit', () => {
       ],
       ...[call(4, { over: 'shm' }), end(4, 5, { code: 'ERR_HOST_LOST' }), call(5, { over: 'shm' })],
     ]
-    const { carried } = audit([lines], [], none, { lateMs: 100, allowanceMs: 1_000 })
+    const { carried } = audit([lines], [], new Map(), none, { lateMs: 100, allowanceMs: 1_000 })
     expect([...carried]).toEqual([
       ['verbs', 2],
       ['tcp', 1],
@@ -171,7 +175,9 @@ describe('an audit', () => {
     const lines = [call(1), end(1, 300, { lateMs: 200 })]
     expect(checks(lines, [ran(1)])).toEqual(['answers come in time'])
     const stops = [{ client: 0, fromMs: 50, toMs: 250 }]
-    expect(audit([lines], [ran(1)], { ...none, stops }, { lateMs: 100, allowanceMs: 1_000 }).found).toEqual([])
+    expect(audit([lines], [ran(1)], new Map(), { ...none, stops }, { lateMs: 100, allowanceMs: 1_000 }).found).toEqual(
+      [],
+    )
   })
 
   it('finds locks that were held together', () => {
@@ -244,5 +250,42 @@ describe('an audit', () => {
       expect(torn).toEqual(['values are whole'])
     expect(reads(undefined, 16)).toEqual(['values are whole'])
     expect(reads(undefined, 4, 4)).toEqual(['values are whole'])
+  })
+
+  it('finds changes of shared keys that were lost, made twice, in another order, or of one version', () => {
+    const change = (id: number, key: string, write: object, answer?: object): Line[] => [
+      call(id, { key, fn: undefined, kind: 'write', write }),
+      end(id, 10, answer ? { result: { answer } } : { code: 'ERR_HOST_LOST' }),
+    ]
+    const appended = (id: number, answer?: object): Line[] =>
+      change(id, 'shared/log', { kind: 'append', records: [id * 4] }, answer)
+    const wins = (id: number, ifVersion: string, answer?: object): Line[] =>
+      change(id, 'shared/register', { kind: 'set', records: [id * 4], ifVersion }, answer)
+    const log = [
+      ...appended(1, done(5)),
+      ...appended(2, done(6)),
+      ...appended(3),
+      ...appended(4, { outcome: 'nothing' }),
+    ]
+    const afterLog = (...records: number[]): string[] => checks(log, [], { log: records, register: [] })
+    expect(afterLog(4, 8)).toEqual([])
+    expect(afterLog(4, 12, 8)).toEqual([])
+    for (const wrong of [afterLog(4), afterLog(8, 4), afterLog(4, 8, 8), afterLog(4, 8, 16), afterLog(4, 8, 20)])
+      expect(wrong).toEqual(['acknowledged state is kept'])
+    const register = [
+      ...wins(1, '0', done(5)),
+      ...wins(2, '5', done(6)),
+      ...wins(3, '6'),
+      ...wins(4, '6', { outcome: 'mismatch' }),
+    ]
+    const afterSets = (lines: readonly Line[], ...records: number[]): string[] =>
+      checks(lines, [], { log: [], register: records })
+    expect(afterSets(register, 8)).toEqual([])
+    expect(afterSets(register, 12)).toEqual([])
+    for (const wrong of [[], [4], [16], [8, 12]])
+      expect(afterSets(register, ...wrong)).toEqual(['acknowledged state is kept'])
+    // What was made of an older version cannot have come after it.
+    expect(afterSets([...register, ...wins(5, '6', done(8))], 12)).toEqual(['acknowledged state is kept'])
+    expect(afterSets([...register, ...wins(5, '5', done(7))], 20)).toEqual(['acknowledged state is kept'])
   })
 })

@@ -16,6 +16,8 @@ export const processes: readonly ServedProcess[] = [
 ]
 export const lanesPerClient = 3
 const registersPerLane = 5
+/** In each process. */
+export const sharedKeys = { log: 'shared/log', register: 'shared/register' } as const
 export const lockNames = ['lock/a', 'lock/b'] as const
 /** Options of the processes; little enough memory to be used up now and then. */
 export const limits = {

@@ -4,6 +4,7 @@ import { makeRecord, readRecords, recordsPerId } from './bytes.js'
 import { expected, thrownCode } from './codes.js'
 import type { Lane, OwnCounter, OwnKey, Target } from './lane.js'
 import { operations, readAnswer, statuses, writeOrder, type Answer, type Order } from './order.js'
+import { sharedKeys, type PlannedKey, type ServedProcess } from './plan.js'
 import type { Seen, Write, WriteAnswer } from './register.js'
 import type { Attempted } from './session.js'
 import { Violation } from './violation.js'
@@ -53,14 +54,33 @@ function plannedWrite(lane: Lane, { register }: OwnKey, id: number): Write {
 const mostFloating = 6
 
 export async function write(lane: Lane, own: OwnKey): Promise<void> {
-  const { session, random } = lane
-  const { key, process, register } = own
+  const { session } = lane
+  const { key, register } = own
   if (register.floating >= mostFloating) {
     await read(lane, own)
     return
   }
   const id = session.takeIds(1)
   const planned = plannedWrite(lane, own, id)
+  const { answer, beganMs, timeoutMs } = await attemptWrite(lane, own, id, planned)
+  lane.checking(
+    'acknowledged state is kept',
+    key,
+    id,
+    () => register.describe(),
+    () => {
+      register.expire(beganMs)
+      register.write(id, planned, answer, beganMs + timeoutMs + session.task.allowanceMs)
+    },
+  )
+  // Nothing can be known of a key whose every operation may yet happen.
+  if (register.possibilities > 6 || register.floating > 3) await read(lane, own)
+}
+
+/** By the client itself, or by a function. */
+async function attemptWrite(lane: Lane, own: PlannedKey, id: number, planned: Write) {
+  const { session, random } = lane
+  const { key, process } = own
   const data =
     'records' in planned
       ? Buffer.concat(planned.records.map((record) => makeRecord(record, own.recordBytes)))
@@ -90,19 +110,33 @@ export async function write(lane: Lane, own: OwnKey): Promise<void> {
     () => run().catch((error: unknown) => answerTo(error, target)),
     (answer) => ({ answer }),
   )
-  const answer = attempted.value ?? { outcome: 'unknown' }
-  lane.checking(
-    'acknowledged state is kept',
-    key,
-    id,
-    () => register.describe(),
-    () => {
-      register.expire(attempted.beganMs)
-      register.write(id, planned, answer, attempted.beganMs + timeoutMs + session.task.allowanceMs)
+  const answer: WriteAnswer = attempted.value ?? { outcome: 'unknown' }
+  return { answer, beganMs: attempted.beganMs, timeoutMs }
+}
+
+/** Writes what all clients write: what has become of it the driver checks, when everything stands still. */
+export async function share(lane: Lane, process: ServedProcess): Promise<void> {
+  const { session, random } = lane
+  const id = session.takeIds(1)
+  const own = (key: string): PlannedKey => ({ key, process, recordBytes: 64, published: false })
+  if (random.chance(0.6)) {
+    await attemptWrite(lane, own(sharedKeys.log), id, { kind: 'append', records: recordIds(id, 1) })
+    return
+  }
+  const timeoutMs = lane.timeoutMs()
+  const reading = session.takeIds(1)
+  const { value: ifVersion } = await session.attempt(
+    {
+      ...{ lane: lane.index, kind: 'shared read', process: process.id, timeoutMs, ids: [reading] },
+      expected: expected.state,
+    },
+    async () => {
+      const entry = await session.handle(process.id).state.entry(sharedKeys.register, { timeoutMs })
+      return entry?.version.toString() ?? '0'
     },
   )
-  // Nothing can be known of a key whose every operation may yet happen.
-  if (register.possibilities > 6 || register.floating > 3) await read(lane, own)
+  if (ifVersion === undefined) return
+  await attemptWrite(lane, own(sharedKeys.register), id, { kind: 'set', records: recordIds(id, 1), ifVersion })
 }
 
 /** Errors that are answers. */
@@ -129,7 +163,7 @@ export const callCodes = ({ leased }: Target): readonly string[] =>
 
 async function writeByClient(
   lane: Lane,
-  own: OwnKey,
+  own: PlannedKey,
   planned: Write,
   data: Buffer | undefined,
   timeoutMs: number,
@@ -156,7 +190,7 @@ const done = (version: bigint): WriteAnswer => ({ outcome: 'done', version: vers
 async function writeByFunction(
   lane: Lane,
   target: Target,
-  { key, recordBytes }: OwnKey,
+  { key, recordBytes }: PlannedKey,
   id: number,
   planned: Write,
   data: Buffer | undefined,
