@@ -9,6 +9,7 @@ import { nowMs } from './clock.js'
 import { History, readHistory } from './history.js'
 import { Lane } from './lane.js'
 import { checkExpiry, endLease, renewLease, takeLease } from './lease_operations.js'
+import { OwnDescriptors } from './leftovers.js'
 import { lockByClient, lockByFunction } from './lock_operations.js'
 import { lanesPerClient, planLane, processes, type ClientTask, type FromClient, type ToClient } from './plan.js'
 import { Random } from './random.js'
@@ -30,6 +31,7 @@ const lanes = Array.from(
   { length: lanesPerClient },
   (_, index) => new Lane(session, index, random.fork(`lane ${index}`)),
 )
+const descriptors = new OwnDescriptors()
 let paused = false
 
 /** Behind what predecessors have used. */
@@ -148,6 +150,11 @@ async function verify(): Promise<void> {
     }
   }
   await session.close()
+  const closedMs = nowMs()
+  for (let more = descriptors.more(); more.length > 0; more = descriptors.more()) {
+    if (nowMs() > closedMs + verifyMs) throw new Violation('nothing is left over', more.join(', '))
+    await delay(20)
+  }
   const all = lanes.map((lane) => lane.snapshot())
   history.restart({
     registers: Object.assign({}, ...all.map(({ registers }) => registers)) as (typeof all)[number]['registers'],

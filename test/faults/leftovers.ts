@@ -68,10 +68,26 @@ export function descriptorsOfAll({ pid = 0, workers }: ProcessDescription): Base
  */
 const keptEventfds = limits.leaseWorkers + 4
 
-function moreThan(before: Descriptors, now: Descriptors): string[] {
+function moreThan(before: Descriptors, now: Descriptors, kept: (kind: string) => number = keptBy): string[] {
   return Object.entries(now)
-    .filter(([kind, count]) => count > (before[kind] ?? 0) + (kind === 'anon_inode:[eventfd]' ? keptEventfds : 0))
+    .filter(([kind, count]) => count > (before[kind] ?? 0) + kept(kind))
     .map(([kind, count]) => `${count} × ${kind} instead of ${before[kind] ?? 0}`)
+}
+const keptBy = (kind: string): number => (kind === 'anon_inode:[eventfd]' ? keptEventfds : 0)
+
+/** Connections that are closing, or kept for the next request. */
+const mostIdle = 6
+
+/** Of this OS process, against when it had come to rest for the first time. */
+export class OwnDescriptors {
+  #first: Descriptors | undefined
+
+  /** What it has more than then: a few connections are no matter, one for each host there ever was is. */
+  more(): string[] {
+    const now = descriptorsOf(process.pid)
+    this.#first ??= now
+    return moreThan(this.#first, now, () => mostIdle)
+  }
 }
 
 export function childrenOf(pid: number): number[] {

@@ -25,7 +25,7 @@ import { nowMs } from './clock.js'
 import { readHistory } from './history.js'
 import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
-import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
+import { descriptorsOfAll, leftoversIn, names, OwnDescriptors, survivors, type Baseline } from './leftovers.js'
 import { graceMs, limits, lockNames, processes, sharedKeys, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
@@ -143,6 +143,7 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
   // A host opens its RDMA device for the first client that asks, and keeps it.
   if (chosen.includes('verbs')) await callByRdma()
 
+  const own = new OwnDescriptors()
   const atRest = (baselines?: ReadonlyMap<string, Baseline>) =>
     untilNothing('nothing is left over', async () => {
       const left: string[] = []
@@ -153,6 +154,7 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
           left.push(`${served.id}: ${messageOf(error)}`) // its host is being replaced
         }
       }
+      if (baselines) left.push(...own.more().map((more) => `the agent: ${more}`))
       return left
     })
   await atRest()
