@@ -36,7 +36,11 @@ interface Memory {
 /** KiB. */
 function memoryOf(pid: number): Memory {
   const text = readFileSync(`/proc/${pid}/smaps_rollup`, 'utf8')
-  const field = (name: string): number => Number(new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1])
+  const field = (name: string): number => {
+    const size = new RegExp(`^${name}:\\s+(\\d+) kB`, 'm').exec(text)?.[1]
+    if (size === undefined) throw new Error(`the kernel does not tell ${name} of a process (since 5.4 it does)`)
+    return Number(size)
+  }
   return { rss: field('Rss'), own: field('Pss_Anon') + field('Pss_Shmem') }
 }
 
