@@ -27,12 +27,16 @@ afterAll(() => started.close())
 const coreLibrary = join(packageRoot, 'build', 'Release', 'praas_core.a')
 if (!existsSync(coreLibrary)) console.log(`${coreLibrary} is not there: locks that nobody can give up are not tested`)
 
-/** Somebody who is inside the state of a process, until the function is called. */
-async function keepState(segment: string): Promise<() => Promise<void>> {
+function compileKeeper(): string {
   const program = join(temporaryFolder(), 'kept_state')
   const source = join(packageRoot, 'test', 'fixtures', 'kept_state.cc')
   const include = join(packageRoot, 'native')
   execFileSync('g++', ['-std=c++20', '-I', include, '-o', program, source, coreLibrary, '-ldl', '-lpthread', '-lrt'])
+  return program
+}
+
+/** Somebody who is inside the state of a process, until the function is called. */
+async function keepState(program: string, segment: string): Promise<() => Promise<void>> {
   const keeper = spawn(program, [segment], { stdio: ['pipe', 'pipe', 'inherit'] })
   onTestFinished(() => void keeper.kill())
   await once(keeper.stdout, 'data')
@@ -242,6 +246,7 @@ describe('locks', () => {
   describe.skipIf(!existsSync(coreLibrary))('that could not be given up in time', () => {
     /** A function waits for the lock, and somebody is inside the state. */
     async function waitingFor(name: string, signal?: AbortSignal) {
+      const program = compileKeeper()
       const own = await started.cluster.process('kept', { workers: 1 })
       onTestFinished(() => own.stop())
       const { segment } = await own.describe()
@@ -249,7 +254,7 @@ describe('locks', () => {
       const held = await own.state.lock('door')
       const call = own.invoke(name, 'door', signal ? { signal } : {})
       await expect.poll(waiting, { interval: 5 }).toBe(true)
-      return { own, held, call, waiting, leave: await keepState(segment) }
+      return { own, held, call, waiting, leave: await keepState(program, segment) }
     }
 
     it('end with their invocation', async () => {
