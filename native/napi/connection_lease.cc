@@ -86,6 +86,7 @@ Napi::Value ConnectionWrap::LeaseSync(const Napi::CallbackInfo& info) {
 void ConnectionWrap::OnLeaseNotice(const Napi::CallbackInfo& info) {
   client::Connection& connection = Open();
   if (!info[0].IsFunction()) throw WrongType(env_, "callback", "a function");
+  if (Lost()) return;  // it will not be told anything
   lease_callback_ = Napi::Persistent(info[0].As<Napi::Function>());
   connection.SetNoticeSink([this](const client::LeaseNotice& notice) { lease_notices_.push_back(notice); });
 }

@@ -132,13 +132,16 @@ void ConnectionWrap::DeliverStreamEvents() {
 }
 
 void ConnectionWrap::ReportLost() {
-  if (lost_reported_ || closed_ || !Lost() || lost_callback_.IsEmpty()) return;
+  if (closed_ || !Lost()) return;
+  // Nothing is told after this. Who would be told knows this object, and would keep it and its window for good.
+  lease_callback_.Reset();
+  if (lost_reported_ || lost_callback_.IsEmpty()) return;
   lost_reported_ = true;
+  const Napi::FunctionReference callback = std::move(lost_callback_);
   napi_value error = JsError(env_, core_->connection->lost());
-  napi_value callback = lost_callback_.Value();
   napi_value undefined = nullptr;
   if (error == nullptr || napi_get_undefined(env_, &undefined) != napi_ok ||
-      napi_call_function(env_, undefined, callback, 1, &error, nullptr) != napi_ok) {
+      napi_call_function(env_, undefined, callback.Value(), 1, &error, nullptr) != napi_ok) {
     ReportException(env_);
   }
 }

@@ -14,6 +14,7 @@ import { lockByClient, lockByFunction } from './lock_operations.js'
 import { lanesPerClient, planLane, processes, type ClientTask, type FromClient, type ToClient } from './plan.js'
 import { Random } from './random.js'
 import { ClientSession, Reconnecting } from './session.js'
+import { collectGarbage } from './garbage.js'
 import { count, publish, read, readForeign, share, write } from './state_operations.js'
 import { Violation } from './violation.js'
 
@@ -153,6 +154,7 @@ async function verify(): Promise<void> {
   const closedMs = nowMs()
   for (let more = descriptors.more(); more.length > 0; more = descriptors.more()) {
     if (nowMs() > closedMs + verifyMs) throw new Violation('nothing is left over', more.join(', '))
+    collectGarbage()
     await delay(20)
   }
   const all = lanes.map((lane) => lane.snapshot())

@@ -1,11 +1,12 @@
 /** How leases, their workers and everybody around them end, and what comes after that. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { readdirSync } from 'node:fs'
+import { readdirSync, readlinkSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it } from 'vitest'
 import { ArgumentError, LeaseError, ProcessError, WorkerError } from '../../src/errors.js'
 import { failureOf, isRunning, untilGone } from '../support/cluster.js'
+import { collectGarbage } from '../faults/garbage.js'
 import { all, collected, pidOf, processFor, started, take, thrownBy, until, type Who } from '../support/leases.js'
 import { transports } from '../support/native.js'
 
@@ -354,4 +355,28 @@ describe('workers that others have', () => {
     }
     expect(await process.leases()).toMatchObject({ leases: [], free: 8, totals: { leases: 20, calls: 20 } })
   })
+})
+
+it('a lost connection and those of its lease keep no window, whoever has listened to their ends', async () => {
+  const windows = (): number =>
+    readdirSync('/proc/self/fd').filter((fd) => {
+      try {
+        return readlinkSync(`/proc/self/fd/${fd}`).includes('praas-window')
+      } catch {
+        return false
+      }
+    }).length
+  const before = windows()
+  const process = await processFor('shm')
+  // A function of its own, of which nothing is left on the stack.
+  const loseHost = async (): Promise<void> => {
+    const lease = await process.lease({ hotMs: 0, timeoutMs: 20_000 })
+    globalThis.process.kill(process.connection?.hostPid ?? 0, 'SIGKILL')
+    await failureOf(lease.invoke('sleep', 60_000))
+    // By another connection; nobody closes the one that was lost.
+    await process.invoke('add', { a: 1, b: 1 }, { timeoutMs: 20_000, idempotent: true })
+  }
+  for (let round = 0; round < 5; round++) await loseHost()
+  // One is open, and one may not be collected yet.
+  await expect.poll(() => (collectGarbage(), windows()), { timeout: 20_000 }).toBeLessThanOrEqual(before + 2)
 })
