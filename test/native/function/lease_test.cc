@@ -467,7 +467,7 @@ TEST_P(NativeLeases, DeadlinesAndCancellationsHold) {
   Start(Raw("worker_pid") + Raw("infinite_loop") + Raw("copy"));
   const LeaseReply lease = Take({.ttl_ms = 60'000});
   Driver calls = Worker(lease);
-  const Driver::Outcome late = calls.Call(Index("infinite_loop"), {}, {}, DeadlineIn(50'000'000));
+  const Driver::Outcome late = calls.Call(Index("infinite_loop"), {}, {}, DeadlineIn(slow() * 50'000'000));
   EXPECT_EQ(late.status.code(), Code::kInvocationTimeout) << late.status.message();
   ASSERT_TRUE(HasNotice(LeaseEvent::kWorkerReady)) << "a function that overruns its deadline ends its worker";
   Driver again = Worker(lease);
