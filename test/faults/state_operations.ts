@@ -55,7 +55,7 @@ const mostFloating = 6
 
 export async function write(lane: Lane, own: OwnKey): Promise<void> {
   const { session } = lane
-  const { key, register } = own
+  const { register } = own
   if (register.floating >= mostFloating) {
     await read(lane, own)
     return
@@ -63,6 +63,15 @@ export async function write(lane: Lane, own: OwnKey): Promise<void> {
   const id = session.takeIds(1)
   const planned = plannedWrite(lane, own, id)
   const { answer, beganMs, timeoutMs } = await attemptWrite(lane, own, id, planned)
+  checkRegister(lane, own, id, beganMs, () =>
+    register.write(id, planned, answer, beganMs + timeoutMs + session.task.allowanceMs),
+  )
+  // Nothing can be known of a key whose every operation may yet happen.
+  if (register.possibilities > 6 || register.floating > 3) await read(lane, own)
+}
+
+/** What an operation that began then says of its key. */
+function checkRegister(lane: Lane, { key, register }: OwnKey, id: number, beganMs: number, say: () => void): void {
   lane.checking(
     'acknowledged state is kept',
     key,
@@ -70,11 +79,9 @@ export async function write(lane: Lane, own: OwnKey): Promise<void> {
     () => register.describe(),
     () => {
       register.expire(beganMs)
-      register.write(id, planned, answer, beganMs + timeoutMs + session.task.allowanceMs)
+      say()
     },
   )
-  // Nothing can be known of a key whose every operation may yet happen.
-  if (register.possibilities > 6 || register.floating > 3) await read(lane, own)
 }
 
 /** By the client itself, or by a function. */
@@ -250,18 +257,7 @@ export async function read(
     (seen) => (seen ? { seen } : undefined),
   )
   const { value: seen } = attempted
-  if (seen) {
-    lane.checking(
-      'acknowledged state is kept',
-      key,
-      id,
-      () => register.describe(),
-      () => {
-        register.expire(attempted.beganMs)
-        register.read(seen)
-      },
-    )
-  }
+  if (seen) checkRegister(lane, own, id, attempted.beganMs, () => register.read(seen))
   return attempted as Attempted<Seen>
 }
 
