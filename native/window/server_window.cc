@@ -278,12 +278,14 @@ Status ServerWindow::ProtectPayloads() {
   return Status::Ok();
 }
 
-void ServerWindow::Write(uint64_t offset, std::span<const std::byte> data) noexcept {
+bool ServerWindow::Write(uint64_t offset, std::span<const std::byte> data) noexcept {
   if (!protected_) {
     std::memmove(mapping_.base() + offset, data.data(), data.size());
-  } else if (!shm::WriteAll(memfd_.get(), offset, data)) {
-    descriptor_lost_.store(true, std::memory_order_relaxed);
+    return true;
   }
+  if (shm::WriteAll(memfd_.get(), offset, data)) return true;
+  descriptor_lost_.store(true, std::memory_order_relaxed);
+  return false;
 }
 
 bool ServerWindow::cancelled(uint32_t index, uint32_t sequence) const noexcept {
@@ -313,7 +315,7 @@ bool ServerWindow::CompleteError(uint32_t index, uint32_t sequence, uint32_t sta
     room = slot;
   }
   const uint64_t length = std::min<uint64_t>(message.size(), room.bytes);
-  if (length > 0) Write(room.offset, std::as_bytes(message.first(length)));
+  if (length > 0 && !Write(room.offset, std::as_bytes(message.first(length)))) return false;
   return Complete(index, sequence, status, room.offset, length);
 }
 

@@ -67,7 +67,7 @@ class ServerWindow {
   [[nodiscard]] uint32_t index() const noexcept { return index_; }
   [[nodiscard]] int memfd() const noexcept { return memfd_.get(); }
   [[nodiscard]] int complete_event() const noexcept { return complete_event_.get(); }
-  /// A descriptor of this process was closed behind its back: clients may not have been woken.
+  /// A descriptor of this process was closed behind its back: what was to be written was not, or a client not woken.
   [[nodiscard]] bool descriptor_lost() const noexcept { return descriptor_lost_.load(std::memory_order_relaxed); }
   [[nodiscard]] uint64_t bytes() const noexcept;
   [[nodiscard]] const std::byte* base() const noexcept { return mapping_.base(); }
@@ -105,8 +105,9 @@ class ServerWindow {
 
   /// Empty when the range is not inside the window.
   [[nodiscard]] std::span<std::byte> Bytes(uint64_t offset, uint64_t bytes) const noexcept;
-  /// Copies bytes into the window. Precondition: Bytes(offset, bytes.size()) is not empty.
-  void Write(uint64_t offset, std::span<const std::byte> bytes) noexcept;
+  /// Copies bytes into the window. false: not all of them, for descriptor_lost(). Precondition: Bytes(offset,
+  /// bytes.size()) is not empty.
+  [[nodiscard]] bool Write(uint64_t offset, std::span<const std::byte> bytes) noexcept;
   [[nodiscard]] bool cancelled(uint32_t call, uint32_t sequence) const noexcept;
   /// It waits for its answer. From then on its client may use the memory it lent for other calls.
   [[nodiscard]] bool open(uint32_t call, uint32_t sequence) const noexcept;

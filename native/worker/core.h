@@ -100,6 +100,10 @@ struct Core {
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
     ::abort();
   }
+  /// After an answer in this window.
+  static void EndUnlessTold(const window::ServerWindow& window) noexcept {
+    if (window.descriptor_lost()) DescriptorLost();
+  }
   /// When the owner thread goes to sleep and when it has woken.
   void CountAwake(bool awake) const noexcept {
     const uint64_t since_ns = me.counters.awake_since_ns.load(std::memory_order_relaxed);

@@ -1,6 +1,7 @@
 #include "worker/results.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <string>
 #include <utility>
@@ -250,14 +251,14 @@ Status Results::PlaceInWindow(Running& record, std::span<const std::byte> result
   } else if (record.output == Running::Output::kRoom && Inside(result, record.output_bytes)) {
     offset = record.output_ref.offset + static_cast<uint64_t>(result.data() - record.output_bytes.data());
   } else if (result.size() <= record.room.bytes) {
-    if (!result.empty()) window.Write(record.room.offset, result);
+    if (!result.empty() && !window.Write(record.room.offset, result)) Core::DescriptorLost();
     CountCopy(result.size());
   } else {
     return Park(record, result);
   }
   DropOutput(record);
   window.Complete(call, sequence, static_cast<uint32_t>(Code::kOk), result.empty() ? 0 : offset, result.size());
-  EndUnlessTold(window);
+  Core::EndUnlessTold(window);
   core_.dispatcher->Free(record.index);
   return Status::Ok();
 }
@@ -283,7 +284,7 @@ void Results::ParkBlock(const Target& target, const PayloadRef& ref, Code code) 
     FreeOutput(ref);
     core_.dispatcher->Free(target.index);
   }
-  EndUnlessTold(*target.window);
+  Core::EndUnlessTold(*target.window);
 }
 
 void Results::Deliver(uint32_t index) {
@@ -316,17 +317,13 @@ void Results::Deliver(uint32_t index) {
       return;
     }
   } else {
-    if (result.bytes > 0) mapped->window->Write(room.offset, *bytes);
+    if (result.bytes > 0 && !mapped->window->Write(room.offset, *bytes)) Core::DescriptorLost();
     CountCopy(result.bytes);
     mapped->window->Complete(call, sequence, status, room.offset, result.bytes);
   }
-  EndUnlessTold(*mapped->window);
+  Core::EndUnlessTold(*mapped->window);
   FreeOutput(result);
   core_.dispatcher->Free(index);
-}
-
-void Results::EndUnlessTold(const window::ServerWindow& window) {
-  if (window.descriptor_lost()) Core::DescriptorLost();
 }
 
 // -------------------------------------------------------------------------------------------------------------------
@@ -370,7 +367,7 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
     target.window->CompleteError(window::OriginCallIndex(target.origin_call),
                                  window::OriginSequence(target.origin_call), static_cast<uint32_t>(code), message,
                                  window::RoomOf(core_.segment.call(target.index)));
-    EndUnlessTold(*target.window);
+    Core::EndUnlessTold(*target.window);
     core_.dispatcher->Free(target.index);
     return;
   }
@@ -383,8 +380,9 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
     message = Cut(message, dispatch::kSlotOutputBytes);
     ref = core_.pool->OutputSlot(target.index, message.size());
   }
-  // What cannot be written is an error without words.
-  if (!core_.pool->Write(ref, BytesOf(message)).ok()) ref.bytes = 0;
+  const Status written = core_.pool->Write(ref, BytesOf(message));
+  if (written.sys_errno() == EBADF) Core::DescriptorLost();
+  if (!written.ok()) ref.bytes = 0;  // an error without words
   entry.output = ref;
   entry.status = static_cast<uint32_t>(code);
   core_.dispatcher->FinishCompletion(target.index);

@@ -296,6 +296,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
     static constexpr std::string_view kMessage = "room was given for a result that is not waiting for any";
     mapped.window->CompleteError(submission.call, submission.sequence, static_cast<uint32_t>(Code::kProtocolInvalid),
                                  kMessage);
+    Core::EndUnlessTold(*mapped.window);
     return Made::kSkipped;
   }
   dispatch::CallEntry& entry = core_.segment.call(submission.parked);
@@ -304,6 +305,7 @@ Windows::Made Windows::MakeDelivery(MappedWindow& mapped, const window::Submissi
     core_.dispatcher->ReleaseReserved(submission.parked);
     mapped.window->CompleteError(submission.call, submission.sequence,
                                  static_cast<uint32_t>(Code::kInvocationCancelled), {});
+    Core::EndUnlessTold(*mapped.window);
     return Made::kSkipped;
   }
   window::FillDelivery(entry, submission);
