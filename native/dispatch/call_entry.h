@@ -107,12 +107,19 @@ struct alignas(64) CallEntry {
   alignas(64) PayloadRef output;
   uint32_t status;            // Code
   uint32_t connection_index;  // host only: which session to answer
-  uint64_t claimed_ns;        // when a worker began; 0 = never
+  uint64_t claimed_ns;        // when a worker took it; 0 = never
   uint64_t queued_ns;
-  uint32_t stream;  // index + 1 of its StreamRing, 0 = none
-  uint32_t reserved[3];
+  uint32_t stream;              // index + 1 of its StreamRing, 0 = none
+  std::atomic<uint32_t> begun;  // generation + 1 of the last call that a function was given
+  uint32_t reserved[2];
 };
 static_assert(sizeof(CallEntry) == 128);
+
+/// A function was given the call that the entry now holds.
+[[nodiscard]] inline bool HasBegun(const CallEntry& entry) noexcept {
+  const CallWord word = CallWord::Unpack(entry.word.load(std::memory_order_acquire));
+  return entry.begun.load(std::memory_order_acquire) == word.generation + 1;
+}
 
 /// What a doorbell carries: 8 bytes, an index and the generation it was rung for.
 struct Bell {

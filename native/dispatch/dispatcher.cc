@@ -254,6 +254,13 @@ std::optional<uint32_t> Dispatcher::ClaimAny(Takes takes) noexcept {
   return std::nullopt;
 }
 
+void Dispatcher::Begin(uint32_t index, uint32_t generation) noexcept {
+  // Before anything that the function does.
+  segment_.call(index).begun.store(generation + 1, std::memory_order_release);
+}
+
+void Dispatcher::UndoBegin(uint32_t index) noexcept { segment_.call(index).begun.store(0, std::memory_order_release); }
+
 void Dispatcher::OfferCredit() noexcept {
   uint64_t none = kCreditNone;
   if (me_.credit.load(std::memory_order_relaxed) != kCreditNone) return;

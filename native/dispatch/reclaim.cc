@@ -52,10 +52,12 @@ void Dispatcher::ReclaimParticipant(uint16_t dead, const std::function<void(uint
       case CallState::kClaimed:
       case CallState::kCompleting:
         if (word.owner == dead) {
-          // Claimed and idempotent: another worker may run it. Completing: the function has returned, its result is
-          // lost with half-written bytes, and running it a second time is allowed for the same reason.
+          // No function was given it, or it may be given to another. Completing and idempotent: the function has
+          // returned, its result is lost with half-written bytes, and running it a second time is allowed all the same.
           // A delivery cannot be repeated: its result has gone with the worker.
-          const bool again = !its_own && (entry.flags & kCallIdempotent) != 0 && entry.kind == CallKind::kInvoke &&
+          const bool may_run =
+              (entry.flags & kCallIdempotent) != 0 || (word.state == CallState::kClaimed && !HasBegun(entry));
+          const bool again = !its_own && may_run && entry.kind == CallKind::kInvoke &&
                              entry.cancel.load(std::memory_order_acquire) == 0 && NowNs() < entry.deadline_ns;
           if (again) {
             if (Advance(index, word.generation, word.state, CallState::kQueued, self_)) Ring(index);

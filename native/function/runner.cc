@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 
@@ -239,6 +240,7 @@ FaultScope::Running Runner::ScopeOf(const Function& function, const worker::Invo
 void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invocation) {
   const uint64_t most = function.spec.max_output_bytes;
   const Result<worker::Output> output = runtime_.AllocateOutput(invocation.handle, most);
+  if (output.status().sys_errno() == EBADF) runtime_.EndUnbegun(invocation.handle);
   if (!output.ok()) {
     static_cast<void>(runtime_.Fail(invocation.handle, output.status().code(), output.status().message()));
     return;

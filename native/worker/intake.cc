@@ -197,6 +197,7 @@ std::optional<Invocation> Intake::Begin(uint32_t index) {
   invocation.deadline_ns = record->deadline_ns.load(std::memory_order_relaxed);
   invocation.input = record->input_bytes;
   if (running_.count() == 0) core_.me.running_since_ns.store(record->begun_ns, std::memory_order_relaxed);
+  core_.dispatcher->Begin(index, record->generation);
   invocation.handle = running_.Publish(*record);
   core_.me.running.store(running_.count(), std::memory_order_release);
   Core::Count(core_.me.counters.bytes_in, invocation.input.size());

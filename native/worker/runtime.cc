@@ -288,6 +288,11 @@ Result<Output> WorkerRuntime::AllocateOutput(uint64_t handle, uint64_t bytes) {
   return Output{*memory};
 }
 
+void WorkerRuntime::EndUnbegun(uint64_t handle) noexcept {
+  if (const Running* record = parts_->running->Find(handle)) parts_->core->dispatcher->UndoBegin(record->index);
+  Core::DescriptorLost();
+}
+
 Status WorkerRuntime::Complete(uint64_t handle, std::span<const std::byte> result) {
   Running* record = parts_->running->Find(handle);
   if (record == nullptr) return UnknownHandle();

@@ -107,6 +107,9 @@ class WorkerRuntime {
   /// `bytes` of memory at the result's final place (up to 4 KiB: memory of this worker, copied once). A second call for
   /// one invocation replaces the first.
   [[nodiscard]] Result<Output> AllocateOutput(uint64_t handle, uint64_t bytes);
+  /// Ends this OS process: functions have closed what the worker needs to give this invocation to its own, which was
+  /// not begun. Another worker runs it.
+  [[noreturn]] void EndUnbegun(uint64_t handle) noexcept;
   /// Completes with: the allocated output (or a part of it that starts at its begin), the input as it stands, or other
   /// bytes (copied once into place). Whoever completes second (deadline, cancellation) finds kInvocationTimeout here;
   /// that is fine. Any other error is what the caller got instead of the result (no memory, too large, bytes from a

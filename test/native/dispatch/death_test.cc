@@ -210,25 +210,29 @@ INSTANTIATE_TEST_SUITE_P(Doorbells, DeathTest, ::testing::Values(DoorbellKind::k
                            return info.param == DoorbellKind::kFutex ? "Futex" : "MessageQueue";
                          });
 
-TEST_P(DeathTest, BetweenABellAndItsClaim) {
+TEST_P(DeathTest, BetweenABellAndItsFunction) {
   for (const uint16_t flags : {uint16_t{0}, uint16_t{kCallIdempotent}}) {
     Deaths deaths = Base();
+    uint32_t index = 0;
     deaths.reset = [&] {
       Reset();
       survivor().AnnounceSleep();
-      PostFromHost(kFirst, flags);
+      index = PostFromHost(kFirst, flags);
     };
     deaths.prepare = [&] { victim().AnnounceSleep(); };
     deaths.operation = [&] {
       const auto bell = doorbell().Receive(DeadlineIn(60'000'000'000));
       victim().AnnounceAwake();
       if (!bell || !victim().Claim(*bell)) ::_exit(8);
+      victim().Begin(bell->index, bell->generation);
     };
     deaths.verify = [&](bool over) {
       const bool claimed = !AnyQueued();
       EXPECT_TRUE(claimed || !over);
+      const bool begun = HasBegun(segment_->call(index));
+      EXPECT_TRUE(begun || !over);
       Bury(true);
-      ExpectAnswered(kFirst, {claimed && flags == 0 ? Code::kWorkerCrashed : Code::kOk});
+      ExpectAnswered(kFirst, {begun && flags == 0 ? Code::kWorkerCrashed : Code::kOk});
     };
     KillAtEveryChange(deaths);
     if (IsSkipped() || HasFailure()) return;
@@ -309,6 +313,7 @@ TEST_P(DeathTest, WhileItAnswers) {
     };
     deaths.prepare = [&] {
       if (victim().ClaimAny() != index) ::_exit(8);
+      victim().Begin(index, WordOf(index).generation);
     };
     deaths.operation = [&] { Complete(victim(), index, Code::kFunctionThrew); };
     deaths.verify = [&](bool over) {

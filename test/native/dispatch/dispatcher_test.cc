@@ -356,8 +356,13 @@ TEST_P(DispatcherTest, CompletionWakesASleepingOriginOnly) {
 TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
   const uint32_t crashed = PostFromHost();
   const uint32_t again = PostFromHost(kCallIdempotent);
-  ASSERT_TRUE(a().Claim({crashed, WordOf(crashed).generation}));
-  ASSERT_TRUE(a().Claim({again, WordOf(again).generation}));
+  const uint32_t unbegun = PostFromHost();
+  const uint32_t undone = PostFromHost();
+  for (const uint32_t index : {crashed, again, unbegun, undone}) {
+    ASSERT_TRUE(a().Claim({index, WordOf(index).generation}));
+    if (index != unbegun) a().Begin(index, WordOf(index).generation);
+  }
+  a().UndoBegin(undone);
   const uint32_t reserved = ReserveFor(a(), Origin::kWorker, kWorkerA);
   const uint32_t nested_queued = ReserveFor(a(), Origin::kWorker, kWorkerA);
   a().Post(nested_queued);
@@ -376,7 +381,7 @@ TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
   EXPECT_EQ(failed, (std::set<uint32_t>{crashed}));
   EXPECT_EQ(dropped, (std::set<uint32_t>{reserved, nested_queued}));
   EXPECT_EQ(segment_->participant(kWorkerA).credit.load(), kCreditNone);
-  EXPECT_EQ(b().ClaimAny(), again);
+  for (const uint32_t index : {again, unbegun, undone}) EXPECT_EQ(b().ClaimAny(), index);
 
   // The nested call that runs elsewhere is told to stop; its result belongs to nobody and the host drops it.
   EXPECT_EQ(segment_->call(nested_running).cancel.load(), 1u);

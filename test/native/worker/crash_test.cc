@@ -12,7 +12,7 @@ void Hang(WorkerRuntime&, const Invocation&) {
   for (;;) ::pause();
 }
 
-bool IsClaimed(MiniHost& host, uint32_t index) { return host.WordOf(index).state == dispatch::CallState::kClaimed; }
+bool HasBegun(MiniHost& host, uint32_t index) { return dispatch::HasBegun(host.segment().call(index)); }
 
 TEST(Crash, ACallIsAnsweredAndLeavesNothing) {
   MiniHost host({});
@@ -22,7 +22,7 @@ TEST(Crash, ACallIsAnsweredAndLeavesNothing) {
   });
   ASSERT_TRUE(host.AwaitReady(1));
   const uint32_t index = host.Post(0, Pattern(100'000));
-  ASSERT_TRUE(Eventually([&] { return IsClaimed(host, index) && host.pool().outputs().usage().used_blocks == 1; }));
+  ASSERT_TRUE(Eventually([&] { return HasBegun(host, index) && host.pool().outputs().usage().used_blocks == 1; }));
   EXPECT_EQ(worker.Kill(), 128 + SIGKILL);
   host.Bury(1);
   EXPECT_EQ(host.Await().code, Code::kWorkerCrashed);
@@ -39,8 +39,8 @@ TEST(Crash, IdempotentAndQueuedCallsRunElsewhere) {
   spare.WaitStopped();
   ASSERT_TRUE(host.AwaitReady(1));
   const auto input = Pattern(50'000);
-  const uint32_t claimed = host.Post(0, input, {.flags = dispatch::kCallIdempotent});
-  ASSERT_TRUE(Eventually([&] { return IsClaimed(host, claimed); }));
+  const uint32_t begun = host.Post(0, input, {.flags = dispatch::kCallIdempotent});
+  ASSERT_TRUE(Eventually([&] { return HasBegun(host, begun); }));
   host.Post(0, input);
   doomed.Kill();
   host.Bury(1);
@@ -64,7 +64,7 @@ TEST(Crash, AWindowIsFreedForOthers) {
   // Workers also look at windows that nobody has adopted, this one among them before it does.
   ASSERT_TRUE(Eventually([&] { return host.segment().window(0).poller.load() == 1; }));
   (void)client.Submit({.input = Pattern(10'000), .output_capacity = 10'000});
-  ASSERT_TRUE(Eventually([&] { return host.counters(1).window_calls.load() == 1; }));
+  ASSERT_TRUE(Eventually([&] { return HasBegun(host, 0); }));
   (void)client.Submit({.input = Pattern(10)});  // lies in the ring of the window the dead worker polled
   worker.Kill();
   EXPECT_EQ(host.segment().window(0).poller.load(), 1u);
@@ -76,6 +76,38 @@ TEST(Crash, AWindowIsFreedForOthers) {
   });
   EXPECT_TRUE(Equal(client.Payload(client.Await()), Pattern(10)));
   host.ExpectClean();
+}
+
+/// A worker that writes results through a descriptor, which a function may close.
+TEST(Crash, AResultThatCannotBeWrittenIsNone) {
+  for (const bool fails : {false, true}) {
+    MiniHost host({.hot_ns = -1});
+    WindowClient client(host.OpenWindow(0));
+    UniqueFd control = host.AddWorker(1);
+    test::Child worker = test::Child::Fork([&] {
+      host.ForgetLinks();
+      const auto runtime = AttachWorker(std::move(control));
+      MiniHost::Check(runtime->Guard(false));
+      RunWorker(*runtime, [fails](WorkerRuntime& running, const Invocation& invocation) {
+        ::close_range(STDERR_FILENO + 1, ~0u, 0);
+        static constexpr std::string_view kText = "a result, or why there is none";
+        if (fails) {
+          (void)running.Fail(invocation.handle, Code::kFunctionThrew, kText);
+        } else {
+          (void)running.Complete(invocation.handle, std::as_bytes(std::span(kText)));
+        }
+      });
+      return 0;
+    });
+    ASSERT_TRUE(host.AwaitReady(1));
+    // The client looks for its answer itself, so that nobody has to wake it.
+    (void)client.Submit({.output_capacity = 100});
+    EXPECT_EQ(worker.Wait(), 128 + SIGABRT);
+    EXPECT_FALSE(client.window().HasAnswer()) << "of a worker that could not write it";
+    host.Bury(1);
+    EXPECT_EQ(client.Await().status, static_cast<uint32_t>(Code::kWorkerCrashed));
+    host.ExpectClean();
+  }
 }
 
 /// Kills at moments nobody chose: every call gets exactly one answer, and nothing leaks.

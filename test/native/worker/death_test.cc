@@ -81,6 +81,7 @@ TEST_F(DeathTest, OverACallOfTheHost) {
   for (const uint16_t flags : {uint16_t{0}, uint16_t{dispatch::kCallIdempotent}}) {
     Deaths deaths;
     deaths.most = 12;
+    uint32_t index = 0;
     deaths.reset = [&] {
       Start(0);
       host_->Post(0, input_);
@@ -91,7 +92,7 @@ TEST_F(DeathTest, OverACallOfTheHost) {
       ASSERT_TRUE(host_->AwaitReady(kVictim));
       victim.Run();
       ExpectAnswer(host_->Await(), false);
-      host_->Post(0, input_, {.flags = flags});
+      index = host_->Post(0, input_, {.flags = flags});
     };
     deaths.watched = [&] { return host_->Shared(); };
     // The second call is looked at: the first one is the first of everything.
@@ -101,9 +102,10 @@ TEST_F(DeathTest, OverACallOfTheHost) {
       ServeOne(*runtime_);
     };
     deaths.verify = [&](bool) {
+      const bool begun = dispatch::HasBegun(host_->segment().call(index));
       host_->Bury(kVictim);
       const WorkerThread next(*host_, kNext, Echo);
-      ExpectAnswer(host_->Await(), flags == 0);
+      ExpectAnswer(host_->Await(), flags == 0 && begun);
       EXPECT_FALSE(host_->TryTake().has_value()) << "answered twice";
       host_->Post(0, input_);
       ExpectAnswer(host_->Await(), false);
