@@ -356,10 +356,11 @@ TEST_F(Supervised, ASecondHostIsTurnedAway) {
 /// praas-host as an agent runs it.
 class Executable {
  public:
-  /// `before` the host, which has that pid, is told what to serve.
-  explicit Executable(const host::Assignment& assignment, const std::function<void(pid_t host)>& before = {})
-      : child_(Start(&control_)) {
-    if (before) before(child_.pid());
+  /// In this process group, unless 0; `joined` is called when it is there, before it is told what to serve.
+  explicit Executable(const host::Assignment& assignment, pid_t group = 0, const std::function<void()>& joined = {})
+      : child_(Start(&control_, group)) {
+    if (group != 0) EXPECT_TRUE(Eventually([&] { return ::getpgid(child_.pid()) == group; }));
+    if (joined) joined();
     Say("assign", {{"process", assignment.process},
                    {"segment", assignment.segment},
                    {"queue", assignment.queue},
@@ -417,7 +418,7 @@ class Executable {
   Child& child() { return child_; }
 
  private:
-  static Child Start(UniqueFd* control) {
+  static Child Start(UniqueFd* control, pid_t group) {
     int ends[2];
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends), 0);
     control->Reset(ends[0]);
@@ -425,6 +426,7 @@ class Executable {
     const std::string number = std::to_string(theirs.get());
     return Child::Fork([&] {
       ::fcntl(theirs.get(), F_SETFD, 0);
+      if (group != 0 && ::setpgid(0, group) != 0) return 126;
       ::execl(PRAAS_HOST_PATH, PRAAS_HOST_PATH, "--control-fd", number.c_str(), "--", PRAAS_TEST_WORKER, nullptr);
       return 127;
     });
@@ -545,8 +547,7 @@ TEST_F(Supervised, AHostDoesNotEndItsOwnGroupWhateverARecordSays) {
       segment->participant(1).pid_start_time = ProcessId::Of(group)->start_time;
       killed.child().Kill();
     }
-    Executable next(process_.assignment, [&](pid_t host) {
-      EXPECT_EQ(::setpgid(host, group), 0);
+    Executable next(process_.assignment, group, [&] {
       if (!there) script.Kill();
     });
     next.AwaitReady();
