@@ -7,6 +7,7 @@ import { recordsPerId } from './bytes.js'
 import { events, type Entry } from './journal.js'
 import type { Begun, Ended, Line } from './history.js'
 import type { Stop } from './injector.js'
+import { checkMailboxes } from './mailbox.js'
 import { lockNames } from './plan.js'
 import type { Seen, Write } from './register.js'
 import { checkShared, type SharedValues } from './shared.js'
@@ -64,6 +65,7 @@ export function audit(
   counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, allowanceMs, found)
   counts['values of keys of others'] = checkForeignValues(operations, startsOf(histories), found)
   counts['changes of shared keys'] = checkShared(operations, shared, found)
+  Object.assign(counts, checkMailboxes(operations, journal, shared, allowanceMs, found))
   const answered = operations.filter(({ begun, end }) => begun.over !== undefined && end && end.code === undefined)
   return {
     ...{ found, counts, latestMs },

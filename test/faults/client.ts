@@ -10,6 +10,7 @@ import { History, readHistory } from './history.js'
 import { Lane } from './lane.js'
 import { checkExpiry, endLease, renewLease, takeLease } from './lease_operations.js'
 import { OwnDescriptors } from './leftovers.js'
+import { getMessage, putMessage } from './mailbox_operations.js'
 import { lockByClient, lockByFunction } from './lock_operations.js'
 import { lanesPerClient, planLane, processes, type ClientTask, type FromClient, type ToClient } from './plan.js'
 import { Random } from './random.js'
@@ -33,6 +34,7 @@ const lanes = Array.from(
   (_, index) => new Lane(session, index, random.fork(`lane ${index}`)),
 )
 const descriptors = new OwnDescriptors()
+const withMailboxes = processes.filter((served) => served.native)
 let paused = false
 
 /** Behind what predecessors have used. */
@@ -58,7 +60,7 @@ async function step(lane: Lane): Promise<void> {
     random.weighted({
       ...{ write: 30, read: 20, count: 10, publish: 5, foreign: 8, share: 6 },
       ...{ echo: 30, nothing: 3, slow: 4, fails: 2, nested: 6, many: 3, stream: 3 },
-      ...{ lock: 5, lockByFunction: 5 },
+      ...{ lock: 5, lockByFunction: 5, put: 6, get: 7 },
       ...{ lease: held ? 1 : 4, renew: held ? 2 : 0, endLease: held ? 2 : 0 },
       ...{ rest: 3, reconnect: lane.index === 0 ? 0.4 : 0 },
     })
@@ -98,6 +100,10 @@ async function step(lane: Lane): Promise<void> {
       return lockByClient(lane, served)
     case 'lockByFunction':
       return lockByFunction(lane, served)
+    case 'put':
+      return putMessage(lane, random.pick(withMailboxes))
+    case 'get':
+      return getMessage(lane, random.pick(withMailboxes))
     case 'lease':
       return takeLease(lane, served)
     case 'renew':

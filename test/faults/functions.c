@@ -11,7 +11,16 @@
 #include <unistd.h>
 
 enum { ORDER_BYTES = 64, ANSWER_BYTES = 32, LOCK_WRITE = 1 << 16 };
-enum { EVENT_BEGIN = 1, EVENT_END = 2, EVENT_LOCKED = 3, EVENT_UNLOCKING = 4 };
+enum {
+  EVENT_BEGIN = 1,
+  EVENT_END = 2,
+  EVENT_LOCKED = 3,
+  EVENT_UNLOCKING = 4,
+  EVENT_PUT,
+  EVENT_REFUSED,
+  EVENT_TOOK,
+  EVENT_EMPTY
+};
 enum { GET = 1, SET, APPEND, PATCH, DELETE, INCREMENT, STAT, PUBLISH, UNPUBLISH, COPY, LIST };
 enum { DONE = 0, ABSENT = 1, MISMATCH = 2, NO_MEMORY = 3 };
 
@@ -37,15 +46,17 @@ __attribute__((constructor)) static void open_journal(void) {
   journal = open(path == NULL ? "/dev/null" : path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
-static void note(uint64_t id, uint16_t event, uint16_t argument) {
+static void note_of(uint64_t id, uint16_t event, uint16_t argument, uint64_t subject) {
   struct {
     uint64_t id;
     uint16_t event, argument;
     uint32_t pid;
-    uint64_t at_ns, zero;
-  } entry = {id, event, argument, (uint32_t)getpid(), now_ns(), 0};
+    uint64_t at_ns, subject;
+  } entry = {id, event, argument, (uint32_t)getpid(), now_ns(), subject};
   if (write(journal, &entry, sizeof entry) != sizeof entry) abort();
 }
+
+static void note(uint64_t id, uint16_t event, uint16_t argument) { note_of(id, event, argument, 0); }
 
 static void parse(const char* input, order* given) {
   memset(given, 0, sizeof *given);
@@ -268,6 +279,61 @@ PRAAS_FUNCTION(n_state) {
     default:
       return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
   }
+}
+
+/* The id of a message, which is one record. */
+static uint64_t record_of(const void* message) {
+  uint64_t record;
+  memcpy(&record, (const char*)message + 8, 8);
+  return record;
+}
+
+PRAAS_FUNCTION(n_put) {
+  order given = begin(context);
+  const uint64_t record = record_of(given.data);
+  const int status = praas_put(context, PRAAS_SELF, given.key, given.data, given.data_bytes);
+  if (status == PRAAS_OK) note_of(given.id, EVENT_PUT, 0, record);
+  if (status == PRAAS_ERR_STATE_MEMORY) note_of(given.id, EVENT_REFUSED, 0, record);
+  if (status != PRAAS_OK) return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
+  note(given.id, EVENT_END, 0);
+  return PRAAS_OK;
+}
+
+/* Waits `argument` milliseconds for a message; without one the result is empty. */
+PRAAS_FUNCTION(n_get) {
+  order given = begin(context);
+  praas_reply message;
+  const int status = praas_get(context, PRAAS_ANY, given.key, given.argument * 1000000ull + 1, &message);
+  if (status == PRAAS_OK) {
+    note_of(given.id, EVENT_TOOK, 0, record_of(message.data));
+  } else if (strncmp(praas_error_message(context), "no message", 10) == 0) {
+    note(given.id, EVENT_EMPTY, 0);
+  } else {
+    return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
+  }
+  note(given.id, EVENT_END, 0);
+  return praas_return(context, message.data, message.bytes);
+}
+
+/* All messages that nobody has taken. */
+PRAAS_FUNCTION(n_drain) {
+  size_t bytes, filled = 0;
+  order given;
+  parse(praas_input(context, &bytes), &given);
+  char* output = praas_output(context, given.argument);
+  if (output == NULL) return PRAAS_FAILED;
+  praas_reply message;
+  int status;
+  while ((status = praas_get(context, PRAAS_ANY, given.key, 1, &message)) == PRAAS_OK) {
+    if (filled + message.bytes > given.argument) return praas_fail(context, "there are too many messages");
+    memcpy(output + filled, message.data, message.bytes);
+    filled += message.bytes;
+    praas_release(context, &message);
+  }
+  if (strncmp(praas_error_message(context), "no message", 10) != 0) {
+    return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
+  }
+  return praas_output_truncate(context, filled);
 }
 
 PRAAS_EXPORT uint32_t r_echo(void* args, uint32_t size, void* res) {

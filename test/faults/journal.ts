@@ -1,11 +1,15 @@
 /**
  * What functions write down outside of praas, so that no kill loses it: entries of 32 bytes, {id u64, event u16, argument u16,
- * pid u32, nanoseconds of the monotonic clock u64, 0 u64}, appended to one file by everybody. test/faults/functions.c writes
- * the same.
+ * pid u32, nanoseconds of the monotonic clock u64, subject u64}, appended to one file by everybody. test/faults/functions.c
+ * writes the same.
  */
 import { closeSync, openSync, readFileSync, truncateSync, writeSync } from 'node:fs'
 
-export const events = { begin: 1, end: 2, locked: 3, unlocking: 4 } as const
+export const events = {
+  ...{ begin: 1, end: 2, locked: 3, unlocking: 4 },
+  /** Of messages: it is in the mailbox; it certainly is not; it was taken; there was none. */
+  ...{ put: 5, refused: 6, took: 7, empty: 8 },
+} as const
 export const journalVariable = 'FAULTS_JOURNAL'
 const entryBytes = 32
 
@@ -17,6 +21,8 @@ export interface Entry {
   readonly argument: number
   readonly pid: number
   readonly atMs: number
+  /** Of messages: their record. */
+  readonly subject: number
 }
 
 export class Journal {
@@ -52,6 +58,7 @@ export function readJournal(path: string): Entry[] {
       argument: bytes.readUInt16LE(at + 10),
       pid: bytes.readUInt32LE(at + 12),
       atMs: Number(bytes.readBigUInt64LE(at + 16)) / 1e6,
+      subject: Number(bytes.readBigUInt64LE(at + 24)),
     })
   }
   return entries

@@ -26,6 +26,7 @@ import { readHistory } from './history.js'
 import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
 import { descriptorsOfAll, leftoversIn, names, OwnDescriptors, survivors, type Baseline } from './leftovers.js'
+import { takeMessages } from './mailbox_operations.js'
 import { graceMs, limits, lockNames, processes, sharedKeys, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
@@ -245,17 +246,22 @@ async function callByRdma(): Promise<void> {
   }
 }
 
-/** What has become of keys that all clients write; the next epoch begins without. */
+/** What has become of keys and mailboxes that all clients write; the next epoch begins without. */
 async function takeShared(handle: (id: string) => Process): Promise<Map<string, SharedValues>> {
   const values = new Map<string, SharedValues>()
-  for (const { id } of processes) {
+  for (const served of processes) {
+    const { id } = served
     const { state } = handle(id)
     const take = async (key: string): Promise<number[]> => {
       const value = await state.get(key)
       await state.delete(key)
       return value ? readRecords(value) : []
     }
-    values.set(id, { log: await take(sharedKeys.log), register: await take(sharedKeys.register) })
+    values.set(id, {
+      log: await take(sharedKeys.log),
+      register: await take(sharedKeys.register),
+      messages: served.native ? await takeMessages(handle(id)) : {},
+    })
   }
   return values
 }

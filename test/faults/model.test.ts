@@ -127,10 +127,10 @@ describe('an audit', () => {
     ...rest,
   })
   const end = (id: number, at: number, rest: object = {}): Line => ({ end: id, at, lateMs: 0, ...rest })
-  const ran = (id: number, atMs = 1): Entry => ({ id, event: events.begin, argument: 0, pid: 1, atMs })
+  const ran = (id: number, atMs = 1): Entry => ({ id, event: events.begin, argument: 0, pid: 1, atMs, subject: 0 })
   const held = (id: number, writes: boolean, from: number, to: number): Entry[] => [
-    { id, event: events.locked, argument: writes ? 256 : 0, pid: 1, atMs: from },
-    { id, event: events.unlocking, argument: writes ? 256 : 0, pid: 1, atMs: to },
+    { id, event: events.locked, argument: writes ? 256 : 0, pid: 1, atMs: from, subject: 0 },
+    { id, event: events.unlocking, argument: writes ? 256 : 0, pid: 1, atMs: to, subject: 0 },
   ]
   const checks = (lines: readonly Line[], journal: readonly Entry[] = [], shared?: SharedValues): string[] =>
     audit([lines], journal, new Map(shared ? [['p', shared]] : []), none, {
@@ -267,7 +267,7 @@ describe('an audit', () => {
       ...appended(3),
       ...appended(4, { outcome: 'nothing' }),
     ]
-    const afterLog = (...records: number[]): string[] => checks(log, [], { log: records, register: [] })
+    const afterLog = (...records: number[]): string[] => checks(log, [], { log: records, register: [], messages: {} })
     expect(afterLog(4, 8)).toEqual([])
     expect(afterLog(4, 12, 8)).toEqual([])
     for (const wrong of [afterLog(4), afterLog(8, 4), afterLog(4, 8, 8), afterLog(4, 8, 16), afterLog(4, 8, 20)])
@@ -279,7 +279,7 @@ describe('an audit', () => {
       ...wins(4, '6', { outcome: 'mismatch' }),
     ]
     const afterSets = (lines: readonly Line[], ...records: number[]): string[] =>
-      checks(lines, [], { log: [], register: records })
+      checks(lines, [], { log: [], register: records, messages: {} })
     expect(afterSets(register, 8)).toEqual([])
     expect(afterSets(register, 12)).toEqual([])
     for (const wrong of [[], [4], [16], [8, 12]])
@@ -287,5 +287,87 @@ describe('an audit', () => {
     // What was made of an older version cannot have come after it.
     expect(afterSets([...register, ...wins(5, '6', done(8))], 12)).toEqual(['acknowledged state is kept'])
     expect(afterSets([...register, ...wins(5, '5', done(7))], 20)).toEqual(['acknowledged state is kept'])
+  })
+
+  describe('of messages', () => {
+    const of = (id: number, fn: 'put' | 'get', from: number): Line[] => [
+      call(id, { kind: `message ${fn}`, key: 'box', fn: `n_${fn}`, at: from }),
+      end(id, 90),
+    ]
+    const entry = (id: number, event: number, atMs: number, subject = 0): Entry => ({
+      ...{ id, event, argument: 0, pid: 1, atMs, subject },
+    })
+    /** The record of message `id` is 4 times as much. */
+    const puts = (id: number, from: number, to?: number): [Line[], Entry[]] => [
+      of(id, 'put', from),
+      [entry(id, events.begin, from), ...(to === undefined ? [] : [entry(id, events.put, to, id * 4)])],
+    ]
+    const takes = (id: number, from: number, to: number, message: number): [Line[], Entry[]] => [
+      of(id, 'get', from),
+      [entry(id, events.begin, from), entry(id, events.took, to, message * 4)],
+    ]
+    const finds = (id: number, from: number, to: number): [Line[], Entry[]] => [
+      of(id, 'get', from),
+      [entry(id, events.begin, from), entry(id, events.empty, to)],
+    ]
+    /** Its worker was killed. */
+    const ends = (id: number, from: number): [Line[], Entry[]] => [of(id, 'get', from), [entry(id, events.begin, from)]]
+    const box = (done: readonly [Line[], Entry[]][], ...left: number[]): string[] =>
+      checks(
+        done.flatMap(([lines]) => lines),
+        done.flatMap(([, entries]) => entries),
+        { log: [], register: [], messages: { box: left.map((message) => message * 4) } },
+      )
+    const wrong = ['messages are taken once, in order']
+    const [first, second] = [puts(1, 1, 2), puts(2, 3, 4)]
+
+    it('takes what is documented', () => {
+      expect(box([first, second, takes(3, 5, 6, 1), takes(4, 7, 8, 2), finds(5, 9, 10)])).toEqual([])
+      expect(box([first, second, takes(3, 5, 6, 1)], 2)).toEqual([])
+      // At the same time.
+      expect(box([first, second, takes(3, 5, 9, 1), takes(4, 6, 8, 2), finds(5, 0, 3)])).toEqual([])
+      expect(box([puts(1, 1, 4), second], 2, 1)).toEqual([])
+    })
+
+    it('finds messages that were lost, unless a function died that may have taken them', () => {
+      expect(box([first])).toEqual(wrong)
+      expect(box([first, ends(3, 5)])).toEqual([])
+      expect(box([first, second, ends(3, 5)])).toEqual(wrong)
+      expect(box([first, second, ends(3, 5), ends(4, 6)])).toEqual([])
+      // It has ended before the message was there, or began when a later one had been taken.
+      expect(box([puts(1, 1_500, 1_501), ends(3, 5)])).toContain(wrong[0])
+      expect(box([first, second, takes(3, 5, 6, 2), ends(4, 7)])).toEqual(wrong)
+      expect(box([first, second, ends(4, 5), takes(3, 5, 6, 2)])).toEqual([])
+    })
+
+    it('finds messages that came twice, or that nobody put', () => {
+      expect(box([first, takes(3, 5, 6, 1), takes(4, 7, 8, 1)])).toEqual(wrong)
+      expect(box([first, takes(3, 5, 6, 1)], 1)).toEqual(wrong)
+      expect(box([first], 1, 7)).toEqual(wrong)
+      // Nobody was told whether it is there; it was refused; its function never ran.
+      expect(box([puts(1, 1)], 1)).toEqual([])
+      expect(box([puts(1, 1)])).toEqual([])
+      const refused: [Line[], Entry[]] = [first[0], [entry(1, events.begin, 1), entry(1, events.refused, 2, 4)]]
+      expect(box([refused])).toEqual([])
+      expect(box([refused], 1)).toEqual(wrong)
+      expect(box([[first[0], []]], 1)).toContain(wrong[0])
+    })
+
+    it('finds messages that overtook others', () => {
+      expect(box([first, second, takes(3, 5, 6, 2), takes(4, 7, 8, 1)])).toEqual(wrong)
+      expect(box([first, second, takes(3, 5, 6, 2)], 1)).toEqual(wrong)
+      expect(box([first, second], 2, 1)).toEqual(wrong)
+    })
+
+    it('finds functions that missed a message, or returned another one', () => {
+      expect(box([first, finds(3, 5, 6)], 1)).toEqual(wrong)
+      expect(box([first, finds(3, 5, 6), takes(4, 7, 8, 1)])).toEqual(wrong)
+      const [lines, entries] = takes(3, 5, 6, 1)
+      const told = (...records: number[]): string[] =>
+        box([first, [[lines[0]!, end(3, 7, { result: { seen: { records } } })], entries]])
+      expect(told(4)).toEqual([])
+      expect(told(8)).toEqual(['results are those of the call'])
+      expect(told()).toEqual(['results are those of the call'])
+    })
   })
 })

@@ -18,6 +18,8 @@ export const lanesPerClient = 3
 const registersPerLane = 5
 /** In each process. */
 export const sharedKeys = { log: 'shared/log', register: 'shared/register' } as const
+/** Of processes with native functions. Names of messages are not names of state. */
+export const mailboxNames = [sharedKeys.log, 'mailbox/b'] as const
 export const lockNames = ['lock/a', 'lock/b'] as const
 /** Options of the processes; little enough memory to be used up now and then. */
 export const limits = {

@@ -8,6 +8,7 @@ export const checks = [
   'values are whole',
   'versions do not go back',
   'increments happen once',
+  'messages are taken once, in order',
   'calls run at most once',
   'calls end with their deadline',
   'results are those of the call',
@@ -29,6 +30,8 @@ const countedAlways = [
   'reads of keys of others',
   'values of keys of others',
   'changes of shared keys',
+  'messages put',
+  'messages taken',
   'locks are released',
 ]
 /** By the routes of operations: workers of either language, and those of leases. */

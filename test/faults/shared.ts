@@ -10,6 +10,8 @@ import { sharedKeys } from './plan.js'
 export interface SharedValues {
   readonly log: readonly number[]
   readonly register: readonly number[]
+  /** Records of the messages that nobody has taken, by mailbox. */
+  readonly messages: Readonly<Record<string, readonly number[]>>
 }
 
 /** @returns how many changes */
