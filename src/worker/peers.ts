@@ -17,15 +17,20 @@ export class PeerProcesses {
     if (!process) {
       process = this.#open(id)
       this.#processes.set(id, process)
-      // A failure is not remembered: the next call tries again.
+      // Failures are not remembered: the next call tries again.
       process.catch(() => this.#processes.delete(id))
     }
     return process
   }
 
   async #open(id: string): Promise<Process> {
+    return (await (this.#cluster ??= this.#connect())).process(id)
+  }
+
+  #connect(): Promise<Cluster> {
     // Loaded when needed: most applications never call another process, and workers have to start fast.
-    this.#cluster ??= import('../client/connect.js').then(({ connect }) => connect(this.#controlUrl))
-    return (await this.#cluster).process(id)
+    const cluster = import('../client/connect.js').then(({ connect }) => connect(this.#controlUrl))
+    cluster.catch(() => (this.#cluster = undefined))
+    return cluster
   }
 }

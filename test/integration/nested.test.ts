@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { readdirSync, renameSync } from 'node:fs'
+import { join } from 'node:path'
 import type { Process } from '../../src/client/process.js'
 import type { FunctionError } from '../../src/errors.js'
 import { failureOf, startCluster, type FixtureApp, type TestCluster } from '../support/cluster.js'
@@ -44,4 +46,16 @@ it('a function reaches other processes, creating them on first use', async () =>
   const facts = await alone.functions<FixtureApp>().callsPeer('peer')
   expect(facts).toMatchObject({ processId: 'peer', depth: 0 })
   expect((await started.cluster.processes()).map(({ id }) => id)).toContain('peer')
+})
+
+it('a function that could not reach the cluster reaches it later', async () => {
+  const process = await started.cluster.process('patient', { workers: 1 })
+  const agents = join(started.cluster.runtimeDir ?? '', 'agents')
+  const socket = join(agents, readdirSync(agents).find((name) => name.endsWith('.sock')) ?? '')
+  renameSync(socket, `${socket}.away`)
+  const failure = (await failureOf(process.functions<FixtureApp>().callsPeer('alone'))) as FunctionError
+  renameSync(`${socket}.away`, socket)
+  expect(failure.remote?.code).toBe('ERR_CLUSTER_UNREACHABLE')
+  expect(await process.functions<FixtureApp>().callsPeer('alone')).toMatchObject({ processId: 'alone' })
+  await process.stop()
 })
