@@ -1,6 +1,8 @@
 /** The functions in TypeScript that the campaign calls. Each notes in the journal that it runs; `functions.c` has the native ones. */
+import { spawn } from 'node:child_process'
 import { setTimeout as delay } from 'node:timers/promises'
 import { defineFunction, type Context } from 'praas'
+import { childSeconds } from './forks.js'
 import { events, Journal, journalVariable } from './journal.js'
 import { lockWrite, operations, readOrder, statuses, writeAnswer, writeOrder, type GivenOrder } from './order.js'
 
@@ -59,6 +61,16 @@ export const die = (input: Uint8Array): Uint8Array =>
     for (;;);
   })
 
+/** Leaves a child behind. */
+export const fork = (input: Uint8Array): Uint8Array =>
+  noted(input, ({ id }) => {
+    const child = spawn('sleep', [String(childSeconds)], { stdio: 'ignore' })
+    child.on('error', () => undefined)
+    child.unref()
+    journal.note(id, events.forked, 0, child.pid)
+    return input
+  })
+
 /** Calls another function with the next id: the argument says how deep that goes on. */
 export const nest = (input: Uint8Array, ctx: Context): Promise<Uint8Array> =>
   noted(input, async ({ id, argument, key, data }) => {
@@ -71,6 +83,15 @@ export const nest = (input: Uint8Array, ctx: Context): Promise<Uint8Array> =>
 /** The same, blocking the worker. */
 export const nestSync = (input: Uint8Array, ctx: Context): Uint8Array =>
   noted(input, ({ id, key, data }) => ctx.invokeSync(key, writeOrder({ id: Number(id) + 1, data })))
+
+/** Calls a function of a process as its clients do, with the next id. The key names both. */
+export const peer = (input: Uint8Array, ctx: Context): Promise<Uint8Array> =>
+  noted(input, async ({ id, key, data }) => {
+    const [processId = '', fn = ''] = key.split(' ')
+    const callee = await ctx.process(processId)
+    const timeoutMs = Math.max(1, ctx.remainingMs)
+    return callee.invoke(fn, writeOrder({ id: Number(id) + 1, data }), { timeoutMs, signal: ctx.signal })
+  })
 
 /** Chunks as they come; the first is an order. */
 export const relay = defineFunction({ stream: true }, async function* (chunks) {

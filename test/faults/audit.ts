@@ -3,8 +3,10 @@
  * still: calls that ran twice, too late, too long or not at all, locks held together, reads of keys of others, answers that came
  * late.
  */
+import type { Gap } from './agent_process.js'
 import { recordsPerId } from './bytes.js'
 import { events, type Entry } from './journal.js'
+import { expected } from './codes.js'
 import type { Begun, Ended, Line } from './history.js'
 import type { Stop } from './injector.js'
 import { checkMailboxes } from './mailbox.js'
@@ -35,6 +37,7 @@ export interface Faults {
   readonly stops: readonly Stop[]
   /** OS process ids of hosts, and when they were killed. */
   readonly killedHosts: ReadonlyMap<number, number>
+  readonly gaps: readonly Gap[]
 }
 
 export interface Operation {
@@ -52,7 +55,7 @@ export function audit(
   histories: readonly (readonly Line[])[],
   journal: readonly Entry[],
   shared: ReadonlyMap<string, SharedValues>,
-  { stops, killedHosts }: Faults,
+  { stops, killedHosts, gaps }: Faults,
   { lateMs, allowanceMs }: { readonly lateMs: number; readonly allowanceMs: number },
 ): Audit {
   const operations = histories.flatMap((lines, client) => operationsOf(lines, client))
@@ -61,6 +64,7 @@ export function audit(
   counts['executions'] = checkExecutions(operations, journal, allowanceMs, found)
   const latestMs = checkDeadlines(operations, stops, lateMs, found)
   counts['answers in time'] = operations.length
+  checkAbsences(operations, gaps, lateMs, found)
   counts['lock intervals'] = checkLocks(operations, journal, found)
   counts['reads of keys of others'] = checkForeignReads(operations, killedHosts, allowanceMs, found)
   counts['values of keys of others'] = checkForeignValues(operations, startsOf(histories), found)
@@ -172,6 +176,16 @@ function checkDeadlines(
       found.push({ check: 'answers come in time', text: `${Math.round(late)} ms too late: ${tell(operation)}` })
   }
   return latest
+}
+
+/** That nobody serves a process is said only while that is so, or soon after: a client that was busy then has not looked since. */
+function checkAbsences(operations: readonly Operation[], gaps: readonly Gap[], lateMs: number, found: Found[]): void {
+  for (const operation of operations) {
+    const { begun, end } = operation
+    if (!end || !(expected.absentPeer as readonly string[]).includes(end.code ?? end.result?.thrown ?? '')) continue
+    if (gaps.some(({ fromMs, toMs }) => fromMs < end.at && toMs + lateMs > begun.at)) continue
+    found.push({ check: 'documented errors', text: `there was an agent: ${tell(operation)}` })
+  }
 }
 
 interface Interval {

@@ -1,10 +1,10 @@
 /** Calls of all kinds and sizes. What they return is checked here, how often they ran by the driver. */
 import type { Process } from '../../src/client/process.js'
 import { makeRecord, recordHeader } from './bytes.js'
-import { expected } from './codes.js'
+import { expected, thrownCode } from './codes.js'
 import type { Lane, Target } from './lane.js'
-import { orderBytes, writeOrder } from './order.js'
-import { limits, type ServedProcess } from './plan.js'
+import { orderBytes, readOrder, writeOrder } from './order.js'
+import { limits, processes, type ServedProcess } from './plan.js'
 import type { Random } from './random.js'
 import { callCodes, checkThrown } from './state_operations.js'
 import { Violation } from './violation.js'
@@ -139,6 +139,20 @@ export async function linger(lane: Lane, process: ServedProcess): Promise<void> 
   if (value) expectSame(fn, id, input, value)
 }
 
+/** Functions that leave OS processes behind. */
+export async function fork(lane: Lane, process: ServedProcess): Promise<void> {
+  const { session, random } = lane
+  const target = lane.target(process)
+  const fn = named(target, 'fork')
+  const timeoutMs = random.integer(2_000, 5_000)
+  const id = session.takeIds(1)
+  const input = payload(random, id)
+  const { value } = await session.attempt(about(lane, target, 'call fork', fn, timeoutMs, [id]), () =>
+    target.via.invoke(fn, input, { timeoutMs }),
+  )
+  if (value) expectSame(fn, id, input, value)
+}
+
 /** Functions that throw, that end their worker, that are not there, and inputs that are too large. */
 export async function fails(lane: Lane, process: ServedProcess): Promise<void> {
   const { session, random } = lane
@@ -190,6 +204,37 @@ export async function nested(lane: Lane, process: ServedProcess): Promise<void> 
   if (value) {
     const last = writeOrder({ id: first + count - 1, data: input.subarray(orderBytes + callee.length) })
     expectSame(fn, first, last.subarray(orderBytes), value.subarray(orderBytes))
+  }
+}
+
+/** Functions that call functions of another process, or of their own from outside. */
+export async function peer(lane: Lane, process: ServedProcess): Promise<void> {
+  const { session, random } = lane
+  const found = lane.target(process)
+  const target: Target =
+    found.lane === 'node' ? found : { process, via: session.handle(process.id), leased: false, lane: 'node' }
+  const callee = random.pick(processes)
+  const fn = callee.node && (!callee.native || random.chance(0.5)) ? 'echo' : 'n_echo'
+  const timeoutMs = lane.timeoutMs()
+  const first = session.takeIds(2)
+  const input = payload(random, first, { key: `${callee.id} ${fn}` })
+  const signal = lane.signal(0.1)
+  const { value } = await session.attempt(
+    about(lane, target, 'call peer', 'peer', timeoutMs, [first, first + 1]),
+    async () => {
+      try {
+        return await target.via.invoke('peer', input, { timeoutMs, ...(signal ? { signal } : {}) })
+      } catch (error) {
+        if ((error as { code?: string }).code !== 'ERR_FUNCTION_THREW') throw error
+        checkThrown(error, expected.peer)
+        return { thrown: thrownCode(error) }
+      }
+    },
+    (result) => ('thrown' in result ? result : undefined),
+  )
+  if (value && !('thrown' in value)) {
+    const last = writeOrder({ id: first + 1, data: readOrder(input).data })
+    expectSame('peer', first, last, value)
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { echo, fails, linger, many, nested, nothing, stream } from './call_operations.js'
+import { echo, fails, fork, linger, many, nested, nothing, peer, stream } from './call_operations.js'
 import { nowMs } from './clock.js'
 import { History, readHistory } from './history.js'
 import { Lane } from './lane.js'
@@ -34,6 +34,7 @@ const lanes = Array.from(
   (_, index) => new Lane(session, index, random.fork(`lane ${index}`)),
 )
 const descriptors = new OwnDescriptors()
+const withNode = processes.filter((served) => served.node)
 const withMailboxes = processes.filter((served) => served.native)
 let paused = false
 
@@ -59,7 +60,7 @@ async function step(lane: Lane): Promise<void> {
   switch (
     random.weighted({
       ...{ write: 30, read: 20, count: 10, publish: 5, foreign: 8, share: 6 },
-      ...{ echo: 30, nothing: 3, slow: 4, fails: 2, nested: 6, many: 3, stream: 3 },
+      ...{ echo: 30, nothing: 3, slow: 4, fails: 2, nested: 6, peer: 4, fork: 1, many: 3, stream: 3 },
       ...{ lock: 5, lockByFunction: 5, put: 6, get: 7 },
       ...{ lease: held ? 1 : 4, renew: held ? 2 : 0, endLease: held ? 2 : 0 },
       ...{ rest: 3, reconnect: lane.index === 0 ? 0.4 : 0 },
@@ -92,6 +93,10 @@ async function step(lane: Lane): Promise<void> {
       return fails(lane, served)
     case 'nested':
       return nested(lane, served)
+    case 'peer':
+      return peer(lane, random.pick(withNode))
+    case 'fork':
+      return fork(lane, served)
     case 'many':
       return many(lane, served)
     case 'stream':

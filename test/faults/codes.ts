@@ -13,6 +13,12 @@ const closed = ['ERR_CONNECTION_CLOSED', 'ERR_PROCESS_CLOSED', 'ERR_CLUSTER_CLOS
 /** Somebody holds what others need and is stopped. */
 const held = ['ERR_SEGMENT_STUCK', 'ERR_STATE_CONTENDED'] as const
 
+/** Nobody serves the process: its agent was killed, and the next one is not as far yet. */
+const absent = ['ERR_PROCESS_DRAINING', 'ERR_CLUSTER_UNREACHABLE', 'ERR_PROCESS_UNKNOWN'] as const
+/** The same for a function, which would create the process that it calls. */
+const absentPeer = [...absent, 'ERR_PROCESS_BUSY', 'ERR_APP_UNKNOWN'] as const
+const call = [...lost, 'aborted', 'ERR_INVOCATION_TIMEOUT', 'ERR_BACKPRESSURE', 'ERR_WORKER_CRASHED'] as const
+
 export const expected = {
   connect: [...lost, 'ERR_PROCESS_CLOSED'],
   state: [...lost, ...held, 'aborted', 'ERR_INVOCATION_TIMEOUT', 'ERR_BACKPRESSURE'],
@@ -25,7 +31,7 @@ export const expected = {
     'ERR_STATE_MEMORY',
     'ERR_STATE_VERSION',
   ],
-  call: [...lost, 'aborted', 'ERR_INVOCATION_TIMEOUT', 'ERR_BACKPRESSURE', 'ERR_WORKER_CRASHED'],
+  call,
   lease: ['ERR_LEASE_EXPIRED', 'ERR_LEASE_CLOSED', 'ERR_LEASE_UNAVAILABLE'],
   takeLease: [
     ...lost,
@@ -40,6 +46,10 @@ export const expected = {
   lock: [...lost, ...held, 'aborted', 'ERR_INVOCATION_TIMEOUT', 'ERR_STATE_LOCK_TIMEOUT'],
   release: [...lost, ...held, 'ERR_STATE_LOCK_LOST', 'ERR_INVOCATION_TIMEOUT'],
   closed,
+  absent,
+  absentPeer,
+  /** What a function of the campaign throws because its call to another process has failed. */
+  peer: [...call, ...absentPeer, 'ERR_INVOCATION_CANCELLED', 'ABORT_ERR'],
   /** What a function of the campaign throws because its operation on state or locks has failed. */
   thrown: [
     ...held,

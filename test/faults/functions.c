@@ -19,9 +19,12 @@ enum {
   EVENT_PUT,
   EVENT_REFUSED,
   EVENT_TOOK,
-  EVENT_EMPTY
+  EVENT_EMPTY,
+  EVENT_FORKED
 };
 enum { GET = 1, SET, APPEND, PATCH, DELETE, INCREMENT, STAT, PUBLISH, UNPUBLISH, COPY, LIST };
+/* Longer than anything comes to rest: forks.ts */
+enum { CHILD_SECONDS = 200 };
 enum { DONE = 0, ABSENT = 1, MISMATCH = 2, NO_MEMORY = 3 };
 
 typedef struct order {
@@ -138,6 +141,18 @@ PRAAS_FUNCTION(n_die) {
   if (given.argument == 0) _exit(3);
   raise(SIGKILL);
   return PRAAS_FAILED;
+}
+
+/* Leaves a child behind that has all that its worker has. */
+PRAAS_FUNCTION(n_fork) {
+  order given = begin(context);
+  const pid_t child = fork();
+  if (child == 0) {
+    sleep(CHILD_SECONDS);
+    _exit(0);
+  }
+  if (child > 0) note_of(given.id, EVENT_FORKED, 0, (uint64_t)child);
+  return give_back(context, &given);
 }
 
 /* Calls `key` with the next id. */

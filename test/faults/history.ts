@@ -50,6 +50,8 @@ export interface Result {
   readonly answer?: WriteAnswer
   readonly seen?: Seen
   readonly count?: number
+  /** The code of what a function threw. */
+  readonly thrown?: string
 }
 
 export interface Snapshot {

@@ -2,6 +2,8 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ProcessDescription, WorkerDescription } from '../../src/control.js'
 import { nowMs } from './clock.js'
+import type { Gap } from './agent_process.js'
+import type { Disaster } from './plan.js'
 import type { Random } from './random.js'
 
 export interface Stop {
@@ -17,11 +19,24 @@ export interface Clients {
   pid(client: number): number | undefined
 }
 
+export interface Processes {
+  /** None while nobody serves them. */
+  describe(): Promise<readonly ProcessDescription[]>
+  /** Stops one, and creates it again. */
+  restart(id: string): Promise<void>
+}
+
+export interface Agent {
+  /** Undefined while it is being replaced. */
+  readonly pid: number | undefined
+  replace(): Promise<void>
+}
+
 const weights = {
   ...{ 'kill worker': 30, 'kill leased worker': 12, 'kill host': 7, 'kill client': 6 },
-  ...{ 'stop worker': 14, 'stop leased worker': 8, 'stop host': 5, 'stop client': 5 },
+  ...{ 'stop worker': 14, 'stop leased worker': 8, 'stop host': 5, 'stop client': 5, 'stop agent': 1 },
 }
-type Fault = keyof typeof weights
+type Fault = keyof typeof weights | Disaster
 
 /** Longest time that something stands still. */
 const maxStopMs = 2_500
@@ -31,9 +46,16 @@ export class Injector {
   readonly stops: Stop[] = []
   /** OS process ids of hosts, and when they were killed. */
   readonly killedHosts = new Map<number, number>()
+  /** While a process was stopped. */
+  readonly absences: Gap[] = []
+  /** The process that is stopped and created again: what it starts with is left alone. */
+  #stopping: string | undefined
+  /** By the present agent. */
+  hostKills = 0
   readonly #random: Random
   readonly #meanPauseMs: number
-  readonly #describe: () => Promise<readonly ProcessDescription[]>
+  readonly #processes: Processes
+  readonly #agent: Agent
   readonly #clients: Clients
   readonly #note: (text: string) => void
   /** Of processes whose starting worker was killed: the workers that were ready then. */
@@ -43,31 +65,41 @@ export class Injector {
   constructor(
     random: Random,
     meanPauseMs: number,
-    describe: () => Promise<readonly ProcessDescription[]>,
+    processes: Processes,
+    agent: Agent,
     clients: Clients,
     note: (text: string) => void,
   ) {
     this.#random = random
     this.#meanPauseMs = meanPauseMs
-    this.#describe = describe
+    this.#processes = processes
+    this.#agent = agent
     this.#clients = clients
     this.#note = note
   }
 
-  /** Until then, or while nothing is wrong; afterwards nothing is stopped any more. */
-  async run(untilMs: number, wrong: () => boolean): Promise<void> {
+  /** Until then, or while nothing is wrong; afterwards nothing is stopped any more, and there is an agent. */
+  async run(untilMs: number, wrong: () => boolean, disaster: Disaster): Promise<void> {
     const ending: Promise<void>[] = []
+    let disasterMs = disaster === 'none' ? Infinity : nowMs() + this.#random.next() * (untilMs - nowMs())
     for (; !wrong(); this.#drawn++) {
       const pauseMs = this.#random.pause(this.#meanPauseMs)
       const fault = this.#random.weighted(weights)
       const which = this.#random.fork(this.#drawn)
       if (nowMs() + pauseMs >= untilMs) break
       await delay(pauseMs)
+      if (nowMs() >= disasterMs) {
+        disasterMs = Infinity
+        ending.push(disaster === 'kill agent' ? this.#killAgent() : this.#stopProcess())
+      }
       const victim = await this.#victim(fault, which)
       if (victim === undefined) continue
-      this.counts.set(fault, (this.counts.get(fault) ?? 0) + 1)
+      this.#count(fault)
       this.#note(`${fault} ${victim.pid} of ${victim.of}`)
-      if (fault === 'kill host') this.killedHosts.set(victim.pid, nowMs())
+      if (fault === 'kill host') {
+        this.killedHosts.set(victim.pid, nowMs())
+        this.hostKills++
+      }
       if (fault.startsWith('kill')) send(victim.pid, 'SIGKILL')
       else ending.push(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))
     }
@@ -75,13 +107,44 @@ export class Injector {
     await Promise.all(ending)
   }
 
+  async #killAgent(): Promise<void> {
+    for (const { pid } of await this.#processes.describe()) if (pid !== undefined) this.killedHosts.set(pid, nowMs())
+    this.#count('kill agent')
+    this.#note(`kill agent ${this.#agent.pid}`)
+    await this.#agent.replace()
+    this.hostKills = 0
+    this.#note(`agent ${this.#agent.pid} serves the processes`)
+  }
+
+  async #stopProcess(): Promise<void> {
+    const { id, pid } = this.#random.fork('stop').pick(await this.#processes.describe())
+    const gap = { fromMs: nowMs(), toMs: Infinity }
+    this.absences.push(gap)
+    if (pid !== undefined) this.killedHosts.set(pid, gap.fromMs)
+    this.#stopping = id
+    this.#count('stop process')
+    this.#note(`stop process ${id}`)
+    await this.#processes.restart(id)
+    this.#stopping = undefined
+    gap.toMs = nowMs()
+    this.#note(`process ${id} is there again`)
+  }
+
+  #count(fault: Fault): void {
+    this.counts.set(fault, (this.counts.get(fault) ?? 0) + 1)
+  }
+
   async #victim(fault: Fault, random: Random): Promise<{ pid: number; of: string; client?: number } | undefined> {
+    const { pid: agent } = this.#agent
+    if (fault.endsWith('agent')) return agent === undefined ? undefined : { pid: agent, of: 'all processes' }
     if (fault.endsWith('client')) {
       const client = random.integer(0, this.#clients.count - 1)
       const pid = this.#clients.pid(client)
       return pid === undefined ? undefined : { pid, of: `client ${client}`, client }
     }
-    const { id, pid, workers } = random.pick(await this.#describe())
+    const described = (await this.#processes.describe()).filter(({ id }) => id !== this.#stopping)
+    if (described.length === 0) return undefined
+    const { id, pid, workers } = random.pick(described)
     if (fault.endsWith('host')) return pid === undefined ? undefined : { pid, of: id }
     const leased = fault.endsWith('leased worker')
     const those = workers.filter((worker) => worker.leased === leased)

@@ -9,6 +9,7 @@ export const events = {
   ...{ begin: 1, end: 2, locked: 3, unlocking: 4 },
   /** Of messages: it is in the mailbox; it certainly is not; it was taken; there was none. */
   ...{ put: 5, refused: 6, took: 7, empty: 8 },
+  forked: 9,
 } as const
 export const journalVariable = 'FAULTS_JOURNAL'
 const entryBytes = 32
@@ -21,7 +22,7 @@ export interface Entry {
   readonly argument: number
   readonly pid: number
   readonly atMs: number
-  /** Of messages: their record. */
+  /** Of messages: their record; of forks: the OS process that was left behind. */
   readonly subject: number
 }
 
@@ -33,12 +34,13 @@ export class Journal {
     this.#fd = openSync(path, 'a')
   }
 
-  note(id: bigint, event: number, argument = 0): void {
+  note(id: bigint, event: number, argument = 0, subject = 0): void {
     this.#entry.writeBigUInt64LE(id, 0)
     this.#entry.writeUInt16LE(event, 8)
     this.#entry.writeUInt16LE(argument, 10)
     this.#entry.writeUInt32LE(process.pid, 12)
     this.#entry.writeBigUInt64LE(process.hrtime.bigint(), 16)
+    this.#entry.writeBigUInt64LE(BigInt(subject), 24)
     writeSync(this.#fd, this.#entry)
   }
 

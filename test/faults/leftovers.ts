@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, readlinkSync } from 'node:fs'
 import type { Process } from '../../src/client/process.js'
 import type { ProcessDescription } from '../../src/control.js'
 import { native } from '../../src/native/binding.js'
-import { limits, type ServedProcess } from './plan.js'
+import { limits, processes, type ServedProcess } from './plan.js'
 
 interface Arena {
   readonly usedBytes: number
@@ -75,16 +75,31 @@ function moreThan(before: Descriptors, now: Descriptors, kept: (kind: string) =>
 }
 const keptBy = (kind: string): number => (kind === 'anon_inode:[eventfd]' ? keptEventfds : 0)
 
+/** Workers keep their connections to other processes, each with a window that hosts and other workers have, too. */
+const descriptorsPerPeer = 2
+const keptWith =
+  (connections: number) =>
+  (kind: string): number =>
+    keptBy(kind) +
+    (/socket|eventfd|memfd/.test(kind) ? connections * descriptorsPerPeer : 0) +
+    // libuv keeps one in reserve from the first socket of a loop on.
+    (kind === '/dev/null' ? 1 : 0)
+
 /** Connections that are closing, or kept for the next request. */
 const mostIdle = 6
 
-/** Of this OS process, against when it had come to rest for the first time. */
+/** Of an OS process, against when it had come to rest for the first time. */
 export class OwnDescriptors {
+  readonly #pid: number
   #first: Descriptors | undefined
+
+  constructor(pid = process.pid) {
+    this.#pid = pid
+  }
 
   /** What it has more than then: a few connections are no matter, one for each host there ever was is. */
   more(): string[] {
-    const now = descriptorsOf(process.pid)
+    const now = descriptorsOf(this.#pid)
     this.#first ??= now
     return moreThan(this.#first, now, () => mostIdle)
   }
@@ -96,12 +111,17 @@ export function childrenOf(pid: number): number[] {
   )
 }
 
-/** What of a process that nobody uses is not as it should be. */
+/**
+ * What of a process that nobody uses is not as it should be.
+ *
+ * @param peers  workers of all processes, which may be connected to this one
+ */
 export async function leftoversIn(
   served: ServedProcess,
   handle: Process,
   workersPerLanguage: number,
   baseline: Baseline | undefined,
+  peers: ReadonlySet<number> = new Set(),
 ): Promise<string[]> {
   const left: string[] = []
   const expect = (what: string, found: number, wanted: number): void => {
@@ -124,7 +144,10 @@ export async function leftoversIn(
   expect('participants', statistics.participants.length, workers + 1)
   expect('bytes of inputs', statistics.inputs.usedBytes, 0)
   expect('bytes of outputs', statistics.outputs.usedBytes, 0)
-  expect('windows', segment.windows.filter(({ state }) => state !== 'free').length, 0)
+  const windowsOf = segment.windows.filter(({ state }) => state !== 'free').map(({ clientPid }) => clientPid)
+  const ofPeers = windowsOf.filter((pid) => peers.has(pid))
+  expect('windows', windowsOf.length, ofPeers.length)
+  expect('windows of workers', ofPeers.length, new Set(ofPeers).size)
   expect('leases', leases.length, 0)
   expect('who wait for leases', waiting, 0)
   expect('workers free for leases', free, capacity)
@@ -138,10 +161,11 @@ export async function leftoversIn(
   const { pid = 0 } = description
   expect('children of the host', childrenOf(pid).length, workers)
   if (baseline && left.length === 0) {
-    for (const more of moreThan(baseline.host, descriptorsOf(pid))) left.push(`${served.id}: host ${pid}: ${more}`)
+    for (const more of moreThan(baseline.host, descriptorsOf(pid), keptWith(peers.size)))
+      left.push(`${served.id}: host ${pid}: ${more}`)
     for (const worker of description.workers) {
       const before = baseline.workers[worker.kind] ?? {}
-      for (const more of moreThan(before, descriptorsOf(worker.pid))) {
+      for (const more of moreThan(before, descriptorsOf(worker.pid), keptWith(peers.size + processes.length))) {
         left.push(`${served.id}: ${worker.kind} worker ${worker.pid}: ${more}`)
       }
     }
@@ -149,18 +173,21 @@ export async function leftoversIn(
   return left
 }
 
+/** Whether there is an OS process with this text in its environment. */
+export function runsWith(pid: number | string, text: string): boolean {
+  try {
+    const state = /^\d+ \(.*\) (\S)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]
+    return state !== 'Z' && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(text)
+  } catch {
+    return false // it has ended
+  }
+}
+
 /** OS processes, beside `except`, whose environment has this text: what a campaign has started, at whatever depth. */
 export function survivors(text: string, except: ReadonlySet<number>): string[] {
   return readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name) && !except.has(Number(name)))
-    .filter((pid) => {
-      try {
-        const state = /^\d+ \(.*\) (\S)/s.exec(readFileSync(`/proc/${pid}/stat`, 'utf8'))?.[1]
-        return state !== 'Z' && readFileSync(`/proc/${pid}/environ`, 'utf8').includes(text)
-      } catch {
-        return false // it has ended
-      }
-    })
+    .filter((pid) => runsWith(pid, text))
     .map((pid) => `OS process ${pid}`)
 }
 

@@ -12,22 +12,26 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { tmpdir } from 'node:os'
-import { Cluster } from '../../src/client/cluster.js'
+import type { Cluster } from '../../src/client/cluster.js'
 import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
+import type { ProcessDescription } from '../../src/control.js'
 import { messageOf } from '../../src/errors.js'
 import { native } from '../../src/native/binding.js'
 import { packageRoot } from '../../src/package.js'
+import { AgentProcess } from './agent_process.js'
 import { audit } from './audit.js'
 import { readRecords } from './bytes.js'
 import { ClientGroup } from './client_group.js'
 import { nowMs } from './clock.js'
+import { codeIn } from './codes.js'
+import { endForks, orphans } from './forks.js'
 import { readHistory } from './history.js'
 import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
-import { descriptorsOfAll, leftoversIn, names, OwnDescriptors, survivors, type Baseline } from './leftovers.js'
+import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
 import { takeMessages } from './mailbox_operations.js'
-import { graceMs, limits, lockNames, processes, sharedKeys, type ClientTask } from './plan.js'
+import { disasters, graceMs, lockNames, processes, sharedKeys, workersPerLanguage, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
 import type { SharedValues } from './shared.js'
@@ -47,11 +51,12 @@ const { values: given } = parseArgs({
 })
 
 const seed = given.seed ?? String(Math.floor(Math.random() * 2 ** 32))
-const workersPerLanguage = 2
 /** What an answer may be late on a machine that others use, too. */
 const lateMs = graceMs + 5_000
 /** After its deadline, until an operation of unknown outcome can no longer take effect. */
 const allowanceMs = graceMs + 10_000
+/** What calls that run may still take when their process is stopped. */
+const drainMs = 500
 /** Until everything has come to rest. */
 const restMs = 120_000
 
@@ -115,59 +120,54 @@ async function untilNothing(check: string, left: () => Promise<string[]>): Promi
 
 async function campaign(): Promise<ReadonlyMap<string, number>> {
   const library = nativeLibrary(folder)
-  const app = join(packageRoot, 'test', 'faults', 'app.ts')
-  const cluster = await Cluster.local({
-    ...{
-      runtimeDir,
-      workers: workersPerLanguage,
-      nativeWorkers: workersPerLanguage,
-      graceMs,
-      ...limits,
-    },
-    hotMs: random.pick([0, 1, 5]),
-    checkViews: random.chance(0.5),
-    // Nothing of the driver's own is in the way of what is left over.
-    transport: 'tcp',
-  })
-  const maxOutput = '2 MiB'
-  await cluster.deploy({ name: 'node', app })
-  await cluster.deploy({ name: 'native', native: library, maxOutput })
-  await cluster.deploy({ name: 'mixed', app, native: library, maxOutput })
+  const agent = new AgentProcess(
+    { runtimeDir, library, hotMs: random.pick([0, 1, 5]), checkViews: random.chance(0.5) },
+    restMs,
+    (check, text) => report.add(check, text),
+  )
+  await agent.start()
   // The driver's own connections have no windows that would be in the way of what is left over.
   const observer = await connect(undefined, { runtimeDir, transport: 'tcp' })
   const handles = new Map<string, Process>()
   for (const { id } of processes) {
-    await cluster.process(id, { app: id })
     handles.set(id, await observer.process(id, { create: false }))
   }
   const handle = (id: string): Process => handles.get(id)!
   // A host opens its RDMA device for the first client that asks, and keeps it.
   if (chosen.includes('verbs')) await callByRdma()
 
-  const own = new OwnDescriptors()
   const atRest = (baselines?: ReadonlyMap<string, Baseline>) =>
     untilNothing('nothing is left over', async () => {
       const left: string[] = []
+      const workers = (await observer.processes()).flatMap((each) => each.workers)
+      const peers = new Set(workers.map(({ pid }) => pid))
       for (const served of processes) {
         try {
-          left.push(...(await leftoversIn(served, handle(served.id), workersPerLanguage, baselines?.get(served.id))))
+          const baseline = baselines?.get(served.id)
+          left.push(...(await leftoversIn(served, handle(served.id), workersPerLanguage, baseline, peers)))
         } catch (error) {
           left.push(`${served.id}: ${messageOf(error)}`) // its host is being replaced
         }
       }
-      if (baselines) left.push(...own.more().map((more) => `the agent: ${more}`))
+      left.push(...orphans(readJournal(journal), journal, peers, agent.gaps))
+      if (baselines) left.push(...agent.descriptors.more().map((more) => `the agent: ${more}`))
       return left
     })
   await atRest()
-  const described = await Promise.all(processes.map(({ id }) => handle(id).describe()))
-  const baselines = new Map(described.map((description) => [description.id, descriptorsOfAll(description)]))
+  const first = await Promise.all(processes.map(({ id }) => handle(id).describe()))
+  const baselines = new Map(first.map((description) => [description.id, descriptorsOfAll(description)]))
 
   const task = { seed, clients: Number(given.clients), runtimeDir, folder, transports: chosen, allowanceMs }
   const clients = new ClientGroup(task, (check, text) => report.add(check, text))
   const injector = new Injector(
     random.fork('faults'),
     Number(given['pause-ms']),
-    () => cluster.processes(),
+    // What the next agent starts with is left alone: it could not tell that from what never worked.
+    {
+      describe: () => (agent.pid === undefined ? Promise.resolve([]) : described(observer)),
+      restart: (id) => restart(observer, id),
+    },
+    agent,
     clients,
     note,
   )
@@ -177,7 +177,8 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
   try {
     while (report.violations.length === 0) {
       note(`epoch ${report.epochs + 1} begins`)
-      await injector.run(Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0)
+      const disaster = disasters[report.epochs % disasters.length]!
+      await injector.run(Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0, disaster)
       if (report.violations.length > 0) break
       note('clients finish what they do')
       if (!(await clients.all('pause', 'paused', restMs))) break
@@ -207,14 +208,22 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
       const shared = await takeShared(handle)
       note('nothing may be left over')
       await atRest(baselines)
+      report.count('forks', endForks(readJournal(journal), journal))
       note('histories are audited')
-      checkHosts(await cluster.processes(), injector)
+      checkHosts(await observer.processes(), injector)
       const histories = clients.histories.map((path) => readHistory(path))
-      report.audited(audit(histories, readJournal(journal), shared, injector, { lateMs, allowanceMs }))
+      const harm = {
+        stops: injector.stops,
+        killedHosts: injector.killedHosts,
+        gaps: [...agent.gaps, ...injector.absences],
+      }
+      report.audited(audit(histories, readJournal(journal), shared, harm, { lateMs, allowanceMs }))
       report.epochs++
       if (nowMs() + 2_000 >= endMs) break
       emptyJournal(journal)
       injector.stops.length = 0
+      agent.gaps.length = 0
+      injector.absences.length = 0
       clients.tell('resume')
     }
   } finally {
@@ -224,14 +233,31 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
     if (report.violations.length > 0 || report.carried(transport) > 0) continue
     report.add('the campaign itself works', `no call was answered over ${transport}`)
   }
-  if (report.violations.length === 0) for (const what of report.missing()) report.add('the campaign itself works', what)
+  if (report.violations.length === 0)
+    for (const what of report.missing(injector.counts)) report.add('the campaign itself works', what)
   note('the cluster closes')
   await within('the connection of the driver closes', restMs, observer.close())
-  await within('the cluster closes', restMs, cluster.close())
+  await agent.close()
   const except = new Set([process.pid])
-  const segments = described.map(({ segment }) => segment)
+  const segments = first.map(({ segment }) => segment)
   await untilNothing('nothing is left over', async () => [...survivors(journal, except), ...names(segments)])
   return injector.counts
+}
+
+/** None when the agent dies meanwhile. */
+async function described(observer: Cluster): Promise<readonly ProcessDescription[]> {
+  try {
+    return await observer.processes()
+  } catch (error) {
+    if (codeIn(error) === 'ERR_CLUSTER_UNREACHABLE') return []
+    throw error
+  }
+}
+
+/** Ends a process, whose state stays, and creates it again. */
+async function restart(observer: Cluster, id: string): Promise<void> {
+  await observer.stop(id, { keep: true, timeoutMs: drainMs })
+  ;(await observer.process(id, { app: id })).close()
 }
 
 async function callByRdma(): Promise<void> {
@@ -279,10 +305,10 @@ async function checkLocks(handle: (id: string) => Process): Promise<void> {
   }
 }
 
-function checkHosts(described: readonly { id: string; restarts: number }[], { counts }: Injector): void {
+function checkHosts(described: readonly { id: string; restarts: number }[], { hostKills }: Injector): void {
   const restarts = described.reduce((sum, each) => sum + each.restarts, 0)
-  const kills = counts.get('kill host') ?? 0
-  if (restarts > kills) report.add('nobody dies unasked', `${restarts} hosts were replaced, and ${kills} killed`)
+  if (restarts > hostKills)
+    report.add('nobody dies unasked', `${restarts} hosts were replaced, and ${hostKills} killed`)
   else report.count('nobody dies unasked')
 }
 

@@ -1,12 +1,16 @@
 /** That the models of the fault campaign find what they are there for. */
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { describe, expect, it } from 'vitest'
-import { audit } from './audit.js'
+import { audit, type Found } from './audit.js'
 import { makeRecord, readRecords } from './bytes.js'
 import { Counter } from './counter.js'
+import { endForks, orphans } from './forks.js'
 import type { Line } from './history.js'
 import { events, type Entry } from './journal.js'
 import { Random } from './random.js'
 import { Contradiction, Register } from './register.js'
+import { Report } from './report.js'
 import type { SharedValues } from './shared.js'
 
 const done = (version: number) => ({ outcome: 'done', version: String(version) }) as const
@@ -111,6 +115,22 @@ it('records tell when they are torn', () => {
   expect(() => readRecords(value.subarray(0, -1))).toThrow('cut')
 })
 
+it('what a function left behind is found when its worker has ended', async () => {
+  const text = `forks-${process.pid}`
+  const child = spawn('sleep', ['60'], { stdio: 'ignore', env: { ...process.env, FORKS: text } })
+  await once(child, 'spawn')
+  const forked = [{ id: 1, event: events.forked, argument: 0, pid: 2, atMs: 10, subject: child.pid ?? 0 }]
+  const none: ReadonlySet<number> = new Set()
+  await expect.poll(() => orphans(forked, text, none, [])).toHaveLength(1)
+  expect(orphans(forked, text, new Set([2]), [])).toEqual([])
+  expect(orphans(forked, 'another campaign', none, [])).toEqual([])
+  expect(orphans(forked, text, none, [{ fromMs: 15, toMs: 20 }])).toEqual([])
+  expect(orphans(forked, text, none, [{ fromMs: 1, toMs: 5 }])).toHaveLength(1)
+  expect(endForks(forked, text)).toBe(1)
+  await once(child, 'exit')
+  expect(orphans(forked, text, none, [])).toEqual([])
+})
+
 it('random numbers follow from the seed', () => {
   const draw = (name: string): number[] => Array.from({ length: 5 }, Random.prototype.next.bind(new Random(name)))
   expect(draw('a')).toEqual(draw('a'))
@@ -120,8 +140,28 @@ it('random numbers follow from the seed', () => {
   expect(used.fork('x').next()).toBe(new Random('a').fork('x').next())
 })
 
+it('a report tells what never came to pass', () => {
+  const report = new Report()
+  const none = new Map<string, number>()
+  report.audited({
+    ...{ found: [], counts: { executions: 2_000, forks: 1 }, latestMs: 0 },
+    ...{ operations: none, outcomes: none, carried: none, served: new Map([['node', 1]]) },
+  })
+  report.epochs = 2
+  const [messages, forks] = ['nothing was checked of: messages taken', 'nothing was checked of: forks']
+  const missing = report.missing(none)
+  expect(missing).toEqual(
+    expect.arrayContaining([messages, 'no call was answered by: native', 'there was never: stop process']),
+  )
+  expect(missing).not.toContain(forks)
+  expect(missing).not.toContain('there was never: kill agent')
+  report.epochs = 3
+  expect(report.missing(none)).toContain('there was never: kill agent')
+  expect(report.missing(new Map([['kill agent', 1]]))).not.toContain('there was never: kill agent')
+})
+
 describe('an audit', () => {
-  const none = { stops: [], killedHosts: new Map<number, number>() }
+  const none = { stops: [], killedHosts: new Map<number, number>(), gaps: [] }
   const call = (id: number, rest: object = {}): Line => ({
     ...{ begin: id, at: 0, lane: 0, kind: 'call plain', process: 'p', timeoutMs: 100, fn: 'echo', ids: [id] },
     ...rest,
@@ -178,6 +218,22 @@ describe('an audit', () => {
     expect(audit([lines], [ran(1)], new Map(), { ...none, stops }, { lateMs: 100, allowanceMs: 1_000 }).found).toEqual(
       [],
     )
+  })
+
+  it('finds that nobody served a process while somebody did', () => {
+    const lines = [call(1), end(1, 20, { code: 'ERR_CLUSTER_UNREACHABLE' })]
+    const during = (fromMs: number, toMs: number): Found[] => {
+      const faults = { ...none, gaps: [{ fromMs, toMs }] }
+      return audit([lines], [], new Map(), faults, { lateMs: 100, allowanceMs: 1_000 }).found
+    }
+    expect(during(10, 30)).toEqual([])
+    expect(during(-10, 5)).toEqual([])
+    expect(during(-150, -105)).toMatchObject([{ check: 'documented errors' }])
+    expect(during(30, 40)).toMatchObject([{ check: 'documented errors' }])
+    expect(checks(lines)).toEqual(['documented errors'])
+    // Heard by a function that called another process.
+    const thrown = [call(1), end(1, 20, { result: { thrown: 'ERR_APP_UNKNOWN' } })]
+    expect(checks(thrown, [ran(1)])).toEqual(['documented errors'])
   })
 
   it('finds locks that were held together', () => {

@@ -31,6 +31,10 @@ export const limits = {
   defaultTimeoutMs: 5_000,
 } as const
 export const graceMs = 100
+export const workersPerLanguage = 2
+/** What happens in an epoch once at most, in this order. */
+export const disasters = ['none', 'stop process', 'kill agent'] as const
+export type Disaster = (typeof disasters)[number]
 
 export interface PlannedKey {
   readonly key: string
@@ -79,6 +83,17 @@ export interface ClientTask {
   /** What an answer may be late, and an unknown operation take effect after its deadline. */
   readonly allowanceMs: number
 }
+
+/** What an agent is started with, as JSON. */
+export interface AgentTask {
+  readonly runtimeDir: string
+  /** With the native functions. */
+  readonly library: string
+  readonly hotMs: number
+  readonly checkViews: boolean
+}
+
+export type FromAgent = { readonly type: 'ready' } | { readonly type: 'failed'; readonly text: string }
 
 /** From the driver. `pause`: finish what is under way; `verify`: nothing is under way anywhere. */
 export type ToClient = { readonly type: 'pause' } | { readonly type: 'verify' } | { readonly type: 'resume' }

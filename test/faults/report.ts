@@ -1,10 +1,12 @@
 /** What a campaign found: for people, and for scripts/summarize.mjs. */
 import { writeFileSync } from 'node:fs'
 import type { Audit, Found } from './audit.js'
+import { disasters } from './plan.js'
 
 /** What is checked, in the words of docs/reliability.md. */
 export const checks = [
   'acknowledged state is kept',
+  'state outlives the agent',
   'values are whole',
   'versions do not go back',
   'increments happen once',
@@ -30,6 +32,7 @@ const countedAlways = [
   'reads of keys of others',
   'values of keys of others',
   'changes of shared keys',
+  'forks',
   'messages put',
   'messages taken',
   'locks are released',
@@ -72,12 +75,13 @@ export class Report {
   }
 
   /** What a campaign of some length should have done, and never did. */
-  missing(): string[] {
+  missing(faults: ReadonlyMap<string, number>): string[] {
     if ((this.#counts.get('executions') ?? 0) < fewExecutions) return []
     const never = (counts: ReadonlyMap<string, number>, names: readonly string[]): string[] =>
       names.filter((name) => (counts.get(name) ?? 0) === 0)
     return [
       ...never(this.#counts, countedAlways).map((what) => `nothing was checked of: ${what}`),
+      ...never(faults, disasters.slice(1, this.epochs)).map((what) => `there was never: ${what}`),
       ...never(this.#served, servedAlways).map((who) => `no call was answered by: ${who}`),
     ]
   }

@@ -3,6 +3,7 @@ import type { Cluster } from '../../src/client/cluster.js'
 import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
 import { messageOf } from '../../src/errors.js'
+import { setTimeout as delay } from 'node:timers/promises'
 import { nowMs } from './clock.js'
 import { codeIn, expected } from './codes.js'
 import type { Begun, History, Result } from './history.js'
@@ -18,6 +19,10 @@ export class Reconnecting extends Error {
 /** What nobody answers for so long beyond its deadline hangs. */
 const hangMs = 45_000
 const connectMs = 20_000
+/** Before another look for an agent. */
+const absentMs = 20
+
+const isAbsent = (code: string): boolean => (expected.absent as readonly string[]).includes(code)
 
 export interface Attempted<Value> {
   /** Of the operation. */
@@ -75,7 +80,8 @@ export class ClientSession {
       } catch (error) {
         await this.close()
         const code = codeIn(error)
-        if (!(expected.connect as readonly string[]).includes(code)) {
+        if (isAbsent(code)) await delay(absentMs)
+        else if (!(expected.connect as readonly string[]).includes(code)) {
           throw new Violation('documented errors', `connecting by ${this.transport}: ${code}: ${messageOf(error)}`)
         }
         if (nowMs() > deadline) {
@@ -147,7 +153,9 @@ export class ClientSession {
       const code = codeIn(error)
       this.history.write({ end: id, at: nowMs(), lateMs: lateMs(), code })
       const wasClosed = closings !== this.#closings && (expected.closed as readonly string[]).includes(code)
-      if (!codes.includes(code) && !wasClosed && !(error instanceof Reconnecting)) {
+      // Whether nobody was there the driver knows.
+      if (isAbsent(code)) await delay(absentMs)
+      else if (!codes.includes(code) && !wasClosed && !(error instanceof Reconnecting)) {
         const { stack = '' } = error as Error
         throw new Violation('documented errors', `${about.kind} ${id} on ${about.process}: ${code}: ${stack}`)
       }
