@@ -11,7 +11,7 @@ import { codeIn } from './codes.js'
 import { graceMs, limits, processes, workersPerLanguage, type AgentTask, type FromAgent } from './plan.js'
 
 /** Until the hosts of a former agent have ended: a second, but one may be stopped when that begins. */
-const hostsEndMs = 10_000
+const hostsEndMs = 20_000
 
 const { runtimeDir, library, hotMs, checkViews } = JSON.parse(process.argv[2] ?? '') as AgentTask
 

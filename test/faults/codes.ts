@@ -32,13 +32,15 @@ export const expected = {
     'ERR_STATE_VERSION',
   ],
   call,
-  lease: ['ERR_LEASE_EXPIRED', 'ERR_LEASE_CLOSED', 'ERR_LEASE_UNAVAILABLE'],
+  /** Revoked: its process was stopped, which the holder may hear when it is there again. */
+  lease: ['ERR_LEASE_EXPIRED', 'ERR_LEASE_CLOSED', 'ERR_LEASE_UNAVAILABLE', 'ERR_LEASE_REVOKED'],
   takeLease: [
     ...lost,
     'aborted',
     'ERR_LEASE_UNAVAILABLE',
     'ERR_LEASE_EXPIRED',
     'ERR_LEASE_CLOSED',
+    'ERR_LEASE_REVOKED',
     'ERR_INVOCATION_TIMEOUT',
     'ERR_WORKER_START',
     'ERR_WORKER_CRASHED',

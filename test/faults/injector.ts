@@ -1,4 +1,4 @@
-/** Kills and stops hosts, workers and clients at random instants. */
+/** Kills and stops hosts, workers, clients and the agent at random instants. */
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ProcessDescription, WorkerDescription } from '../../src/control.js'
 import { nowMs } from './clock.js'

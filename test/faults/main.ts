@@ -1,6 +1,6 @@
 /**
- * Random operations on real processes while workers, hosts and clients are killed and stopped, checked against a model; see
- * docs/reliability.md. `scripts/test-faults --help` says how it is used.
+ * Random operations on real processes while workers, hosts, clients and the agent are killed and stopped, checked against a
+ * model; see docs/reliability.md. `scripts/test-faults --help` says how it is used.
  *
  * A campaign is a sequence of epochs. In each, clients (`client.ts`) work and the injector (`injector.ts`) does harm; then
  * everything comes to rest, clients look at all they have written (`register.ts`, `counter.ts`), the histories are checked together

@@ -73,15 +73,18 @@ export class ClientSession {
   }
 
   async open(): Promise<void> {
-    const deadline = nowMs() + hangMs
+    let deadline = nowMs() + hangMs
     for (;;) {
       try {
         return await this.#open()
       } catch (error) {
         await this.close()
         const code = codeIn(error)
-        if (isAbsent(code)) await delay(absentMs)
-        else if (!(expected.connect as readonly string[]).includes(code)) {
+        if (isAbsent(code)) {
+          // How long the next agent may take is the driver's affair.
+          await delay(absentMs)
+          deadline = nowMs() + hangMs
+        } else if (!(expected.connect as readonly string[]).includes(code)) {
           throw new Violation('documented errors', `connecting by ${this.transport}: ${code}: ${messageOf(error)}`)
         }
         if (nowMs() > deadline) {
