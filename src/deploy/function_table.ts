@@ -48,11 +48,18 @@ export function readFunctionTable(path: string): TableEntry[] {
     const where = `${path}: functions.cpp.${name}`
     return { name, library: resolve(dirname(path), code.module), symbol: code.function, where }
   })
-  for (const { library, where } of entries) {
-    if (statSync(library, { throwIfNoEntry: false })?.isFile()) continue
-    throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: there is no file ${library}`)
-  }
+  for (const entry of entries) checkModule(entry)
   return entries
+}
+
+function checkModule({ library, where }: TableEntry): void {
+  let isFile: boolean | undefined
+  try {
+    isFile = statSync(library, { throwIfNoEntry: false })?.isFile()
+  } catch (error) {
+    throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: ${messageOf(error)}`, { cause: error })
+  }
+  if (isFile !== true) throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: there is no file ${library}`)
 }
 
 function readJson(path: string): unknown {

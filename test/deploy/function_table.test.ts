@@ -68,6 +68,14 @@ it.each([
     { functions: { cpp: { sum: { ...add, trigger: { type: 'batch', nargs: 1 } } } } },
     'functions.cpp.sum.trigger.type: expected "direct", received "batch"',
   ],
+  [
+    { functions: { cpp: { sum: { ...add, code: { module: 'lib\0sum.so', function: 'add' } } } } },
+    'functions.cpp.sum.code.module: ',
+  ],
+  [
+    { functions: { cpp: { sum: { ...add, code: { module: 'l'.repeat(256), function: 'add' } } } } },
+    'functions.cpp.sum.code.module: ENAMETOOLONG',
+  ],
   ['{ "functions": ', 'cannot read the function table'],
 ])('refuses %j', (contents, message) => {
   expect(refusal(contents)).toContain(message)
