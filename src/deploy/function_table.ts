@@ -34,7 +34,12 @@ const entrySchema = z.object({
       .default(1),
   }),
 })
-const tableSchema = z.object({ functions: z.strictObject({ cpp: z.record(z.string().min(1), entrySchema) }) })
+const entriesSchema = z
+  .unknown()
+  // A record leaves it out and says nothing.
+  .refine((entries) => !Object.hasOwn(Object(entries) as object, '__proto__'), 'no function can be called __proto__')
+  .pipe(z.record(z.string().min(1), entrySchema))
+const tableSchema = z.object({ functions: z.strictObject({ cpp: entriesSchema }) })
 
 /**
  * @param path  Absolute path of the table.

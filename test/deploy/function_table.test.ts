@@ -77,6 +77,7 @@ it.each([
     'functions.cpp.sum.code.module: ENAMETOOLONG',
   ],
   ['{ "functions": ', 'cannot read the function table'],
+  ['{ "functions": { "cpp": { "__proto__": {} } } }', 'functions.cpp: no function can be called __proto__'],
 ])('refuses %j', (contents, message) => {
   expect(refusal(contents)).toContain(message)
 })
