@@ -10,6 +10,7 @@
 import { readFileSync, statSync } from 'node:fs'
 import { dirname, resolve } from 'node:path'
 import { z } from 'zod'
+import { describe } from '../codecs.js'
 import { DeployError, messageOf } from '../errors.js'
 
 export interface TableEntry {
@@ -26,11 +27,9 @@ export interface TableEntry {
 const entrySchema = z.object({
   code: z.object({ module: z.string().min(1), function: z.string().min(1) }),
   trigger: z.object({
-    type: z.literal('direct', { error: ({ input }) => `expected "direct", received ${JSON.stringify(input)}` }),
+    type: z.literal('direct', { error: ({ input }) => `expected "direct", received ${shown(input)}` }),
     nargs: z
-      .literal(1, {
-        error: ({ input }) => `expected 1, received ${JSON.stringify(input)}: a call has one input`,
-      })
+      .literal(1, { error: ({ input }) => `expected 1, received ${shown(input)}: a call has one input` })
       .default(1),
   }),
 })
@@ -77,14 +76,24 @@ function readJson(path: string): unknown {
   }
 }
 
+/** A table may hold anything there, as deep and as long as it likes. */
+function shown(input: unknown): string {
+  if (typeof input === 'string') return JSON.stringify(input.slice(0, 80))
+  return typeof input === 'number' || typeof input === 'boolean' ? String(input) : describe(input)
+}
+
+const linesInMessage = 20
+
 function refused(path: string, issues: readonly z.core.$ZodIssue[]): DeployError {
-  const lines = issues.map((issue) => {
+  const lines = issues.flatMap((issue) => {
     const place = issue.path.map(String).join('.')
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => `${path}: ${place}.${key}: the only language of function tables is cpp`).join('\n')
+      return issue.keys.map((key) => `${path}: ${place}.${key}: the only language of function tables is cpp`)
     }
     return `${path}: ${place === '' ? '' : `${place}: `}${issue.message}`
   })
   const form = `a function table reads {"functions": {"cpp": {NAME: {"code": {"module": FILE, "function": SYMBOL}, "trigger": {"type": "direct", "nargs": 1}}}}}`
+  const more = lines.splice(linesInMessage).length
+  if (more > 0) lines.push(`… and ${more} more`)
   return new DeployError('ERR_DEPLOY_FAILED', `${lines.join('\n')}\n${form}`)
 }

@@ -82,6 +82,22 @@ it.each([
   expect(refusal(contents)).toContain(message)
 })
 
+it.each([
+  ['type', 'expected "direct", received an object of Array'],
+  ['nargs', 'expected 1, received an object of Array'],
+])('refuses a %s of any depth', (field, message) => {
+  const deep = `${'['.repeat(5_000)}${']'.repeat(5_000)}`
+  const table = JSON.stringify({ functions: { cpp: { sum: { ...add, trigger: { ...direct, [field]: 'DEEP' } } } } })
+  expect(refusal(table.replace('"DEEP"', deep))).toContain(message)
+})
+
+it('says of many mistakes the first ones', () => {
+  const cpp = Object.fromEntries(Array.from({ length: 2_000 }, (_, index) => [`f${index}`, {}]))
+  const message = refusal({ functions: { cpp } })
+  expect(message.split('\n')).toHaveLength(22)
+  expect(message).toContain('… and 3980 more')
+})
+
 it('says when there is no table', () => {
   expect(() => readFunctionTable('/nowhere/functions.json')).toThrow('ENOENT')
 })
