@@ -54,6 +54,10 @@ describe('a token', () => {
     expect(refusal(mintToken(key, { ...token, process: 'other' }))).toBe('ERR_TOKEN_INVALID')
   })
 
+  it('allows something', () => {
+    expect(refusal(mintToken(key, { ...token, verbs: [] }))).toBe('ERR_TOKEN_INVALID')
+  })
+
   it('expires', () => {
     expect(refusal(mintToken(key, { ...token, expiresMs: Date.now() }))).toBe('ERR_TOKEN_EXPIRED')
     expect(refusal(mintToken(key, { ...token, expiresMs: 0 }))).toBe('ERR_TOKEN_EXPIRED')
