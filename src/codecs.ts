@@ -155,7 +155,7 @@ function typedArrayCodec(constructor: TypedArrayConstructor, id: number): Codec 
         throw codecError(name, `${bytes.byteLength} bytes are no multiple of the element size ${size}`)
       }
       // Payloads lie on cache-line boundaries; only bytes from elsewhere (a Buffer from Node's pool) have to be moved.
-      const aligned = bytes.byteOffset % size === 0 ? bytes : bytes.slice()
+      const aligned = bytes.byteOffset % size === 0 ? bytes : new Uint8Array(bytes)
       return new constructor(aligned.buffer, aligned.byteOffset, aligned.byteLength / size)
     },
   }

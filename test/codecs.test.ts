@@ -79,6 +79,9 @@ describe('typed arrays', () => {
     const memory = new Uint8Array(24)
     expect((decode(memory.subarray(8)) as Float64Array).buffer).toBe(memory.buffer)
     expect((decode(memory.subarray(1, 17)) as Float64Array).buffer).not.toBe(memory.buffer)
+    // slice() of a Buffer is a view.
+    const buffer = Buffer.from(memory.buffer, 1, 16)
+    expect(decode(buffer)).toEqual(new Float64Array(2))
     expect(() => decode(memory.subarray(0, 7))).toThrow(/no multiple of the element size 8/)
   })
 
