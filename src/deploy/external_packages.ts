@@ -115,7 +115,7 @@ function isPackageRoot(folder: string): boolean {
 
 function readManifest(path: string): PackageManifest {
   try {
-    return JSON.parse(readFileSync(path, 'utf8')) as PackageManifest
+    return (JSON.parse(readFileSync(path, 'utf8')) ?? {}) as PackageManifest
   } catch (error) {
     throw new Error(`${path}: ${messageOf(error)}`, { cause: error })
   }

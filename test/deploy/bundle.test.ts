@@ -167,10 +167,13 @@ export const size = async () => {
       'node_modules/gyp/binding.gyp': '{}',
       'node_modules/@s/pre/package.json': '{}',
       'node_modules/@s/pre/prebuilds/x': '',
+      'node_modules/void/package.json': 'null',
     })
     const native = (name: string): boolean => hasNativeParts(join(folder, 'node_modules', name, 'lib/index.js'))
     expect(['gyp', 'flagged', 'helper', 'platform', '@s/pre'].filter((name) => !native(name))).toEqual([])
     expect(native('plain')).toBe(false)
+    // The bundler takes such a manifest for an empty one.
+    expect(native('void')).toBe(false)
     expect(hasNativeParts(join(folder, 'app.ts'))).toBe(false)
   })
 
