@@ -1,5 +1,5 @@
 /** Bundles an application into one ES module that workers import. */
-import { statSync } from 'node:fs'
+import { existsSync, statSync } from 'node:fs'
 import { basename, dirname, extname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { BuildFailure, Message, OutputFile } from 'esbuild'
@@ -70,11 +70,16 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
     // Virtual modules have a prefix with a colon.
     const inputs = Object.keys(result.metafile.inputs)
       .filter((path) => !path.includes(':'))
-      .map((path) => join(root, path))
-    return { ...writeBundle(folder, result.outputFiles), exports: output?.exports ?? [], inputs }
+      .map((path) => fileOf(join(root, path)))
+    return { ...writeBundle(folder, result.outputFiles), exports: output?.exports ?? [], inputs: [...new Set(inputs)] }
   } catch (error) {
     throw explain(error, root)
   }
+}
+
+/** An import may say more than a file (`./lib.js?v=2`), and a file may have such a name. */
+function fileOf(input: string): string {
+  return /[?#]/.test(input) && !existsSync(input) ? input.replace(/[?#].*$/, '') : input
 }
 
 function writeBundle(folder: string, files: readonly OutputFile[]): Pick<Bundle, 'path' | 'hash' | 'byteLength'> {

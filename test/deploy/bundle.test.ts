@@ -234,6 +234,18 @@ describe('bundles', () => {
     expect((await bundle(app)).hash).not.toBe(one.hash)
   })
 
+  it('name the files they were made of, whatever imports add to them', async () => {
+    const app = temporaryFolder()
+    writeFiles(app, {
+      'app.ts': `import './lib.js?v=1'\nimport './lib.js#2'\nimport './a#b.js'\nexport const f = () => 1`,
+      'lib.js': '',
+      'a#b.js': '',
+    })
+    expect([...(await bundle(app)).inputs].sort()).toEqual(
+      ['a#b.js', 'app.ts', 'lib.js'].map((name) => join(app, name)),
+    )
+  })
+
   it('are refused with file and line of an import that is not there', async () => {
     const app = temporaryFolder()
     writeFiles(app, {
