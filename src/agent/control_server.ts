@@ -113,6 +113,10 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
     // Idle keep-alive connections of clients must not hold up the end.
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 1024 },
+    // Paths that are none come past the routes.
+    frameworkErrors: (error, _request, reply) => {
+      void (reply as FastifyReply).code(400).send(errorBody('ERR_ARGUMENT_INVALID', error.message))
+    },
     // One name may be several addresses, with a server for each.
     serverFactory: (handler) =>
       createServer({ maxHeaderSize: maxHeadBytes, requestTimeout: arrivalMs, keepAliveTimeout: idleMs }, handler).on(

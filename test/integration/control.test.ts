@@ -115,6 +115,7 @@ describe('the control plane over HTTP', () => {
     ['POST', '/v1/processes/none/drain', {}, 404, 'ERR_PROCESS_UNKNOWN'],
     ['DELETE', '/v1/processes/none', undefined, 404, 'ERR_PROCESS_UNKNOWN'],
     ['GET', '/v1/processes/one/logs?offset=x', undefined, 400, 'ERR_ARGUMENT_INVALID'],
+    ['GET', '/v1/processes/%zz', undefined, 400, 'ERR_ARGUMENT_INVALID'],
     ['GET', '/v1/processes?unknown', undefined, 200, undefined],
     ['GET', '/v2', undefined, 404, 'ERR_ARGUMENT_INVALID'],
   ] as const)('%s %s %j gives %i', async (method, path, body, status, code) => {
