@@ -82,7 +82,7 @@ class Target {
   }
   void Undo() {
     for (auto change = undo_.rbegin(); change != undo_.rend(); ++change) {
-      std::memcpy(change->first, change->second.data(), change->second.size());
+      std::copy(change->second.begin(), change->second.end(), change->first);
     }
     undo_.clear();
   }

@@ -1,6 +1,7 @@
 // A stream's rings into which the other end writes what it likes: a producer and a consumer must stay inside the pool
 // and come to an end. The input: the blocks there are, then writes and steps in turn.
 
+#include <algorithm>
 #include <memory>
 #include <optional>
 
@@ -63,8 +64,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       case 0: {
         const fuzz::Patch patch = fuzz::TakePatch(&input);
         const size_t at = patch.offset % sizeof ring;
-        std::memcpy(reinterpret_cast<std::byte*>(&ring) + at, patch.bytes.data(),
-                    std::min(patch.bytes.size(), sizeof ring - at));
+        std::copy_n(patch.bytes.begin(), std::min(patch.bytes.size(), sizeof ring - at),
+                    reinterpret_cast<std::byte*>(&ring) + at);
         break;
       }
       case 1:
