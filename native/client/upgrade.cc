@@ -39,6 +39,8 @@ Result<protocol::UpgradeOffer> Ask(transport::StreamTransport& wire, const proto
 /// Why the offered way leads nowhere: because the host, or this connection to it, has ended meanwhile, and nothing is
 /// known of that way; or for `reason`, when it still answers. It need not keep its end.
 Status NoWay(transport::StreamTransport& wire, const Status& reason, uint64_t deadline_ns) {
+  // No time to ask in. The host may have been about to, or this client was stopped.
+  if (reason.code() == Code::kConnectionTimeout && NowNs() >= deadline_ns) return reason;
   const Result<protocol::UpgradeOffer> answer = Ask(wire, {.transport = "tcp"}, deadline_ns);
   if (!answer.ok() && answer.status().code() != Code::kUpgradeFailed) return answer.status();
   return Failed(reason.message(), reason.sys_errno());

@@ -1,6 +1,9 @@
 #include "client/handshake.h"
 
 #include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -162,6 +165,27 @@ TEST(Handshake, AHostThatEndsDuringTheUpgradeIsLostAndNotWithoutSharedMemory) {
                         Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "tcp, then"}}));
             }),
             Code::kUpgradeFailed);
+}
+
+TEST(Handshake, AHostThatGivesNoWindowInTimeIsLateAndNotWithoutSharedMemory) {
+  const std::string path = ::testing::TempDir() + "praas-silent-" + std::to_string(::getpid());
+  const UniqueFd silent(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  ASSERT_EQ(::bind(silent.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  ASSERT_EQ(::listen(silent.get(), 1), 0);
+  // Its next answer is there before it is asked, so that it counts even after the deadline.
+  const Status status = AgainstPeer(
+      Offers(
+          {.socket_path = path, .nonce = std::string(window::kNonceBytes, 'n'), .window_bytes = 1 << 22, .refused = {}},
+          [](auto& stream) {
+            SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer},
+                      Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "tcp, then"}}));
+          }),
+      100'000'000, "shm");
+  ::unlink(path.c_str());
+  EXPECT_EQ(status.code(), Code::kConnectionTimeout) << status.message();
 }
 
 TEST(Handshake, WhyAPeerRefusesDuringTheUpgradeIsTold) {
