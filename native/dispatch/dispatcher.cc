@@ -259,7 +259,10 @@ void Dispatcher::Begin(uint32_t index, uint32_t generation) noexcept {
   segment_.call(index).begun.store(generation + 1, std::memory_order_release);
 }
 
-void Dispatcher::UndoBegin(uint32_t index) noexcept { segment_.call(index).begun.store(0, std::memory_order_release); }
+void Dispatcher::UndoBegin(uint32_t index, uint32_t generation) noexcept {
+  uint32_t mine = generation + 1;
+  segment_.call(index).begun.compare_exchange_strong(mine, 0, std::memory_order_acq_rel, std::memory_order_relaxed);
+}
 
 void Dispatcher::OfferCredit() noexcept {
   uint64_t none = kCreditNone;

@@ -62,8 +62,8 @@ class Dispatcher {
   [[nodiscard]] std::optional<uint32_t> ClaimAny(Takes takes = Takes::kAll) noexcept;
   /// A function is given the call: should this worker die from here on, only an idempotent one is made again.
   void Begin(uint32_t index, uint32_t generation) noexcept;
-  /// It was not given it after all.
-  void UndoBegin(uint32_t index) noexcept;
+  /// It was not given it after all. Does nothing if somebody has ended the call meanwhile.
+  void UndoBegin(uint32_t index, uint32_t generation) noexcept;
   void OfferCredit() noexcept;                                // none → idle; a no-op when idle or posted already
   [[nodiscard]] std::optional<Bell> TakeCredited() noexcept;  // a posted bell; the credit is then none
   /// idle → none. A bell that came first is returned and must be served.
@@ -123,10 +123,10 @@ class Dispatcher {
     kFail,  // it ran there: in state completing(self) now; the caller answers kWorkerCrashed and finishes or frees it
     kDrop,  // the dead worker was its origin, or was still filling it: the caller releases its blocks and frees it
   };
-  /// Takes the dead worker's credit back, re-queues what it had claimed and either had not begun or is idempotent,
-  /// hands the rest to `orphan`, rings for what is queued, and tells origins again of what is done but was perhaps not
-  /// told any more. Entries of which it is the origin and that still run elsewhere stay; `DropFinished` later yields
-  /// them, and the participant's slot must not be reused while `IsOrigin`.
+  /// Takes the dead worker's credit back, re-queues what it had claimed and either had not begun (kMostUnbegun times)
+  /// or is idempotent, hands the rest to `orphan`, rings for what is queued, and tells origins again of what is done
+  /// but was perhaps not told any more. Entries of which it is the origin and that still run elsewhere stay;
+  /// `DropFinished` later yields them, and the participant's slot must not be reused while `IsOrigin`.
   void ReclaimParticipant(uint16_t dead, const std::function<void(uint32_t index, Orphan what)>& orphan) noexcept;
   [[nodiscard]] std::optional<uint32_t> DropFinished(uint16_t dead) noexcept;
   [[nodiscard]] bool IsOrigin(uint16_t participant) const noexcept;

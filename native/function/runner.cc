@@ -201,6 +201,7 @@ void Runner::Execute(const worker::Invocation& claimed) {
     const worker::WorkerRuntime::Backing backing = runtime_.BackingOf(invocation.input.data());
     copy.resize(invocation.input.size());
     if (!shm::ReadAll(backing.fd, static_cast<uint64_t>(invocation.input.data() - backing.begin), copy)) {
+      if (shm::IsNoMemfd(errno)) runtime_.EndUnbegun(invocation.handle);
       static_cast<void>(runtime_.Fail(invocation.handle, Code::kInternal, "the input cannot be read"));
       return;
     }
@@ -240,7 +241,7 @@ FaultScope::Running Runner::ScopeOf(const Function& function, const worker::Invo
 void Runner::ExecuteRaw(const Function& function, const worker::Invocation& invocation) {
   const uint64_t most = function.spec.max_output_bytes;
   const Result<worker::Output> output = runtime_.AllocateOutput(invocation.handle, most);
-  if (output.status().sys_errno() == EBADF) runtime_.EndUnbegun(invocation.handle);
+  if (shm::IsNoMemfd(output.status().sys_errno())) runtime_.EndUnbegun(invocation.handle);
   if (!output.ok()) {
     static_cast<void>(runtime_.Fail(invocation.handle, output.status().code(), output.status().message()));
     return;

@@ -44,7 +44,7 @@ class CallChecker {
     constexpr uint8_t kKnown =
         dispatch::kWordTaken | dispatch::kWordNested | dispatch::kWordNative | dispatch::kWordParked;
     if ((word.flags & ~kKnown) != 0) Find("has unknown flags in its word");
-    if (!AllZero(entry.reserved, sizeof entry.reserved)) Find("has bytes other than zero where nobody writes");
+    if (entry.reserved != 0) Find("has bytes other than zero where nobody writes");
     if (word.state == CallState::kFree) return;
     const bool owned =
         word.state == CallState::kReserved || word.state == CallState::kClaimed || word.state == CallState::kCompleting;

@@ -39,6 +39,10 @@ Result<uint64_t> CheckMemfd(int fd) {
   return static_cast<uint64_t>(info.st_size);
 }
 
+bool IsNoMemfd(int sys_errno) noexcept {
+  return sys_errno == EBADF || sys_errno == EINVAL || sys_errno == ESPIPE || sys_errno == ENODEV || sys_errno == EACCES;
+}
+
 bool ReadAll(int fd, uint64_t offset, std::span<std::byte> bytes) noexcept {
   while (!bytes.empty()) {
     const ssize_t got = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));

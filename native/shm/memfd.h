@@ -24,6 +24,9 @@ enum class Sealing {
 /// kSegmentInvalid otherwise, also for anything that is no memfd.
 [[nodiscard]] Result<uint64_t> CheckMemfd(int fd);
 
+/// What system calls with the descriptor of a memfd say when that is closed, or has become another file's since.
+[[nodiscard]] bool IsNoMemfd(int sys_errno) noexcept;
+
 /// Reads all of `bytes` from `offset` by system call. false: it could not.
 [[nodiscard]] bool ReadAll(int fd, uint64_t offset, std::span<std::byte> bytes) noexcept;
 

@@ -359,8 +359,9 @@ void ServerWindow::Tell(uint32_t index) noexcept {
   // The flag is the client's to clear: if it were taken here, a worker killed before the write would take the wake-up
   // with it.
   const uint64_t one = 1;
-  // EAGAIN means that the counter is full: the client has more than enough reason to wake up.
-  if (write(complete_event_.get(), &one, sizeof(one)) < 0 && errno == EBADF) {
+  // EAGAIN means that the counter is full: the client has more than enough reason to wake up. Anything else, that this
+  // is no event any more.
+  if (write(complete_event_.get(), &one, sizeof(one)) < 0 && errno != EAGAIN) {
     descriptor_lost_.store(true, std::memory_order_relaxed);
   }
 }

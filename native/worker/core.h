@@ -90,8 +90,8 @@ struct Core {
   void SignalOwner() const noexcept { Signal(event.get()); }
   static void Signal(int event_fd) noexcept {
     const uint64_t one = 1;
-    // EAGAIN: the counter is full, so the sleeper has reason enough to wake.
-    if (::write(event_fd, &one, sizeof one) < 0 && errno == EBADF) DescriptorLost();
+    // EAGAIN: the counter is full, so the sleeper has reason enough to wake. Anything else: this is no event any more.
+    if (::write(event_fd, &one, sizeof one) < 0 && errno != EAGAIN) DescriptorLost();
   }
   /// A function has closed a descriptor of this runtime: nobody can be woken any more, so that the only way to tell is
   /// to end. The host then tells again whatever was not told.
@@ -100,7 +100,9 @@ struct Core {
     [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, kText, sizeof kText - 1);
     ::abort();
   }
-  /// After an answer in this window.
+  /// After an answer in this window and before its entry is freed: if it could not be written, or a sleeping client not
+  /// be woken, this worker ends while the entry is still there, from which the host sees that the client has to be
+  /// told.
   static void EndUnlessTold(const window::ServerWindow& window) noexcept {
     if (window.descriptor_lost()) DescriptorLost();
   }

@@ -1,13 +1,13 @@
 #include "worker/results.h"
 
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <string>
 #include <utility>
 
 #include "base/clock.h"
 #include "dispatch/stream_channel.h"
+#include "shm/memfd.h"
 
 namespace praas::worker {
 namespace {
@@ -169,7 +169,7 @@ Status Results::Complete(Running& record, std::span<const std::byte> result) {
   } else {
     status = record.origin == Origin::kWindow ? PlaceInWindow(record, result) : PlaceInPool(record, result);
   }
-  if (status.sys_errno() == EBADF) Core::DescriptorLost();
+  if (shm::IsNoMemfd(status.sys_errno())) Core::DescriptorLost();
   if (!status.ok()) {
     DropOutput(record);
     AnswerError({record.index, record.origin, record.origin_call,
@@ -351,7 +351,8 @@ bool Results::ParkError(const Target& target, Code code, std::string_view messag
   if (message.size() <= std::max<uint64_t>(dispatch::kSlotOutputBytes, room)) return false;
   auto block = AllocateBlock(target.index, message.size());
   if (!block.ok()) return false;
-  if (!core_.pool->Write(*block, BytesOf(message)).ok()) {
+  if (Status status = core_.pool->Write(*block, BytesOf(message)); !status.ok()) {
+    if (shm::IsNoMemfd(status.sys_errno())) Core::DescriptorLost();
     FreeOutput(*block);
     return false;
   }
@@ -381,7 +382,7 @@ void Results::AnswerError(const Target& target, Code code, std::string_view mess
     ref = core_.pool->OutputSlot(target.index, message.size());
   }
   const Status written = core_.pool->Write(ref, BytesOf(message));
-  if (written.sys_errno() == EBADF) Core::DescriptorLost();
+  if (shm::IsNoMemfd(written.sys_errno())) Core::DescriptorLost();
   if (!written.ok()) ref.bytes = 0;  // an error without words
   entry.output = ref;
   entry.status = static_cast<uint32_t>(code);

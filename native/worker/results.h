@@ -67,8 +67,6 @@ class Results {
   void FreeOutput(const dispatch::PayloadRef& ref);
   /// Leaves an answer in its block until the client has given room for it.
   void ParkBlock(const Target& target, const dispatch::PayloadRef& ref, Code code);
-  /// Before an answered entry is freed: if a sleeping client could not be woken, this worker ends while the entry is
-  /// still there, from which the host sees that the client has to be told again.
   /// An error too long for where the client expects it. false: it fits, or there is no memory for it here either.
   [[nodiscard]] bool ParkError(const Target& target, Code code, std::string_view message);
   void AnswerError(const Target& target, Code code, std::string_view message);

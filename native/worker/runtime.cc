@@ -289,7 +289,9 @@ Result<Output> WorkerRuntime::AllocateOutput(uint64_t handle, uint64_t bytes) {
 }
 
 void WorkerRuntime::EndUnbegun(uint64_t handle) noexcept {
-  if (const Running* record = parts_->running->Find(handle)) parts_->core->dispatcher->UndoBegin(record->index);
+  if (const Running* record = parts_->running->Find(handle)) {
+    parts_->core->dispatcher->UndoBegin(record->index, record->generation);
+  }
   Core::DescriptorLost();
 }
 

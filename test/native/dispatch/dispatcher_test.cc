@@ -362,7 +362,8 @@ TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
     ASSERT_TRUE(a().Claim({index, WordOf(index).generation}));
     if (index != unbegun) a().Begin(index, WordOf(index).generation);
   }
-  a().UndoBegin(undone);
+  a().UndoBegin(undone, WordOf(undone).generation);
+  a().UndoBegin(crashed, WordOf(crashed).generation - 1);  // too late: that call is over
   const uint32_t reserved = ReserveFor(a(), Origin::kWorker, kWorkerA);
   const uint32_t nested_queued = ReserveFor(a(), Origin::kWorker, kWorkerA);
   a().Post(nested_queued);
@@ -392,6 +393,23 @@ TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
   host().Free(nested_running);
   EXPECT_FALSE(host().DropFinished(kWorkerA).has_value());
   EXPECT_FALSE(host().IsOrigin(kWorkerA));
+}
+
+TEST_P(DispatcherTest, ACallThatNoWorkerLivesToBeginFails) {
+  const uint32_t index = PostFromHost();
+  uint32_t failed = 0;
+  for (uint32_t death = 0; death < kMostUnbegun; ++death) {
+    ASSERT_EQ(a().ClaimAny(), index);
+    host().ReclaimParticipant(kWorkerA, [&](uint32_t, Dispatcher::Orphan) { ++failed; });
+  }
+  EXPECT_EQ(failed, 0u);
+  ASSERT_EQ(a().ClaimAny(), index);
+  host().ReclaimParticipant(kWorkerA, [&](uint32_t orphan, Dispatcher::Orphan what) {
+    EXPECT_EQ(what, Dispatcher::Orphan::kFail);
+    ++failed;
+    host().Free(orphan);
+  });
+  EXPECT_EQ(failed, 1u);
 }
 
 TEST_P(DispatcherTest, AnAnswerWhoseWorkerDiedBeforeTellingIsToldOnce) {

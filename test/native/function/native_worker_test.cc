@@ -241,7 +241,7 @@ TEST_P(NativeWorkers, ACallThatAWorkerCannotBeginGoesToAnother) {
   const Driver::Outcome closed = Call("close_memory");
   EXPECT_TRUE(closed.status.ok()) << closed.status.message();
   const Driver::Outcome copied = Call("copy", PatternOf(5000));
-  EXPECT_TRUE(copied.status.ok()) << copied.status.message();
+  EXPECT_TRUE(copied.status.ok()) << CodeName(copied.status.code()) << ": " << copied.status.message();
   EXPECT_EQ(copied.payload, PatternOf(5000));
   EXPECT_NE(WorkerPid(), before);
 }

@@ -138,7 +138,7 @@ TEST(Inspect, NamesWhatIsWrong) {
   EXPECT_EQ(finding([](auto& e, auto&) { e.function = 2; }), "call 7 is for function 2 of 2");
   EXPECT_EQ(finding([](auto& e, auto&) { e.flags = 1u << 9; }), "call 7 has unknown flags");
   EXPECT_EQ(finding([](auto& e, auto&) { e.cancel.store(3); }), "call 7 is neither cancelled nor not");
-  EXPECT_EQ(finding([](auto& e, auto&) { e.reserved[1] = 1; }), "call 7 has bytes other than zero where nobody writes");
+  EXPECT_EQ(finding([](auto& e, auto&) { e.reserved = 1; }), "call 7 has bytes other than zero where nobody writes");
   EXPECT_EQ(finding([](auto&, auto& word) { word.flags = 0x80; }), "call 7 has unknown flags in its word");
   const auto slot = [](uint64_t offset, uint64_t bytes) {
     return dispatch::PayloadRef{.offset = offset, .bytes = bytes, .block = 0, .place = dispatch::Place::kSlot};
