@@ -69,8 +69,15 @@ class NativeLeases : public ::testing::TestWithParam<const char*> {
     if (std::string(GetParam()) != "verbs") return;
     if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
   }
-  /// How much longer everything takes with an emulated device, in an emulated machine.
-  [[nodiscard]] static uint64_t slow() { return std::string(GetParam()) == "verbs" ? 20 : 1; }
+  /// How much longer everything takes with an emulated device, in an emulated machine, or under a sanitizer.
+  [[nodiscard]] static uint64_t slow() {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    constexpr uint64_t kSanitized = 4;
+#else
+    constexpr uint64_t kSanitized = 1;
+#endif
+    return std::string(GetParam()) == "verbs" ? 20 : kSanitized;
+  }
 
   void Start(const std::string& functions, uint32_t lease_workers = 8) {
     process_.assignment.workers = 0;

@@ -43,6 +43,8 @@ namespace praas::worker {
 inline constexpr uint64_t kWatchdogNs = 60'000'000'000;
 inline constexpr uint64_t kSecondNs = 1'000'000'000;
 inline constexpr uint64_t kMilliNs = 1'000'000;
+/// Of a deadline that passes while a function runs: long enough for it to have begun before, on a busy machine, too.
+inline constexpr uint64_t kBriefNs = 500 * kMilliNs;
 
 inline UniqueFd Duplicate(int fd) { return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0)); }
 

@@ -182,7 +182,7 @@ TEST(Streams, EndAtTheDeadline) {
       EXPECT_EQ(runtime.WriteChunk(invocation.handle, Bytes("x")).status().code(), Code::kInvocationTimeout);
       EXPECT_EQ(runtime.Complete(invocation.handle, {}).code(), Code::kInvocationTimeout);
     });
-    const uint32_t call = host.Post(0, {}, {.deadline_ns = DeadlineIn(30 * kMilliNs), .stream = kStream});
+    const uint32_t call = host.Post(0, {}, {.deadline_ns = DeadlineIn(kBriefNs), .stream = kStream});
     HostStream stream(host, call);
     ASSERT_TRUE(*stream.input.Write(Bytes("in hand"), Soon()));
     host.dispatcher().Notify(1, dispatch::kNoticeStream);
