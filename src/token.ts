@@ -58,7 +58,8 @@ export function openToken(text: string, keyOf: (process: string) => string | und
     )
   }
   const [signedVersion, bits = 0, flags = 0] = signed
-  if (signedVersion !== version || bits === 0 || bits >= 1 << tokenVerbs.length || flags > 1 || signed[3] !== 0) {
+  if (bits === 0) throw new ConnectionError('ERR_TOKEN_INVALID', 'the token allows nothing')
+  if (signedVersion !== version || bits >= 1 << tokenVerbs.length || flags > 1 || signed[3] !== 0) {
     throw new ConnectionError('ERR_TOKEN_INVALID', 'the token was made by another version')
   }
   const expiresMs = Number(signed.readBigUInt64LE(4))

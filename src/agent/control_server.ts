@@ -114,8 +114,12 @@ export function buildControlServer(control: ControlPlane, authority: Authority):
     forceCloseConnections: true,
     routerOptions: { maxParamLength: 1024 },
     // Paths that are none come past the routes.
-    frameworkErrors: (error, _request, reply) => {
-      void (reply as FastifyReply).code(400).send(errorBody('ERR_ARGUMENT_INVALID', error.message))
+    frameworkErrors: (_error, _request, reply) => {
+      void (reply as FastifyReply)
+        .code(400)
+        // Nobody has looked at a token yet.
+        .header('connection', 'close')
+        .send(errorBody('ERR_ARGUMENT_INVALID', 'the path of the request cannot be read, or has too long a part'))
     },
     // One name may be several addresses, with a server for each.
     serverFactory: (handler) =>

@@ -70,7 +70,7 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
     // Virtual modules have a prefix with a colon.
     const inputs = Object.keys(result.metafile.inputs)
       .filter((path) => !path.includes(':'))
-      .map((path) => fileOf(join(root, path)))
+      .map((path) => fileOf(root, path))
     return { ...writeBundle(folder, result.outputFiles), exports: output?.exports ?? [], inputs: [...new Set(inputs)] }
   } catch (error) {
     throw explain(error, root)
@@ -78,8 +78,10 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
 }
 
 /** An import may say more than a file (`./lib.js?v=2`), and a file may have such a name. */
-function fileOf(input: string): string {
-  return /[?#]/.test(input) && !existsSync(input) ? input.replace(/[?#].*$/, '') : input
+function fileOf(root: string, input: string): string {
+  let file = input
+  while (/[?#]/.test(file) && !existsSync(join(root, file))) file = file.replace(/[?#][^?#]*$/, '')
+  return join(root, file)
 }
 
 function writeBundle(folder: string, files: readonly OutputFile[]): Pick<Bundle, 'path' | 'hash' | 'byteLength'> {

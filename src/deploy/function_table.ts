@@ -49,7 +49,7 @@ export function readFunctionTable(path: string): TableEntry[] {
   const parsed = tableSchema.safeParse(readJson(path))
   if (!parsed.success) throw refused(path, parsed.error.issues)
   const entries = Object.entries(parsed.data.functions.cpp).map(([name, { code }]) => {
-    const where = `${path}: functions.cpp.${name}`
+    const where = `${path}: functions.cpp.${shortened(name)}`
     return { name, library: resolve(dirname(path), code.module), symbol: code.function, where }
   })
   for (const entry of entries) checkModule(entry)
@@ -61,9 +61,10 @@ function checkModule({ library, where }: TableEntry): void {
   try {
     isFile = statSync(library, { throwIfNoEntry: false })?.isFile()
   } catch (error) {
-    throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: ${messageOf(error)}`, { cause: error })
+    throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: ${shortened(messageOf(error))}`, { cause: error })
   }
-  if (isFile !== true) throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: there is no file ${library}`)
+  if (isFile !== true)
+    throw new DeployError('ERR_DEPLOY_FAILED', `${where}.code.module: there is no file ${shortened(library)}`)
 }
 
 function readJson(path: string): unknown {
@@ -78,17 +79,22 @@ function readJson(path: string): unknown {
 
 /** A table may hold anything there, as deep and as long as it likes. */
 function shown(input: unknown): string {
-  if (typeof input === 'string') return JSON.stringify(input.slice(0, 80))
+  if (typeof input === 'string') return JSON.stringify(shortened(input))
   return typeof input === 'number' || typeof input === 'boolean' ? String(input) : describe(input)
 }
 
+const quotedCharacters = 200
 const linesInMessage = 20
+
+function shortened(text: string): string {
+  return text.length > quotedCharacters ? `${text.slice(0, quotedCharacters)}…` : text
+}
 
 function refused(path: string, issues: readonly z.core.$ZodIssue[]): DeployError {
   const lines = issues.flatMap((issue) => {
-    const place = issue.path.map(String).join('.')
+    const place = issue.path.map((step) => shortened(String(step))).join('.')
     if (issue.code === 'unrecognized_keys') {
-      return issue.keys.map((key) => `${path}: ${place}.${key}: the only language of function tables is cpp`)
+      return issue.keys.map((key) => `${path}: ${place}.${shortened(key)}: the only language of function tables is cpp`)
     }
     return `${path}: ${place === '' ? '' : `${place}: `}${issue.message}`
   })
