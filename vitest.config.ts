@@ -1,6 +1,5 @@
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
-import { sanitized } from './test/support/sanitized.js'
 
 export default defineConfig({
   resolve: {
@@ -12,7 +11,7 @@ export default defineConfig({
     // They need a device; scripts/test-rdma runs them where there is one, or in a guest that has one.
     exclude: ['test/rdma/**'],
     globalSetup: ['test/support/build.ts'],
-    setupFiles: sanitized === undefined ? [] : ['test/sanitize/leaks.ts'],
+    setupFiles: process.env['PRAAS_LEAKS'] === undefined ? [] : ['test/sanitize/leaks.ts'],
     // A crash in native code costs one file, not the run.
     pool: 'forks',
     // They wait more than they compute, and a user may have few message queues: two, on small machines and large ones.
