@@ -20,7 +20,8 @@ enum {
   EVENT_REFUSED,
   EVENT_TOOK,
   EVENT_EMPTY,
-  EVENT_FORKED
+  EVENT_FORKED,
+  EVENT_FAILED
 };
 enum { GET = 1, SET, APPEND, PATCH, DELETE, INCREMENT, STAT, PUBLISH, UNPUBLISH, COPY, LIST };
 /* Longer than anything comes to rest: forks.ts */
@@ -324,6 +325,7 @@ PRAAS_FUNCTION(n_get) {
   } else if (strncmp(praas_error_message(context), "no message", 10) == 0) {
     note(given.id, EVENT_EMPTY, 0);
   } else {
+    note(given.id, EVENT_FAILED, 0);
     return praas_fail(context, "%s: %s", praas_status_name(status), praas_error_message(context));
   }
   note(given.id, EVENT_END, 0);

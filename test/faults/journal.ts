@@ -7,8 +7,8 @@ import { closeSync, openSync, readFileSync, truncateSync, writeSync } from 'node
 
 export const events = {
   ...{ begin: 1, end: 2, locked: 3, unlocking: 4 },
-  /** Of messages: it is in the mailbox; it certainly is not; it was taken; there was none. */
-  ...{ put: 5, refused: 6, took: 7, empty: 8 },
+  /** Of messages: it is in the mailbox; it certainly is not; it was taken; there was none; none was taken, for another reason. */
+  ...{ put: 5, refused: 6, took: 7, empty: 8, failed: 10 },
   forked: 9,
 } as const
 export const journalVariable = 'FAULTS_JOURNAL'

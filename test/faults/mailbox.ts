@@ -106,7 +106,8 @@ function addGet(
   const fromMs = began.atMs
   if (took) box.takes.set(took.subject, [...(box.takes.get(took.subject) ?? []), { get, fromMs, toMs: took.atMs }])
   else if (empty) box.empty.push({ get, fromMs, toMs: empty.atMs })
-  else box.unknown.push({ get, fromMs, toMs: get.begun.at + get.begun.timeoutMs + allowanceMs })
+  else if (!noted.has(events.failed))
+    box.unknown.push({ get, fromMs, toMs: get.begun.at + get.begun.timeoutMs + allowanceMs })
 }
 
 const tell = ({ client, begun, end }: Operation): string =>

@@ -394,6 +394,9 @@ describe('an audit', () => {
       expect(box([puts(1, 1_500, 1_501), ends(3, 5)])).toContain(wrong[0])
       expect(box([first, second, takes(3, 5, 6, 2), ends(4, 7)])).toEqual(wrong)
       expect(box([first, second, ends(4, 5), takes(3, 5, 6, 2)])).toEqual([])
+      // It went on, and says that it took none.
+      const [lines, entries] = ends(3, 5)
+      expect(box([first, [lines, [...entries, entry(3, events.failed, 6)]]])).toEqual(wrong)
     })
 
     it('finds messages that came twice, or that nobody put', () => {
