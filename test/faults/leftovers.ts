@@ -75,18 +75,45 @@ function moreThan(before: Descriptors, now: Descriptors, kept: (kind: string) =>
 }
 const keptBy = (kind: string): number => (kind === 'anon_inode:[eventfd]' ? keptEventfds : 0)
 
-/** Workers keep their connections to other processes, each with a window that hosts and other workers have, too. */
-const descriptorsPerPeer = 2
-const keptWith =
-  (connections: number) =>
-  (kind: string): number =>
-    keptBy(kind) +
-    (/socket|eventfd|memfd/.test(kind) ? connections * descriptorsPerPeer : 0) +
-    // libuv keeps one in reserve from the first socket of a loop on.
-    (kind === '/dev/null' ? 1 : 0)
-
 /** Connections that are closing, or kept for the next request. */
 const mostIdle = 6
+
+/** How many more of a kind there may be. */
+interface Kept {
+  readonly memfd: number
+  readonly eventfd: number
+  readonly socket: number
+}
+
+const keptWith =
+  (more: Kept) =>
+  (kind: string): number => {
+    const [name] = /memfd|eventfd|socket/.exec(kind) ?? []
+    // libuv keeps one in reserve from the first socket of a loop on.
+    return keptBy(kind) + (name === undefined ? 0 : more[name as keyof Kept]) + (kind === '/dev/null' ? 1 : 0)
+  }
+
+/**
+ * Of a host, because workers keep their connections to it. Each has a window, with a memfd and the eventfds of both sides, unless
+ * it could not be made.
+ *
+ * @param windows  of workers
+ * @param peers  workers that may be connected
+ */
+export const moreOfHost = (before: Descriptors, now: Descriptors, windows: number, peers: number): string[] =>
+  moreThan(before, now, keptWith({ memfd: windows, eventfd: windows * 2, socket: peers }))
+
+/** Of a worker: of those windows, and of its own connections to each process, and to the agent. */
+export const moreOfWorker = (before: Descriptors, now: Descriptors, windows: number): string[] =>
+  moreThan(
+    before,
+    now,
+    keptWith({
+      memfd: windows + processes.length,
+      eventfd: windows + processes.length * 3,
+      socket: processes.length * 2 + mostIdle,
+    }),
+  )
 
 /** Of an OS process, against when it had come to rest for the first time. */
 export class OwnDescriptors {
@@ -161,11 +188,11 @@ export async function leftoversIn(
   const { pid = 0 } = description
   expect('children of the host', childrenOf(pid).length, workers)
   if (baseline && left.length === 0) {
-    for (const more of moreThan(baseline.host, descriptorsOf(pid), keptWith(peers.size)))
+    for (const more of moreOfHost(baseline.host, descriptorsOf(pid), ofPeers.length, peers.size))
       left.push(`${served.id}: host ${pid}: ${more}`)
     for (const worker of description.workers) {
       const before = baseline.workers[worker.kind] ?? {}
-      for (const more of moreThan(before, descriptorsOf(worker.pid), keptWith(peers.size + processes.length))) {
+      for (const more of moreOfWorker(before, descriptorsOf(worker.pid), ofPeers.length)) {
         left.push(`${served.id}: ${worker.kind} worker ${worker.pid}: ${more}`)
       }
     }

@@ -8,6 +8,7 @@ import { Counter } from './counter.js'
 import { endForks, orphans } from './forks.js'
 import type { Line } from './history.js'
 import { events, type Entry } from './journal.js'
+import { moreOfHost, moreOfWorker } from './leftovers.js'
 import { Random } from './random.js'
 import { Contradiction, Register } from './register.js'
 import { Report } from './report.js'
@@ -158,6 +159,22 @@ it('a report tells what never came to pass', () => {
   report.epochs = 3
   expect(report.missing(none)).toContain('there was never: kill agent')
   expect(report.missing(new Map([['kill agent', 1]]))).not.toContain('there was never: kill agent')
+})
+
+it('descriptors of hosts and workers are found that no connection accounts for', () => {
+  const before = { socket: 5, 'anon_inode:[eventfd]': 4, '/memfd:praas-window': 0, pipe: 2 }
+  const [sockets, windows] = [
+    (socket: number) => ({ ...before, socket }),
+    (n: number) => ({ '/memfd:praas-window': n }),
+  ]
+  expect(moreOfHost(before, { ...before, ...windows(2) }, 2, 8)).toEqual([])
+  expect(moreOfHost(before, { ...before, ...windows(3) }, 2, 8)).toHaveLength(1)
+  expect(moreOfHost(before, sockets(13), 2, 8)).toEqual([])
+  expect(moreOfHost(before, sockets(14), 2, 8)).toHaveLength(1)
+  expect(moreOfHost(before, { ...before, pipe: 3 }, 2, 8)).toHaveLength(1)
+  expect(moreOfWorker(before, { ...before, ...windows(5) }, 2)).toEqual([])
+  expect(moreOfWorker(before, { ...before, ...windows(6) }, 2)).toHaveLength(1)
+  expect(moreOfWorker(before, sockets(18), 2)).toHaveLength(1)
 })
 
 describe('an audit', () => {
