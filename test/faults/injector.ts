@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ProcessDescription, WorkerDescription } from '../../src/control.js'
 import { nowMs } from './clock.js'
 import type { Gap } from './agent_process.js'
+import { HostKills } from './host_kills.js'
 import type { Disaster } from './plan.js'
 import type { Random } from './random.js'
 
@@ -50,8 +51,7 @@ export class Injector {
   readonly absences: Gap[] = []
   /** The process that is stopped and created again: what it starts with is left alone. */
   #stopping: string | undefined
-  /** By the present agent. */
-  hostKills = 0
+  readonly hostKills = new HostKills()
   readonly #random: Random
   readonly #meanPauseMs: number
   readonly #processes: Processes
@@ -98,7 +98,7 @@ export class Injector {
       this.#note(`${fault} ${victim.pid} of ${victim.of}`)
       if (fault === 'kill host') {
         this.killedHosts.set(victim.pid, nowMs())
-        this.hostKills++
+        this.hostKills.killed(victim.of)
       }
       if (fault.startsWith('kill')) send(victim.pid, 'SIGKILL')
       else ending.push(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))
@@ -112,7 +112,7 @@ export class Injector {
     this.#count('kill agent')
     this.#note(`kill agent ${this.#agent.pid}`)
     await this.#agent.replace()
-    this.hostKills = 0
+    this.hostKills.forgetAll()
     this.#note(`agent ${this.#agent.pid} serves the processes`)
   }
 
@@ -125,6 +125,7 @@ export class Injector {
     this.#count('stop process')
     this.#note(`stop process ${id}`)
     await this.#processes.restart(id)
+    this.hostKills.forget(id)
     this.#stopping = undefined
     gap.toMs = nowMs()
     this.#note(`process ${id} is there again`)

@@ -305,11 +305,10 @@ async function checkLocks(handle: (id: string) => Process): Promise<void> {
   }
 }
 
-function checkHosts(described: readonly { id: string; restarts: number }[], { hostKills }: Injector): void {
-  const restarts = described.reduce((sum, each) => sum + each.restarts, 0)
-  if (restarts > hostKills)
-    report.add('nobody dies unasked', `${restarts} hosts were replaced, and ${hostKills} killed`)
-  else report.count('nobody dies unasked')
+function checkHosts(described: readonly ProcessDescription[], { hostKills }: Injector): void {
+  const unasked = hostKills.unasked(described)
+  for (const text of unasked) report.add('nobody dies unasked', text)
+  if (unasked.length === 0) report.count('nobody dies unasked')
 }
 
 let faults: ReadonlyMap<string, number> = new Map()

@@ -7,6 +7,7 @@ import { makeRecord, readRecords } from './bytes.js'
 import { Counter } from './counter.js'
 import { endForks, orphans } from './forks.js'
 import type { Line } from './history.js'
+import { HostKills } from './host_kills.js'
 import { events, type Entry } from './journal.js'
 import { moreOfHost, moreOfWorker } from './leftovers.js'
 import { Random } from './random.js'
@@ -159,6 +160,24 @@ it('a report tells what never came to pass', () => {
   report.epochs = 3
   expect(report.missing(none)).toContain('there was never: kill agent')
   expect(report.missing(new Map([['kill agent', 1]]))).not.toContain('there was never: kill agent')
+})
+
+it('hosts that were replaced unasked are found in their process', () => {
+  const kills = new HostKills()
+  const restarts = (a: number, b: number): number =>
+    kills.unasked([
+      { id: 'a', restarts: a },
+      { id: 'b', restarts: b },
+    ]).length
+  for (const process of ['a', 'a', 'b']) kills.killed(process)
+  expect(restarts(2, 1)).toBe(0)
+  expect(restarts(1, 2)).toBe(1)
+  // A process that was created again, and another agent, count from 0 on.
+  kills.forget('a')
+  expect(restarts(0, 1)).toBe(0)
+  expect(restarts(1, 1)).toBe(1)
+  kills.forgetAll()
+  expect(restarts(0, 1)).toBe(1)
 })
 
 it('descriptors of hosts and workers are found that no connection accounts for', () => {
