@@ -3,8 +3,8 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ProcessDescription, WorkerDescription } from '../../src/control.js'
 import { nowMs } from './clock.js'
 import type { Gap } from './agent_process.js'
+import { disasterOf, processes as served, type Disaster } from './plan.js'
 import { HostKills } from './host_kills.js'
-import type { Disaster } from './plan.js'
 import type { Random } from './random.js'
 
 export interface Stop {
@@ -60,7 +60,6 @@ export class Injector {
   readonly #note: (text: string) => void
   /** Of processes whose starting worker was killed: the workers that were ready then. */
   readonly #readyThen = new Map<string, ReadonlySet<number>>()
-  #drawn = 0
 
   constructor(
     random: Random,
@@ -78,20 +77,39 @@ export class Injector {
     this.#note = note
   }
 
-  /** Until then, or while nothing is wrong; afterwards nothing is stopped any more, and there is an agent. */
-  async run(untilMs: number, wrong: () => boolean, disaster: Disaster): Promise<void> {
+  /**
+   * Until then, or while nothing is wrong; afterwards nothing is stopped any more, and there is an agent.
+   *
+   * @param epoch  from 0 on: what is drawn for it does not depend on how far others got
+   */
+  async run(epoch: number, untilMs: number, wrong: () => boolean): Promise<void> {
     const ending: Promise<void>[] = []
-    let disasterMs = disaster === 'none' ? Infinity : nowMs() + this.#random.next() * (untilMs - nowMs())
-    for (; !wrong(); this.#drawn++) {
-      const pauseMs = this.#random.pause(this.#meanPauseMs)
-      const fault = this.#random.weighted(weights)
-      const which = this.#random.fork(this.#drawn)
-      if (nowMs() + pauseMs >= untilMs) break
-      await delay(pauseMs)
-      if (nowMs() >= disasterMs) {
+    await this.#harm(epoch, untilMs, wrong, (what) => void ending.push(what))
+    await Promise.all(ending)
+  }
+
+  async #harm(
+    epoch: number,
+    untilMs: number,
+    wrong: () => boolean,
+    begin: (what: Promise<void>) => void,
+  ): Promise<void> {
+    const random = this.#random.fork(epoch)
+    const fromMs = nowMs()
+    const disaster = disasterOf(epoch)
+    const ofDisaster = random.fork('disaster')
+    let disasterMs = disaster === 'none' ? Infinity : fromMs + ofDisaster.next() * (untilMs - fromMs)
+    for (let drawn = 0; !wrong(); drawn++) {
+      const nextMs = nowMs() + random.pause(this.#meanPauseMs)
+      const fault = random.weighted(weights)
+      const which = random.fork(drawn)
+      if (disasterMs <= Math.min(nextMs, untilMs)) {
+        await until(disasterMs)
         disasterMs = Infinity
-        ending.push(disaster === 'kill agent' ? this.#killAgent() : this.#stopProcess())
+        begin(disaster === 'kill agent' ? this.#killAgent() : this.#stopProcess(ofDisaster.pick(served).id))
       }
+      if (nextMs >= untilMs) break
+      await until(nextMs)
       const victim = await this.#victim(fault, which)
       if (victim === undefined) continue
       this.#count(fault)
@@ -101,10 +119,9 @@ export class Injector {
         this.hostKills.killed(victim.of)
       }
       if (fault.startsWith('kill')) send(victim.pid, 'SIGKILL')
-      else ending.push(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))
+      else begin(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))
     }
-    if (!wrong()) await delay(Math.max(0, untilMs - nowMs()))
-    await Promise.all(ending)
+    if (!wrong()) await until(untilMs)
   }
 
   async #killAgent(): Promise<void> {
@@ -116,8 +133,8 @@ export class Injector {
     this.#note(`agent ${this.#agent.pid} serves the processes`)
   }
 
-  async #stopProcess(): Promise<void> {
-    const { id, pid } = this.#random.fork('stop').pick(await this.#processes.describe())
+  async #stopProcess(id: string): Promise<void> {
+    const pid = (await this.#processes.describe()).find((process) => process.id === id)?.pid
     const gap = { fromMs: nowMs(), toMs: Infinity }
     this.absences.push(gap)
     if (pid !== undefined) this.killedHosts.set(pid, gap.fromMs)
@@ -174,6 +191,8 @@ export class Injector {
     stop.toMs = nowMs()
   }
 }
+
+const until = (ms: number): Promise<void> => delay(Math.max(0, ms - nowMs()))
 
 /** It may have ended meanwhile. */
 function send(pid: number, signal: NodeJS.Signals): void {

@@ -31,7 +31,7 @@ import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
 import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
 import { takeMessages } from './mailbox_operations.js'
-import { disasters, graceMs, lockNames, processes, sharedKeys, workersPerLanguage, type ClientTask } from './plan.js'
+import { graceMs, lockNames, processes, sharedKeys, workersPerLanguage, type ClientTask } from './plan.js'
 import { Random } from './random.js'
 import { Report } from './report.js'
 import type { SharedValues } from './shared.js'
@@ -177,8 +177,7 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
   try {
     while (report.violations.length === 0) {
       note(`epoch ${report.epochs + 1} begins`)
-      const disaster = disasters[report.epochs % disasters.length]!
-      await injector.run(Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0, disaster)
+      await injector.run(report.epochs, Math.min(nowMs() + epochMs, endMs), () => report.violations.length > 0)
       if (report.violations.length > 0) break
       note('clients finish what they do')
       if (!(await clients.all('pause', 'paused', restMs))) break

@@ -32,9 +32,12 @@ export const limits = {
 } as const
 export const graceMs = 100
 export const workersPerLanguage = 2
-/** What happens in an epoch once at most, in this order. */
+/** What happens in an epoch once, in this order. */
 export const disasters = ['none', 'stop process', 'kill agent'] as const
 export type Disaster = (typeof disasters)[number]
+
+/** @param epoch  from 0 on */
+export const disasterOf = (epoch: number): Disaster => disasters[epoch % disasters.length]!
 
 export interface PlannedKey {
   readonly key: string
