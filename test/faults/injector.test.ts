@@ -1,4 +1,5 @@
-/** That the injector does what a seed says, all of it. */
+/** That the injector does what a seed says, all of it, and tells of what fails. */
+import { setTimeout as delay } from 'node:timers/promises'
 import { describe, expect, it } from 'vitest'
 import { nowMs } from './clock.js'
 import { Injector } from './injector.js'
@@ -16,17 +17,20 @@ interface Harm {
   readonly restarted: string[]
 }
 
-function harmed(meanPauseMs: number): Harm {
+function harmed(
+  meanPauseMs: number,
+  more: { replace?: () => Promise<void>; restart?: () => Promise<void> } = {},
+): Harm {
   const [notes, restarted]: [string[], string[]] = [[], []]
   const restart = (id: string): Promise<void> => {
     restarted.push(id)
-    return Promise.resolve()
+    return more.restart?.() ?? Promise.resolve()
   }
   const injector = new Injector(
     new Random('a'),
     meanPauseMs,
     { describe: () => Promise.resolve([]), restart },
-    { pid: nobody, replace: () => Promise.resolve() },
+    { pid: nobody, replace: more.replace ?? (() => Promise.resolve()) },
     { count: 3, pid: () => nobody },
     (text) => notes.push(text),
   )
@@ -63,5 +67,16 @@ describe('an injector', () => {
     const length = Math.min(one.length, other.length)
     expect(length).toBeGreaterThan(0)
     expect(one.slice(0, length)).toEqual(other.slice(0, length))
+  })
+
+  it('tells of a disaster that failed when what it has stopped goes on', async () => {
+    const replace = (): Promise<void> => Promise.reject(new Error('no agent starts'))
+    const restart = (): Promise<void> => Promise.reject(new Error('the process is gone'))
+    const failing = harmed(1, { replace, restart })
+    await expect(failing.injector.run(stopProcess, nowMs() + 500, never)).rejects.toThrow('the process is gone')
+    expect(failing.injector.stops.every(({ toMs }) => toMs < Infinity)).toBe(true)
+    const slow = harmed(10, { replace: () => delay(10).then(replace) })
+    await expect(slow.injector.run(killAgent, nowMs() + 500, never)).rejects.toThrow('no agent starts')
+    expect(slow.injector.stops.every(({ toMs }) => toMs < Infinity)).toBe(true)
   })
 })

@@ -78,13 +78,23 @@ export class Injector {
   }
 
   /**
-   * Until then, or while nothing is wrong; afterwards nothing is stopped any more, and there is an agent.
+   * Until then, or while nothing is wrong; afterwards nothing is stopped any more, and there is an agent. Rejects, then, with what
+   * a disaster failed of.
    *
    * @param epoch  from 0 on: what is drawn for it does not depend on how far others got
    */
   async run(epoch: number, untilMs: number, wrong: () => boolean): Promise<void> {
     const ending: Promise<void>[] = []
-    await this.#harm(epoch, untilMs, wrong, (what) => void ending.push(what))
+    let failed = false
+    const begin = (what: Promise<void>): void => {
+      ending.push(what)
+      what.catch(() => (failed = true))
+    }
+    try {
+      await this.#harm(epoch, untilMs, () => failed || wrong(), begin)
+    } finally {
+      await Promise.allSettled(ending)
+    }
     await Promise.all(ending)
   }
 

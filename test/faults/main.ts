@@ -35,7 +35,7 @@ import { graceMs, lockNames, processes, sharedKeys, workersPerLanguage, type Cli
 import { Random } from './random.js'
 import { Report } from './report.js'
 import type { SharedValues } from './shared.js'
-import { Violation, within } from './violation.js'
+import { within } from './violation.js'
 
 const { values: given } = parseArgs({
   options: {
@@ -225,6 +225,9 @@ async function campaign(): Promise<ReadonlyMap<string, number>> {
       injector.absences.length = 0
       clients.tell('resume')
     }
+  } catch (error) {
+    // What is there has to be closed even so.
+    report.addThrown(error)
   } finally {
     await clients.close(restMs)
   }
@@ -314,8 +317,7 @@ let faults: ReadonlyMap<string, number> = new Map()
 try {
   faults = await campaign()
 } catch (error) {
-  const check = error instanceof Violation ? error.check : 'the campaign itself works'
-  report.add(check, String((error as Error).stack))
+  report.addThrown(error)
 }
 report.print(faults)
 if (given.report !== undefined) {

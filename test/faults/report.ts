@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import type { Audit, Found } from './audit.js'
 import { disasters } from './plan.js'
+import { Violation } from './violation.js'
 
 /** What is checked, in the words of docs/reliability.md. */
 export const checks = [
@@ -53,6 +54,12 @@ export class Report {
   add(check: string, text: string): void {
     this.violations.push({ check, text })
     console.log(`VIOLATION of "${check}": ${text}`)
+  }
+
+  /** Of what was thrown: a violation, or the campaign has failed. */
+  addThrown(error: unknown): void {
+    const check = error instanceof Violation ? error.check : 'the campaign itself works'
+    this.add(check, error instanceof Error ? String(error.stack) : String(error))
   }
 
   count(what: string, more = 1): void {
