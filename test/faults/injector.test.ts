@@ -9,7 +9,7 @@ import { Random } from './random.js'
 /** No OS process has it. */
 const nobody = 2 ** 22 + 1
 const never = (): boolean => false
-const [quiet, stopProcess, killAgent] = disasters.map((_, epoch) => epoch) as [number, number, number]
+const [stopProcess, killAgent, quiet] = disasters.map((_, epoch) => epoch) as [number, number, number]
 
 interface Harm {
   readonly injector: Injector

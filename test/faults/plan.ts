@@ -32,8 +32,8 @@ export const limits = {
 } as const
 export const graceMs = 100
 export const workersPerLanguage = 2
-/** What happens in an epoch once, in this order. */
-export const disasters = ['none', 'stop process', 'kill agent'] as const
+/** What happens in an epoch once, in this order: a campaign of two epochs has seen what there is. */
+export const disasters = ['stop process', 'kill agent', 'none'] as const
 export type Disaster = (typeof disasters)[number]
 
 /** @param epoch  from 0 on */

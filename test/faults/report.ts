@@ -86,9 +86,10 @@ export class Report {
     if ((this.#counts.get('executions') ?? 0) < fewExecutions) return []
     const never = (counts: ReadonlyMap<string, number>, names: readonly string[]): string[] =>
       names.filter((name) => (counts.get(name) ?? 0) === 0)
+    const happened = disasters.slice(0, this.epochs).filter((disaster) => disaster !== 'none')
     return [
       ...never(this.#counts, countedAlways).map((what) => `nothing was checked of: ${what}`),
-      ...never(faults, disasters.slice(1, this.epochs)).map((what) => `there was never: ${what}`),
+      ...never(faults, happened).map((what) => `there was never: ${what}`),
       ...never(this.#served, servedAlways).map((who) => `no call was answered by: ${who}`),
     ]
   }
