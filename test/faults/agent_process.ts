@@ -45,8 +45,14 @@ export class AgentProcess {
     child.on('exit', (code, signal) => {
       if (!this.#mayEnd) this.#violation('nobody dies unasked', `the agent ended with ${signal ?? code}`)
     })
-    const [said] = (await within('the agent starts', this.#limitMs, once(child, 'message'))) as [FromAgent]
-    if (said.type === 'failed') throw new Violation('state outlives the agent', said.text)
+    try {
+      const [said] = (await within('the agent starts', this.#limitMs, once(child, 'message'))) as [FromAgent]
+      if (said.type === 'failed') throw new Violation('state outlives the agent', said.text)
+    } catch (error) {
+      this.#mayEnd = true
+      child.kill('SIGKILL')
+      throw error
+    }
     this.#descriptors = new OwnDescriptors(child.pid)
     this.#child = child
   }
