@@ -77,6 +77,9 @@ struct Deaths {
   std::function<void()> prepare = [] {};                                // the victim, at full speed
   std::function<void(Stepped& victim)> before_steps = [](Stepped&) {};  // may run it on, to where it stops itself
   std::function<void()> operation;                                      // the victim, step by step
+  /// Functions in a long operation (CodeOf): it runs at full speed to the first, and with the other one it is over.
+  const void* from = nullptr;
+  const void* until = nullptr;
   /// After its death. `over`: the operation had come to its end.
   std::function<void(bool over)> verify;
   /// Of more changes as many are tried, others in each run.
@@ -98,6 +101,9 @@ inline void KillAtEveryChange(const Deaths& deaths) {
     Stepped victim(deaths.prepare, deaths.operation);
     if (!victim.alive()) return std::nullopt;
     deaths.before_steps(victim);
+    if (deaths.from != nullptr) victim.RunTo(deaths.from);
+    if (deaths.until != nullptr) victim.StopAt(deaths.until);
+    const auto goes_on = [&] { return victim.alive() && !victim.arrived(); };
     Watched watched(deaths.watched());
     uint64_t kernel = deaths.kernel();
     const auto changed = [&] {
@@ -108,9 +114,9 @@ inline void KillAtEveryChange(const Deaths& deaths) {
       kernel = now;
       return watched.Changed() || differs;
     };
-    for (changes = instructions = 0; changes < wanted && victim.alive();) changes += changed() ? 1 : 0;
-    for (uint64_t further = random() % 24; further > 0 && victim.alive() && !changed();) --further;
-    return !victim.alive();
+    for (changes = instructions = 0; changes < wanted && goes_on();) changes += changed() ? 1 : 0;
+    for (uint64_t further = random() % 24; further > 0 && goes_on() && !changed();) --further;
+    return !goes_on();
   };
   const std::optional<bool> whole = kill_after(UINT64_MAX);
   if (!whole) {

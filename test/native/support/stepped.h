@@ -7,9 +7,20 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <cstdio>
+#include <cstring>
 
 namespace praas::test {
+
+/// Where the code of a function begins, of a member that is not virtual too.
+template <typename Function>
+[[nodiscard]] const void* CodeOf(Function function) {
+  static_assert(sizeof function >= sizeof(void*));
+  const void* code = nullptr;
+  std::memcpy(&code, &function, sizeof code);
+  return code;
+}
 
 /// A child executed instruction by instruction; a system call is one step. Killed and reaped when destroyed. Parent and
 /// child share a core meanwhile: across cores each step would wait for a wake-up, which takes three times as long and
@@ -54,6 +65,16 @@ class Stepped {
   void Run() {
     if (alive_ && ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr) == 0) Await();
   }
+  /// At full speed to the first call of the function that begins at `code`, or to its end.
+  void RunTo(const void* code) {
+    const uint32_t was = Exchange(code, kUndefined);
+    Run();
+    (void)Exchange(code, was);
+    arrived_ = false;
+  }
+  /// From now on, whichever way it goes on, it stops at the function that begins at `code`.
+  void StopAt(const void* code) { (void)Exchange(code, kUndefined); }
+  [[nodiscard]] bool arrived() const noexcept { return arrived_; }  // there
   /// At full speed into the next system call, or out of it.
   void RunToSystemCall() {
     if (alive_ && ::ptrace(PTRACE_SYSCALL, pid_, nullptr, nullptr) == 0) Await();
@@ -63,16 +84,32 @@ class Stepped {
   }
 
  private:
+#if defined(__aarch64__)
+  static constexpr uint32_t kUndefined = 0;  // UDF
+#else
+  static constexpr uint32_t kUndefined = 0x0b0f'0b0f;  // UD2, twice
+#endif
+  /// The code before. An undefined instruction stops the child before it has done anything, on all machines alike.
+  uint32_t Exchange(const void* code, uint32_t instruction) {
+    if (!alive_) return 0;
+    auto* const at = const_cast<void*>(code);
+    const auto was = static_cast<uint64_t>(::ptrace(PTRACE_PEEKTEXT, pid_, at, nullptr));
+    const uint64_t word = (was & ~uint64_t{UINT32_MAX}) | instruction;
+    ::ptrace(PTRACE_POKETEXT, pid_, at, reinterpret_cast<void*>(word));
+    return static_cast<uint32_t>(was);
+  }
   void Await() {
     int status = 0;
     while (::waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
     }
     alive_ = WIFSTOPPED(status);
+    arrived_ = alive_ && WSTOPSIG(status) == SIGILL;
   }
 
   cpu_set_t affinity_{};
   pid_t pid_ = -1;
   bool alive_ = true;
+  bool arrived_ = false;
 };
 
 }  // namespace praas::test
