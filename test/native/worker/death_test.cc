@@ -116,6 +116,54 @@ TEST_F(DeathTest, OverACallOfTheHost) {
   }
 }
 
+/// A worker in another one's place: from its first instruction until it is there, and from then until it has answered a
+/// call of the host and, as its poller, one of a window, both of which were there before it.
+class BeginningDeathTest : public DeathTest, public ::testing::WithParamInterface<bool> {};
+
+INSTANTIATE_TEST_SUITE_P(Until, BeginningDeathTest, ::testing::Bool(),
+                         [](const auto& info) { return info.param ? "ItsFirstCalls" : "ItIsThere"; });
+
+TEST_P(BeginningDeathTest, FromItsBegin) {
+  input_ = Pattern(5'000);
+  Deaths deaths;
+  deaths.most = 8;
+  deaths.reset = [&] {
+    Start(-1);
+    host_->SetFunctions(FunctionNames(8));
+    client_ = std::make_unique<WindowClient>(host_->OpenWindow(0));
+    (void)client_->Submit({.input = input_, .output_capacity = input_.size(), .flags = window::kFlagIdempotent});
+    host_->Post(0, input_, {.flags = dispatch::kCallIdempotent});
+    control_ = host_->AddWorker(kVictim);
+    host_->dispatcher().Notify(kVictim, dispatch::kNoticeWindow);
+  };
+  deaths.before_steps = [&](test::Stepped&) { host_->AnswerWorkers(); };
+  deaths.watched = [&] { return host_->Shared(); };
+  (GetParam() ? deaths.from : deaths.until) =
+      test::CodeOf(static_cast<std::optional<Invocation> (WorkerRuntime::*)(dispatch::Takes)>(&WorkerRuntime::TryNext));
+  deaths.operation = [&] {
+    Attach();
+    (void)runtime_->TakeNotices();
+    ServeOne(*runtime_);
+    ServeOne(*runtime_);
+  };
+  deaths.verify = [&](bool over) {
+    if (GetParam() && over) {
+      EXPECT_TRUE(client_->window().HasAnswer());
+      EXPECT_TRUE(host_->dispatcher().HasCompletion());
+    }
+    host_->Bury(kVictim);
+    const WorkerThread next(*host_, kNext, Echo);
+    ExpectAnswer(host_->Await(), false);
+    const auto completion = client_->Await();
+    EXPECT_EQ(completion.status, static_cast<uint32_t>(Code::kOk));
+    ExpectAnswer(completion);
+    client_->window().Close(completion.call);
+    EXPECT_FALSE(host_->TryTake().has_value() || client_->Poll()) << "answered twice";
+    host_->ExpectClean();
+  };
+  KillAtEveryChange(deaths);
+}
+
 /// What the worker is at: answering where the client has room for the result, once more a call that may be run twice;
 /// asking it for room; writing the result there.
 enum class At { kAnswering, kAnsweringIdempotent, kAskingForRoom, kDelivering };

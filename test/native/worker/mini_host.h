@@ -153,9 +153,13 @@ class MiniHost {
     links_[index] = std::move(socket);
     return std::move(pair->second);
   }
-  /// Also starts the thread that answers workers: fork before.
-  [[nodiscard]] bool AwaitReady(uint16_t index) {
+  /// Starts the thread that answers workers: fork before.
+  void AnswerWorkers() {
     if (!service_.joinable()) service_ = std::thread([this] { Serve(); });
+  }
+  /// AnswerWorkers, too.
+  [[nodiscard]] bool AwaitReady(uint16_t index) {
+    AnswerWorkers();
     return Eventually([&] {
       return segment_->participant(index).state.load() == static_cast<uint32_t>(dispatch::ParticipantState::kReady);
     });
@@ -220,6 +224,18 @@ class MiniHost {
           .server->NeedRoomStill(window::OriginCallIndex(entry.origin_call), window::OriginSequence(entry.origin_call),
                                  index, entry.output.bytes);
     }
+  }
+  /// What a worker's kReady does to the segment. Those of the first worker: the others' are the same, and may be read
+  /// by now.
+  void SetFunctions(const std::vector<FunctionInfo>& functions) {
+    if (segment_->header().function_count.load() != 0) return;
+    for (size_t i = 0; i < functions.size() && i < 8; ++i) {
+      segment::Function& function = segment_->function(static_cast<uint32_t>(i));
+      function.name.size = static_cast<uint8_t>(functions[i].name.size());
+      std::memcpy(function.name.bytes, functions[i].name.data(), functions[i].name.size());
+      function.flags = functions[i].flags;
+    }
+    segment_->header().function_count.store(static_cast<uint32_t>(functions.size()));
   }
   [[nodiscard]] uint32_t relays() const { return relays_.load(); }
 
@@ -500,18 +516,6 @@ class MiniHost {
   static void Answer(ControlSocket& link, const ControlMessage& reply) {
     const Status sent = link.Send(reply);
     if (sent.code() != Code::kConnectionLost) Check(sent);
-  }
-
-  /// Those of the first worker: the others' are the same, and may be read by now.
-  void SetFunctions(const std::vector<FunctionInfo>& functions) {
-    if (segment_->header().function_count.load() != 0) return;
-    for (size_t i = 0; i < functions.size() && i < 8; ++i) {
-      segment::Function& function = segment_->function(static_cast<uint32_t>(i));
-      function.name.size = static_cast<uint8_t>(functions[i].name.size());
-      std::memcpy(function.name.bytes, functions[i].name.data(), functions[i].name.size());
-      function.flags = functions[i].flags;
-    }
-    segment_->header().function_count.store(static_cast<uint32_t>(functions.size()));
   }
 
   const Options options_;
