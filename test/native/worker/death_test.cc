@@ -1,4 +1,6 @@
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <memory>
@@ -126,7 +128,7 @@ INSTANTIATE_TEST_SUITE_P(Until, BeginningDeathTest, ::testing::Bool(),
 TEST_P(BeginningDeathTest, FromItsBegin) {
   input_ = Pattern(5'000);
   Deaths deaths;
-  deaths.most = 8;
+  deaths.most = 6;
   deaths.reset = [&] {
     Start(-1);
     host_->SetFunctions(FunctionNames(8));
@@ -260,6 +262,109 @@ TEST_P(WindowDeathTest, OverACallFromARing) {
     const auto completion = Answer();
     EXPECT_EQ(completion.status, static_cast<uint32_t>(Code::kOk));
     ExpectAnswer(completion);
+    host_->ExpectClean();
+  };
+  KillAtEveryChange(deaths);
+}
+
+/// What a worker that is there to be leased is at: becoming that of a lease and answering what lies in the window it is
+/// given; answering a call of its holder; leaving.
+enum class Leased { kTaken, kAnswering, kLeaving };
+
+class LeaseDeathTest : public DeathTest, public ::testing::WithParamInterface<Leased> {
+ protected:
+  void Submit() { (void)client_->Submit({.input = input_, .output_capacity = input_.size()}); }
+  bool AnyBegun() {
+    const segment::Segment& segment = host_->segment();
+    for (uint32_t index = 0; index < segment.header().calls.capacity; ++index) {
+      if (dispatch::HasBegun(segment.call(index))) return true;
+    }
+    return false;
+  }
+};
+
+std::string NameOfLeased(const ::testing::TestParamInfo<Leased>& info) {
+  static constexpr const char* kNames[] = {"ItIsTaken", "ItAnswers", "ItLeaves"};
+  return kNames[static_cast<size_t>(info.param)];
+}
+INSTANTIATE_TEST_SUITE_P(While, LeaseDeathTest, ::testing::Values(Leased::kTaken, Leased::kAnswering, Leased::kLeaving),
+                         NameOfLeased);
+
+TEST_P(LeaseDeathTest, OfADedicatedWorker) {
+  input_ = Pattern(5'000);
+  Deaths deaths;
+  deaths.most = 6;
+  deaths.reset = [&] {
+    Start(0);
+    client_ = std::make_unique<WindowClient>(host_->OpenWindow(0, 128u << 20, kVictim));
+    Submit();
+    control_ = host_->AddWorker(kVictim, true);
+  };
+  deaths.prepare = [&] { Attach(); };
+  deaths.before_steps = [&](test::Stepped& victim) {
+    ASSERT_TRUE(host_->AwaitReady(kVictim));
+    host_->Lease(kVictim, 0, -1);
+    if (GetParam() == Leased::kTaken) return;
+    victim.Run();
+    const auto completion = client_->Await();
+    ASSERT_EQ(completion.status, static_cast<uint32_t>(Code::kOk));
+    client_->window().Close(completion.call);
+    Submit();
+    if (GetParam() == Leased::kAnswering) return;
+    victim.Run();
+    host_->EndLease(kVictim);
+    Submit();
+    victim.Run();
+  };
+  deaths.watched = [&] { return host_->Shared(); };
+  deaths.kernel = [&] { return uint64_t{host_->HasLeft(kVictim)}; };
+  deaths.operation = [&] {
+    ServeOne(*runtime_);
+    if (GetParam() == Leased::kTaken) return;
+    ::raise(SIGSTOP);
+    if (GetParam() == Leased::kAnswering) return ServeOne(*runtime_);
+    std::optional<Invocation> running;
+    while (!running) running = runtime_->TryNext(true);
+    uint64_t news = 0;
+    (void)!::read(runtime_->event_fd(), &news, sizeof news);
+    ::raise(SIGSTOP);
+    pollfd told{runtime_->event_fd(), POLLIN, 0};
+    ::poll(&told, 1, -1);
+    ::raise(SIGSTOP);
+    // It leaves when the call is answered that it runs, whatever else lies in its ring.
+    while (runtime_->hot_ns() != 0) {
+      if (running) Echo(*runtime_, *running);
+      running = runtime_->TryNext(true);
+    }
+  };
+  deaths.verify = [&](bool over) {
+    if (over) {
+      EXPECT_TRUE(client_->Poll());
+      EXPECT_TRUE(GetParam() != Leased::kLeaving || Eventually([&] { return host_->HasLeft(kVictim); }));
+    }
+    const bool begun = AnyBegun();
+    host_->Bury(kVictim);
+    size_t answers = 0;
+    for (; client_->Poll(); ++answers) {
+      const auto completion = client_->Await();
+      ExpectAnswer(completion);
+      client_->window().Close(completion.call);
+    }
+    EXPECT_LE(answers, 1u) << "answered twice, or taken after the end";
+    EXPECT_TRUE(answers > 0 || !begun) << "a call that ran is not answered";
+    // What nobody took ends with the session of its client.
+    host_->EndSession(0);
+    host_->ExpectClean();
+
+    // Another one takes its place, in the same window's number.
+    client_ = std::make_unique<WindowClient>(host_->OpenWindow(0, 128u << 20, kNext));
+    Submit();
+    const WorkerThread next(*host_, kNext, Echo, true);
+    host_->Lease(kNext, 0, -1);
+    const auto completion = client_->Await();
+    EXPECT_EQ(completion.status, static_cast<uint32_t>(Code::kOk));
+    ExpectAnswer(completion);
+    client_->window().Close(completion.call);
     host_->ExpectClean();
   };
   KillAtEveryChange(deaths);

@@ -123,8 +123,8 @@ class MiniHost {
   }
 
   // --- workers ---
-  /// The worker's end of a new control socket; kAttach and kLoad already lie in it.
-  [[nodiscard]] UniqueFd AddWorker(uint16_t index) {
+  /// The worker's end of a new control socket; kAttach and kLoad already lie in it. `dedicated`: to be leased.
+  [[nodiscard]] UniqueFd AddWorker(uint16_t index, bool dedicated = false) {
     auto pair = ControlSocket::Pair();
     Check(pair.status(), pair.ok());
     dispatch::Participant& participant = segment_->participant(index);
@@ -148,8 +148,9 @@ class MiniHost {
       attach.fds.push_back(Duplicate(fd));
     }
     Check(socket->Send(attach));
-    Check(socket->Send({.type = ControlType::kLoad, .text = "{}"}));
+    Check(socket->Send({.type = ControlType::kLoad, .index = dedicated ? 1u : 0u, .text = "{}"}));
     const std::lock_guard lock(mutex_);
+    ready_state_[index] = dedicated ? dispatch::ParticipantState::kLeased : dispatch::ParticipantState::kReady;
     links_[index] = std::move(socket);
     return std::move(pair->second);
   }
@@ -160,10 +161,27 @@ class MiniHost {
   /// AnswerWorkers, too.
   [[nodiscard]] bool AwaitReady(uint16_t index) {
     AnswerWorkers();
-    return Eventually([&] {
-      return segment_->participant(index).state.load() == static_cast<uint32_t>(dispatch::ParticipantState::kReady);
-    });
+    return Eventually(
+        [&] { return segment_->participant(index).state.load() == static_cast<uint32_t>(ready_state_.at(index)); });
   }
+  /// Gives a dedicated worker a lease, and the window that was opened for it.
+  void Lease(uint16_t worker, uint32_t window, int64_t hot_ns) {
+    const LeaseTerms terms{.lease = worker, .hot_ns = hot_ns, .expires_ns = DeadlineIn(10 * kWatchdogNs)};
+    Check(Link(worker)->Send({.type = ControlType::kLease, .terms = terms}));
+    const window::ServerWindow::Created& created = windows_.at(window).created;
+    ControlMessage given{.type = ControlType::kLeaseWindow,
+                         .index = window,
+                         .generation = segment_->window(window).generation.load(),
+                         .terms = {.lease = worker}};
+    for (const UniqueFd* fd : {&created.memfd, &created.complete_event, &created.submit_event}) {
+      given.fds.push_back(Duplicate(fd->get()));
+    }
+    Check(Link(worker)->Send(given));
+  }
+  void EndLease(uint16_t worker) {
+    Check(Link(worker)->Send({.type = ControlType::kLeaseEnd, .terms = {.lease = worker}}));
+  }
+  [[nodiscard]] bool HasLeft(uint16_t index) const { return left_[index].load(); }  // its lease
   void Drain(uint16_t index) { Check(Link(index)->Send({.type = ControlType::kDrain})); }
   [[nodiscard]] bool AwaitDrained(uint16_t index) {
     return Eventually([&] { return drained_[index].load(); });
@@ -215,7 +233,8 @@ class MiniHost {
       dispatcher_->FinishCompletion(index);
     });
     for (auto& [index, window] : windows_) {
-      if (window.server->Reclaim(dead)) ConsumeWindow(index);
+      // What lies in the ring of a leased worker is nobody else's: its client's session ends (EndSession).
+      if (window.server->Reclaim(dead) && window.worker == 0) ConsumeWindow(index);
     }
     for (uint32_t index = 0; index < options_.calls; ++index) {
       const dispatch::CallEntry& entry = segment_->call(index);
@@ -319,8 +338,9 @@ class MiniHost {
   }
 
   // --- clients ---
-  /// Opens window `index` as the host does for a client on the same machine.
-  [[nodiscard]] std::unique_ptr<window::ClientWindow> OpenWindow(uint32_t index, uint64_t bytes = 128u << 20) {
+  /// Opens window `index` as the host does for a client on the same machine, or for one that has leased `worker`.
+  [[nodiscard]] std::unique_ptr<window::ClientWindow> OpenWindow(uint32_t index, uint64_t bytes = 128u << 20,
+                                                                 uint16_t worker = 0) {
     auto created = window::ServerWindow::Create(bytes);
     Check(created.status(), created.ok());
     auto server = window::ServerWindow::Map(*segment_, index, Duplicate(created->memfd.get()),
@@ -331,9 +351,10 @@ class MiniHost {
     Check(client.status(), client.ok());
     segment::WindowSlot& slot = segment_->window(index);
     slot.generation.fetch_add(1);
+    slot.poller.store(worker);  // so that no other takes it over
     {
       const std::lock_guard lock(mutex_);
-      windows_[index] = {std::move(*created), std::move(*server)};
+      windows_[index] = {std::move(*created), std::move(*server), worker};
     }
     slot.state.store(1);
     return std::move(*client);
@@ -346,6 +367,30 @@ class MiniHost {
       Check(link->Send({.type = ControlType::kWindowGone, .index = index, .generation = slot.generation.load()}));
     }
     windows_.erase(index);
+  }
+  /// What the host does when the session of a window's client is over (host/window_host.h): as its consumer for good
+  /// it takes what is left of its calls out of the table.
+  void EndSession(uint32_t index) {
+    segment::WindowSlot& slot = segment_->window(index);
+    slot.state.store(2);
+    EXPECT_TRUE(windows_.at(index).server->TryConsume(dispatch::kHostParticipant));
+    for (uint32_t call = 0; call < options_.calls; ++call) {
+      const dispatch::CallWord word = WordOf(call);
+      const dispatch::CallEntry& entry = segment_->call(call);
+      if (word.state == dispatch::CallState::kFree || entry.origin != dispatch::Origin::kWindow ||
+          entry.origin_index != index) {
+        continue;
+      }
+      if (dispatcher_->Unpark(call, static_cast<uint16_t>(index), entry.origin_call) ||
+          dispatcher_->Cancel(call, word.generation, Code::kInvocationCancelled)) {
+        FreeEntry(call);
+      }
+    }
+    CloseWindow(index);
+    slot.generation.fetch_add(1);
+    slot.poller.store(0);
+    slot.consumer.store(0);
+    slot.state.store(0);
   }
   /// What the host does when a window's submission eventfd is signalled.
   void ConsumeWindow(uint32_t index) {
@@ -422,6 +467,7 @@ class MiniHost {
   struct Window {
     window::ServerWindow::Created created;
     std::unique_ptr<window::ServerWindow> server;
+    uint16_t worker = 0;  // that it was leased with
   };
 
   /// A consumer of window `index` was killed between making an entry and saying so.
@@ -477,7 +523,7 @@ class MiniHost {
     switch (message.type) {
       case ControlType::kReady:
         SetFunctions(message.functions);
-        segment_->participant(from).state.store(static_cast<uint32_t>(dispatch::ParticipantState::kReady));
+        segment_->participant(from).state.store(static_cast<uint32_t>(ready_state_.at(from)));
         break;
       case ControlType::kWantWindow: {
         const std::lock_guard lock(mutex_);
@@ -507,6 +553,9 @@ class MiniHost {
       case ControlType::kDrained:
         drained_[from].store(true);
         break;
+      case ControlType::kLeaseLeft:
+        left_[from].store(true);
+        break;
       default:
         ADD_FAILURE() << "unexpected control message " << static_cast<uint32_t>(message.type);
     }
@@ -526,7 +575,9 @@ class MiniHost {
   std::unique_ptr<dispatch::Doorbells> doorbells_;
   std::unique_ptr<dispatch::Dispatcher> dispatcher_;
   std::array<UniqueFd, 8> events_;
+  std::array<dispatch::ParticipantState, 8> ready_state_{};
   std::array<std::atomic<bool>, 8> drained_{};
+  std::array<std::atomic<bool>, 8> left_{};
   std::atomic<uint32_t> relays_{0};
   std::mutex mutex_;
   std::map<uint16_t, std::shared_ptr<ControlSocket>> links_;
@@ -580,8 +631,8 @@ inline test::Child ForkWorker(MiniHost& host, uint16_t index, const Handler& han
 /// A worker on a thread of the test.
 class WorkerThread {
  public:
-  WorkerThread(MiniHost& host, uint16_t index, Handler handler) : host_(host), index_(index) {
-    thread_ = std::thread([control = host.AddWorker(index), handler = std::move(handler)]() mutable {
+  WorkerThread(MiniHost& host, uint16_t index, Handler handler, bool dedicated = false) : host_(host), index_(index) {
+    thread_ = std::thread([control = host.AddWorker(index, dedicated), handler = std::move(handler)]() mutable {
       RunWorker(*AttachWorker(std::move(control)), handler);
     });
     EXPECT_TRUE(host.AwaitReady(index));
