@@ -9,7 +9,7 @@ const names = readdirSync(import.meta.dirname).flatMap((file) =>
 )
 
 describe.each(names)('%s', async (name) => {
-  const { fuzz } = (await import(`./${name}${suffix}`)) as { fuzz: (data: Uint8Array) => Promise<void> }
+  const { fuzz } = (await import(`./${name}_fuzz.ts`)) as { fuzz: (data: Uint8Array) => Promise<void> }
   const folder = join(import.meta.dirname, 'corpus', name)
   it.each(readdirSync(folder))('%s', async (file) => {
     await expect(fuzz(Uint8Array.from(readFileSync(join(folder, file))))).resolves.toBeUndefined()
