@@ -45,7 +45,7 @@ export interface Operation {
   readonly begun: Begun
   readonly end: Ended | undefined
   readonly unlockingMs: number | undefined
-  readonly unlocked: boolean
+  readonly unlocked: { readonly at: number; readonly code?: string } | undefined
 }
 
 /** No answer to a call means that it never ran. */
@@ -89,18 +89,18 @@ function countBy<Item>(items: readonly Item[], name: (item: Item) => string): Ma
 function operationsOf(lines: readonly Line[], client: number): Operation[] {
   const ends = new Map<number, Ended>()
   const unlocking = new Map<number, number>()
-  const unlocked = new Set<number>()
+  const unlocked = new Map<number, { readonly at: number; readonly code?: string }>()
   for (const line of lines) {
     if ('end' in line) ends.set(line.end, line)
     else if ('unlocking' in line) unlocking.set(line.unlocking, line.at)
-    else if ('unlocked' in line && line.code === undefined) unlocked.add(line.unlocked)
+    else if ('unlocked' in line) unlocked.set(line.unlocked, line)
   }
   return lines.flatMap((line) =>
     'begin' in line
       ? [
           {
             ...{ client, begun: line, end: ends.get(line.begin) },
-            ...{ unlockingMs: unlocking.get(line.begin), unlocked: unlocked.has(line.begin) },
+            ...{ unlockingMs: unlocking.get(line.begin), unlocked: unlocked.get(line.begin) },
           },
         ]
       : [],
@@ -180,11 +180,15 @@ function checkDeadlines(
 
 /** That nobody serves a process is said only while that is so, or soon after: a client that was busy then has not looked since. */
 function checkAbsences(operations: readonly Operation[], gaps: readonly Gap[], lateMs: number, found: Found[]): void {
-  for (const operation of operations) {
-    const { begun, end } = operation
-    if (!end || !(expected.absentPeer as readonly string[]).includes(end.code ?? end.result?.thrown ?? '')) continue
-    if (gaps.some(({ fromMs, toMs }) => fromMs < end.at && toMs + lateMs > begun.at)) continue
+  const check = (code: string | undefined, beganMs: number, endedMs: number, operation: Operation): void => {
+    if (!(expected.absentPeer as readonly string[]).includes(code ?? '')) return
+    if (gaps.some(({ fromMs, toMs }) => fromMs < endedMs && toMs + lateMs > beganMs)) return
     found.push({ check: 'documented errors', text: `there was an agent: ${tell(operation)}` })
+  }
+  for (const operation of operations) {
+    const { begun, end, unlockingMs, unlocked } = operation
+    if (end) check(end.code ?? end.result?.thrown, begun.at, end.at, operation)
+    if (unlocked) check(unlocked.code, unlockingMs ?? begun.at, unlocked.at, operation)
   }
 }
 
@@ -209,7 +213,8 @@ function checkLocks(operations: readonly Operation[], journal: readonly Entry[],
     for (const id of begun.ids ?? []) processes.set(id, begun.process)
     if (begun.kind !== 'lock' || !end || end.code !== undefined) continue
     // One that could not be released may have been lost at any time.
-    const toMs = unlocked && unlockingMs !== undefined ? unlockingMs : end.at
+    const isReleased = unlocked !== undefined && unlocked.code === undefined
+    const toMs = isReleased && unlockingMs !== undefined ? unlockingMs : end.at
     add(`${begun.process} ${begun.key}`, { fromMs: end.at, toMs, writes: begun.mode === 'write', who: tell(operation) })
   }
   const until = new Map<number, number>()

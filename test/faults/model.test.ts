@@ -270,6 +270,15 @@ describe('an audit', () => {
     // Heard by a function that called another process.
     const thrown = [call(1), end(1, 20, { result: { thrown: 'ERR_APP_UNKNOWN' } })]
     expect(checks(thrown, [ran(1)])).toEqual(['documented errors'])
+    // Heard when a lock was given back.
+    const lock = { kind: 'lock', key: 'lock/a', mode: 'write', fn: undefined, ids: undefined }
+    const kept = [
+      call(1, lock),
+      end(1, 10),
+      { unlocking: 1, at: 20 },
+      { unlocked: 1, at: 21, code: 'ERR_PROCESS_DRAINING' },
+    ]
+    expect(checks(kept)).toEqual(['documented errors'])
   })
 
   it('finds locks that were held together', () => {
