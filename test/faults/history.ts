@@ -2,7 +2,7 @@
  * What a client does, line by line in a file: before it begins an operation, and when that was answered. A successor of a client
  * that was killed goes on from there, and the driver checks what no client can see alone.
  */
-import { closeSync, existsSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs'
+import { closeSync, existsSync, openSync, readFileSync, renameSync, truncateSync, writeSync } from 'node:fs'
 import type { Seen, Write, WriteAnswer } from './register.js'
 
 /** Times are milliseconds of the monotonic clock. */
@@ -67,6 +67,9 @@ export class History {
 
   constructor(path: string) {
     this.#path = path
+    // A line of who wrote here before and was killed meanwhile, if it lies on two pages: what it tells of had not begun,
+    // or its end is not known.
+    if (existsSync(path)) truncateSync(path, readFileSync(path).lastIndexOf('\n') + 1)
     this.#fd = openSync(path, 'a')
   }
 
