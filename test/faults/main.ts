@@ -6,7 +6,6 @@
  * everything comes to rest, clients look at all they have written (`register.ts`, `counter.ts`), the histories are checked together
  * (`audit.ts`), and nothing may be left over (`leftovers.ts`).
  */
-import { execFileSync } from 'node:child_process'
 import { existsSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
@@ -18,7 +17,6 @@ import type { Process } from '../../src/client/process.js'
 import type { ProcessDescription } from '../../src/control.js'
 import { messageOf } from '../../src/errors.js'
 import { native } from '../../src/native/binding.js'
-import { packageRoot } from '../../src/package.js'
 import { AgentProcess } from './agent_process.js'
 import { audit } from './audit.js'
 import { readRecords } from './bytes.js'
@@ -30,6 +28,7 @@ import { readHistory } from './history.js'
 import { Injector } from './injector.js'
 import { emptyJournal, journalVariable, readJournal } from './journal.js'
 import { descriptorsOfAll, leftoversIn, names, survivors, type Baseline } from './leftovers.js'
+import { compileLibrary } from './library.js'
 import { takeMessages } from './mailbox_operations.js'
 import { graceMs, lockNames, processes, sharedKeys, workersPerLanguage, type ClientTask } from './plan.js'
 import { Random } from './random.js'
@@ -72,13 +71,6 @@ function transports(): ClientTask['transports'] {
   return chosen
 }
 
-function nativeLibrary(folder: string): string {
-  const path = join(folder, 'libfaults.so')
-  const source = join(packageRoot, 'test', 'faults', 'functions.c')
-  execFileSync('cc', ['-shared', '-fPIC', '-O1', '-I', join(packageRoot, 'include'), '-o', path, source])
-  return path
-}
-
 const report = new Report()
 const random = new Random(`${seed}/driver`)
 const folder = mkdtempSync(join(tmpdir(), 'praas-f-'))
@@ -119,7 +111,7 @@ async function untilNothing(check: string, left: () => Promise<string[]>): Promi
 }
 
 async function campaign(): Promise<ReadonlyMap<string, number>> {
-  const library = nativeLibrary(folder)
+  const library = compileLibrary('functions.c', folder)
   const agent = new AgentProcess(
     { runtimeDir, library, hotMs: random.pick([0, 1, 5]), checkViews: random.chance(0.5) },
     restMs,

@@ -1,5 +1,5 @@
 /**
- * Millions of calls over shared memory, to see that nothing grows: memory of host, worker and client is no more than during the
+ * Millions of calls, to see that nothing grows: memory of host, worker and client is no more than during the
  * first tenth of them, and nothing is left over. `scripts/soak --help` says how it is used.
  */
 import { fork } from 'node:child_process'
@@ -11,6 +11,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Cluster } from '../../src/client/cluster.js'
 import { packageRoot } from '../../src/package.js'
+import { compileLibrary } from './library.js'
 import { descriptorsOfAll, leftoversIn, names, survivors } from './leftovers.js'
 
 const { values: given } = parseArgs({
@@ -19,13 +20,22 @@ const { values: given } = parseArgs({
     seed: { type: 'string', default: '1' },
     tolerance: { type: 'string', default: '2' },
     'hot-ms': { type: 'string', default: '1' },
+    transport: { type: 'string', default: 'shm' },
+    language: { type: 'string', default: 'typescript' },
   },
 })
 const calls = Number(given.calls)
 /** More than the most there was during the first tenth. That heaps shrink is no fault. */
 const tolerance = Number(given.tolerance) / 100
+const transport = oneOf('transport', given.transport, ['shm', 'tcp'])
+const inTypeScript = oneOf('language', given.language, ['typescript', 'native']) === 'typescript'
 const steps = 20
 const id = 'soak'
+
+function oneOf(name: string, value: string, choices: readonly string[]): string {
+  if (choices.includes(value)) return value
+  throw new Error(`--${name} ${value}: there are ${choices.join(', ')}`)
+}
 
 interface Memory {
   readonly rss: number
@@ -73,7 +83,9 @@ process.env['PRAAS_SOAK'] = folder
 // that pays, and what malloc keeps for each thread of V8 that has ever compiled something, tens of MiB at a time.
 process.env['NODE_OPTIONS'] = '--max-semi-space-size=1'
 process.env['MALLOC_ARENA_MAX'] = '1'
-const app = join(packageRoot, 'test', 'faults', 'soak_app.ts')
+const app = inTypeScript
+  ? join(packageRoot, 'test', 'faults', 'soak_app.ts')
+  : compileLibrary('soak_functions.c', folder)
 const runtimeDir = join(folder, 'run')
 const cluster = await Cluster.local({
   app,
@@ -86,24 +98,29 @@ const cluster = await Cluster.local({
 const served = await cluster.process(id)
 const baseline = descriptorsOfAll(await served.describe())
 const client = fork(fileURLToPath(new URL('soak_client.js', import.meta.url)), [
-  ...[runtimeDir, id, given.seed, given['hot-ms']],
+  ...[runtimeDir, id, given.seed, given['hot-ms'], transport],
 ])
 await once(client, 'message')
 const exited = once(client, 'exit')
+// A call that waits for its worker makes the host look at the records of all workers there may be: memory that the segment has
+// from the start, and of which the host maps 60 KiB the first time. On a busy machine that happens at any time.
+await Promise.all([served.invoke('block'), served.invoke('block')])
 const { pid: host = 0, workers, segment } = await served.describe()
 const pids = { host, worker: workers[0]?.pid ?? 0, client: client.pid ?? 0 }
 
 const wrong: string[] = []
 const reference = new Map<string, number>()
 const firstKinds = new Map<string, Map<string, number>>()
-console.log(`${calls} calls, seed ${given.seed}; KiB, RSS / share of private and shared memory`)
+console.log(
+  `${calls} calls, ${transport}, ${given.language}, seed ${given.seed}; KiB, RSS / share of private and shared memory`,
+)
 for (let step = 1; step <= steps; step++) {
   const began = performance.now()
   client.send(calls / steps)
   const [answer] = (await Promise.race([once(client, 'message'), exited])) as [unknown]
   if (answer !== 'done') throw new Error(`the client ended: ${String(answer)}`)
   const seconds = (performance.now() - began) / 1000
-  await served.invoke('collect')
+  if (inTypeScript) await served.invoke('collect')
   const figures = Object.entries(pids).map(([who, pid]) => {
     const { rss, own } = memoryOf(pid)
     if (step <= steps / 10) firstKinds.set(who, kindsOf(pid))
@@ -128,7 +145,7 @@ await exited
 const deadline = performance.now() + 60_000
 let left = ['']
 while (left.length > 0 && performance.now() < deadline) {
-  left = await leftoversIn({ id, node: true, native: false }, served, 1, baseline)
+  left = await leftoversIn({ id, node: inTypeScript, native: !inTypeScript }, served, 1, baseline)
 }
 await cluster.close()
 left.push(...names([segment]), ...survivors(folder, new Set([process.pid])))

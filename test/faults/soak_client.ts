@@ -7,9 +7,15 @@ import type { Process } from '../../src/client/process.js'
 import { Random } from './random.js'
 import { collect } from './soak_app.js'
 
-const [runtimeDir, id, seed, hotMs] = process.argv.slice(2) as [string, string, string, string]
+const [runtimeDir, id, seed, hotMs, transport] = process.argv.slice(2) as [
+  string,
+  string,
+  string,
+  string,
+  'shm' | 'tcp',
+]
 const random = new Random(`${seed}/soak`)
-const cluster = await connect(undefined, { runtimeDir, transport: 'shm', hotMs: Number(hotMs) })
+const cluster = await connect(undefined, { runtimeDir, transport, hotMs: Number(hotMs) })
 const served = await cluster.process(id, { create: false })
 
 /** Inputs of all sizes, made once: what the client itself allocates is not what is looked for. */
