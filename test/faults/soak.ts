@@ -7,6 +7,7 @@ import { once } from 'node:events'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { Cluster } from '../../src/client/cluster.js'
@@ -77,11 +78,20 @@ function changesOf(before: Map<string, number>, now: Map<string, number>): strin
   return changes.map(([kind, change]) => `${kind} ${change < 0 ? '' : '+'}${change}`).join(', ')
 }
 
+async function waitUntil(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + 60_000
+  while (!(await holds())) {
+    if (performance.now() > deadline) throw new Error(`within a minute it did not come about that ${what}`)
+    await delay(10)
+  }
+}
+
 const folder = mkdtempSync(join(tmpdir(), 'praas-s-'))
 process.env['PRAAS_SOAK'] = folder
 // What grows at any time, in steps and for good, and would hide what else does: the nursery of V8, from 1 MiB to 16 MiB when
-// that pays, and what malloc keeps for each thread of V8 that has ever compiled something, tens of MiB at a time.
-process.env['NODE_OPTIONS'] = '--max-semi-space-size=1'
+// that pays, what malloc keeps for each thread of V8 that has ever compiled something, tens of MiB at a time, and what it keeps of
+// the 1.4 MiB that V8 needs for one function more that it compiles at the same time as others.
+process.env['NODE_OPTIONS'] = '--max-semi-space-size=1 --v8-pool-size=1'
 process.env['MALLOC_ARENA_MAX'] = '1'
 const app = inTypeScript
   ? join(packageRoot, 'test', 'faults', 'soak_app.ts')
@@ -96,15 +106,20 @@ const cluster = await Cluster.local({
   hotMs: Number(given['hot-ms']),
 })
 const served = await cluster.process(id)
+// A call that waits for its worker makes the host look at the records of all workers there may be: memory that the segment has
+// from the start, and of which the host maps 60 KiB the first time. On a busy machine that happens at any time.
+await Promise.all([served.invoke('block'), served.invoke('block')])
+// A worker makes what it waits with when it sleeps for the first time.
+await waitUntil('the worker sleeps', async () => {
+  const { participants } = (await served.statistics()) as { participants: { role: string; sleeps: number }[] }
+  return participants.some(({ role, sleeps }) => role !== 'host' && sleeps > 0)
+})
 const baseline = descriptorsOfAll(await served.describe())
 const client = fork(fileURLToPath(new URL('soak_client.js', import.meta.url)), [
   ...[runtimeDir, id, given.seed, given['hot-ms'], transport],
 ])
 await once(client, 'message')
 const exited = once(client, 'exit')
-// A call that waits for its worker makes the host look at the records of all workers there may be: memory that the segment has
-// from the start, and of which the host maps 60 KiB the first time. On a busy machine that happens at any time.
-await Promise.all([served.invoke('block'), served.invoke('block')])
 const { pid: host = 0, workers, segment } = await served.describe()
 const pids = { host, worker: workers[0]?.pid ?? 0, client: client.pid ?? 0 }
 
