@@ -19,13 +19,9 @@
 #include <string>
 #include <thread>
 
-#include "client/exchange.h"
-#include "client/handshake.h"
-#include "host/host_fixture.h"
 #include "support/child.h"
 #include "support/verbs_hooks.h"
-#include "transport/tcp.h"
-#include "transport/verbs_link.h"
+#include "transport/over_verbs.h"
 #include "transport/verbs_transport.h"
 #include "verbs/memory_budget.h"
 
@@ -40,11 +36,6 @@ void operator delete(void* memory, size_t bytes) noexcept {
 
 namespace praas::test {
 namespace {
-
-using transport::Message;
-using transport::MessageKind;
-using transport::MessageMode;
-using transport::VerbsLink;
 
 size_t OpenDescriptors() {
   DIR* const folder = ::opendir("/proc/self/fd");
@@ -86,38 +77,18 @@ std::string NetworkInterface() {
   return name;
 }
 
-class VerbsFaults : public ::testing::Test {
+class VerbsFaults : public OverVerbs {
  protected:
   void SetUp() override {
-    if (const std::string reason = NoRdmaDevice(); !reason.empty()) GTEST_SKIP() << reason;
     hooks_.emplace();
-    process_.emplace();
-    host_.emplace(*process_);
-    ASSERT_TRUE(host_->status().ok()) << host_->status().message();
-    host_->AddWorkers(2);
+    OverVerbs::SetUp();
   }
   void TearDown() override {
-    host_.reset();
-    process_.reset();
+    OverVerbs::TearDown();
     hooks_.reset();
-  }
-  [[nodiscard]] Driver Client() {
-    Driver client = host_->Client("verbs");
-    EXPECT_EQ(client->info().transport, "verbs") << client->info().upgrade_reason;
-    return client;
-  }
-  void ExpectWorks(Driver& client, const std::string& transport, const std::string& reason = "") {
-    const Bytes input = Pattern(20'000, 5);
-    const Driver::Outcome outcome = client.Call(fn::kEcho, input);
-    EXPECT_TRUE(outcome.status.ok()) << outcome.status.message();
-    EXPECT_EQ(outcome.payload, input);
-    EXPECT_EQ(client->info().transport, transport);
-    EXPECT_NE(client->info().upgrade_reason.find(reason), std::string::npos) << client->info().upgrade_reason;
   }
 
   std::optional<VerbsHooks> hooks_;
-  std::optional<TestProcess> process_;
-  std::optional<HostRun> host_;
 };
 
 TEST_F(VerbsFaults, CallsInFlightOnABrokenQueuePairFailOrAreMadeAgain) {
@@ -282,154 +253,6 @@ TEST_F(VerbsFaults, AClientKilledAmidItsTransfersLeavesNothing) {
   ExpectClean(other);
 }
 
-/// A client of the test's own, which keeps to the protocol as far as the test wants.
-class RawClient {
- public:
-  explicit RawClient(uint16_t port, bool ready = true)
-      : context_(verbs::Context::Open({}).value()),
-        completions_(verbs::CompletionQueue::Make(*context_, 256).value()),
-        wire_("tcp", std::move(*transport::TcpConnect("127.0.0.1", port, DeadlineIn(kWatchdogNs)))),
-        memory_(
-            static_cast<std::byte*>(std::aligned_alloc(4096, (VerbsLink::MemoryBytes(kSlots) + 4095) / 4096 * 4096))),
-        link_(VerbsLink::Make(*context_, completions_, nullptr, {memory_, VerbsLink::MemoryBytes(kSlots)}, kSlots)
-                  .value()) {
-    client::ConnectOptions options = OptionsFor(0);
-    options.transport = "verbs";
-    EXPECT_TRUE(client::Handshake(wire_, options, DeadlineIn(kWatchdogNs)).ok());
-    protocol::Frame frame;
-    frame.type = protocol::FrameType::kUpgrade;
-    wire_.writer().PushCopy(frame, protocol::Encode(protocol::UpgradeRequest{
-                                       .transport = "verbs", .window_bytes = 32u << 20, .verbs = link_->end()}));
-    const auto answer = client::Exchange(wire_, {protocol::FrameType::kUpgradeOffer}, DeadlineIn(kWatchdogNs));
-    const auto offer = protocol::DecodeUpgradeOffer(answer->payload);
-    EXPECT_TRUE(offer.ok() && offer->verbs);
-    host_ = *offer->verbs;
-    if (ready) {
-      EXPECT_TRUE(link_->PostReceives(2 * kSlots).ok());
-    }
-    EXPECT_TRUE(link_->Connect(host_).ok());
-  }
-  ~RawClient() {
-    link_.reset();
-    std::free(memory_);
-  }
-  [[nodiscard]] VerbsLink& link() { return *link_; }
-  /// Of the messages the host receives from this client.
-  [[nodiscard]] verbs::RemoteMemory host_memory() const { return {host_.memory_address, host_.memory_key}; }
-  /// The next completion.
-  ibv_wc Next() {
-    EXPECT_TRUE(link_->Ring().ok());
-    std::array<ibv_wc, 1> got{};
-    const uint64_t deadline_ns = DeadlineIn(kWatchdogNs);
-    while (completions_.Poll(got) == 0 && NowNs() < deadline_ns) {
-    }
-    return got[0];
-  }
-  /// What the host said when it ended the connection.
-  std::string Refusal() {
-    const auto answer = client::Exchange(wire_, {protocol::FrameType::kUpgradeOffer}, DeadlineIn(kWatchdogNs));
-    if (!answer.ok()) return answer.status().message();
-    const auto offer = protocol::DecodeUpgradeOffer(answer->payload);
-    return offer.ok() && offer->refused ? offer->refused->message : "no refusal";
-  }
-
-  static constexpr uint32_t kSlots = 4;
-
- private:
-  std::unique_ptr<verbs::Context> context_;
-  verbs::CompletionQueue completions_;
-  transport::StreamTransport wire_;
-  std::byte* memory_;
-  std::unique_ptr<VerbsLink> link_;
-  protocol::VerbsEnd host_;
-};
-
-TEST_F(VerbsFaults, WhoSpeaksTheProtocolIsAnswered) {
-  RawClient raw(host_->port());
-  std::fill_n(raw.link().Outbox(2).begin(), 5, std::byte{'x'});
-  raw.link().Send(MessageKind::kCall, 2, {.sequence = 9, .function = fn::kEcho, .bytes = 5}, 5);
-  const ibv_wc reply = raw.Next();
-  ASSERT_EQ(reply.status, IBV_WC_SUCCESS);
-  const auto tag = transport::DecodeTag(be32toh(reply.imm_data), RawClient::kSlots);
-  ASSERT_TRUE(tag.ok());
-  EXPECT_EQ(tag->slot, 2u);
-  const auto message = raw.link().Received(MessageKind::kReply, 2);
-  ASSERT_TRUE(message.ok());
-  EXPECT_EQ(message->sequence, 9u);
-  EXPECT_EQ(message->bytes, 5u);
-  EXPECT_EQ(raw.link().Inbox(2)[4], std::byte{'x'});
-}
-
-TEST_F(VerbsFaults, OthersMemoryCannotBeReached) {
-  Driver other = Client();
-  RawClient victim(host_->port());
-  struct Attack {
-    const char* what;
-    verbs::RemoteMemory target;
-  };
-  const uint64_t window = (VerbsLink::MemoryBytes(RawClient::kSlots) + 4095) / 4096 * 4096;
-  for (int which = 0; which < 3; ++which) {
-    RawClient attacker(host_->port());
-    const Attack attack = which == 0   ? Attack{"another client's memory with its valid key", victim.host_memory()}
-                          : which == 1 ? Attack{"behind its own memory", attacker.host_memory().At(window)}
-                                       : Attack{"in front of its own memory", attacker.host_memory().At(-4096ull)};
-    SCOPED_TRACE(attack.what);
-    attacker.link().Write(attacker.link().Outbox(0).first(1000), attacker.link().local_key(), attack.target);
-    attacker.link().Send(MessageKind::kHello, 0, {}, 0, 1);
-    EXPECT_EQ(attacker.Next().status, IBV_WC_REM_ACCESS_ERR);
-    ExpectWorks(other, "verbs");
-  }
-  victim.link().Send(MessageKind::kCall, 0, {.sequence = 1, .function = fn::kEcho}, 0);
-  EXPECT_EQ(victim.Next().status, IBV_WC_SUCCESS) << "the victim goes on";
-  ExpectClean(other);
-}
-
-TEST_F(VerbsFaults, WhatBreaksTheProtocolBreaksThatConnection) {
-  Driver other = Client();
-  const auto refusal = [&](auto send) {
-    RawClient raw(host_->port());
-    send(raw.link());
-    EXPECT_TRUE(raw.link().Ring().ok());
-    return raw.Refusal();
-  };
-  EXPECT_NE(refusal([](VerbsLink& link) {
-              link.Send(MessageKind::kCall, 0, {.function = fn::kStuck, .deadline_us = 1'000'000}, 0);
-              link.Send(MessageKind::kCall, 0, {.function = fn::kEcho}, 0);
-            }).find("slot that is in use"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kRoom, 1, {}, 0); }).find("nobody has asked for"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kReply, 1, {}, 0); }).find("only hosts say"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VerbsLink& link) { link.Tell(MessageKind::kNext, 3); }).find("not sent in chunks"),
-            std::string::npos);
-  EXPECT_NE(refusal([](VerbsLink& link) { link.Send(MessageKind::kCall, 0, {.bytes = 5000}, 0); }).find("RDMA message"),
-            std::string::npos);
-  ExpectWorks(other, "verbs");
-  ExpectClean(other);
-}
-
-TEST_F(VerbsFaults, WhoSendsWithoutEndIsEnded) {
-  Driver other = Client();
-  RawClient raw(host_->port(), false);
-  // The host cannot answer, and must not collect answers.
-  for (int i = 0; i < 200; ++i) raw.link().Tell(MessageKind::kHello, 0);
-  EXPECT_TRUE(raw.link().Ring().ok());
-  EXPECT_NE(raw.Refusal().find("second hello"), std::string::npos);
-  ExpectWorks(other, "verbs");
-}
-
-TEST_F(VerbsFaults, FailedWritesUseUpNobodysReceives) {
-  Driver other = Client();
-  for (int i = 0; i < 70; ++i) {  // more than a session's share
-    RawClient raw(host_->port());
-    raw.link().Write(raw.link().Outbox(0).first(100), raw.link().local_key(), {0x1000, 0x7777});
-    raw.link().Tell(MessageKind::kHello, 0);
-    EXPECT_EQ(raw.Next().status, IBV_WC_REM_ACCESS_ERR);
-  }
-  ExpectWorks(other, "verbs");
-}
-
 TEST_F(VerbsFaults, ADrainWaitsForResultsOnTheirWay) {
   Driver client = Client();
   const auto call = client->Invoke(fn::kGrow, AsBytes("4000000"), {}, 0, DeadlineIn(kWatchdogNs));
@@ -438,31 +261,6 @@ TEST_F(VerbsFaults, ADrainWaitsForResultsOnTheirWay) {
       Eventually([&] { return client.Poll() == 0 && StatsOf(client).find("\"callsInUse\":0,") != std::string::npos; }));
   (*host_)->Drain(60'000);
   EXPECT_EQ(client.Wait(call).payload, PatternOf(4'000'000));
-}
-
-TEST_F(VerbsFaults, AnInputThatCannotBeReadBreaksThatConnection) {
-  Driver other = Client();
-  RawClient raw(host_->port());
-  raw.link().Send(MessageKind::kCall, 0,
-                  {.mode = MessageMode::kRemote,
-                   .function = fn::kEcho,
-                   .bytes = 100'000,
-                   .input_address = 0x1000,
-                   .input_key = 0x7777},
-                  0);
-  EXPECT_TRUE(raw.link().Ring().ok());
-  EXPECT_NE(raw.Refusal().find("status"), std::string::npos);
-  ExpectWorks(other, "verbs");
-  ExpectClean(other);
-}
-
-TEST_F(VerbsFaults, AClientThatDoesNotReceiveIsGivenUp) {
-  Driver other = Client();
-  RawClient raw(host_->port(), false);
-  raw.link().Send(MessageKind::kCall, 0, {.function = fn::kEcho}, 0);
-  EXPECT_TRUE(raw.link().Ring().ok());
-  EXPECT_NE(raw.Refusal().find("RNR"), std::string::npos);
-  ExpectWorks(other, "verbs");
 }
 
 TEST_F(VerbsFaults, WithoutRegisteredMemoryPayloadsComeInPiecesAndThenOverTcp) {
