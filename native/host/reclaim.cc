@@ -72,6 +72,7 @@ void Reclaim::WorkerEnded(uint16_t dead, std::string crashed) {
 void Reclaim::ReclaimCalls(uint16_t dead, const std::string& crashed) {
   std::vector<uint32_t> failed;
   std::vector<uint32_t> dropped;
+  windows_.KeepFromOthers(dead);
   process_.dispatcher->ReclaimParticipant(dead, [&](uint32_t index, Dispatcher::Orphan what) {
     if (what == Dispatcher::Orphan::kFail) return failed.push_back(index);
     // Not posted: whoever consumes the submission again must not find it in the table, where it stays until its blocks

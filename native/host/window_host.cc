@@ -200,6 +200,17 @@ Status WindowHost::OpenWindow(uint64_t session, const WindowWanted& wanted, cons
   return status;
 }
 
+void WindowHost::KeepFromOthers(uint16_t dead) {
+  for (uint32_t index = 0; index < calls_.capacity(); ++index) {
+    const dispatch::CallWord word = calls_.word(index);
+    const bool taken = word.state == dispatch::CallState::kClaimed || word.state == dispatch::CallState::kCompleting;
+    dispatch::CallEntry& call = calls_.entry(index);
+    if (!taken || word.owner != dead || call.origin != dispatch::Origin::kWindow) continue;
+    const auto found = windows_.find(call.origin_index);
+    if (found != windows_.end() && found->second.worker == dead) call.cancel.store(1, std::memory_order_release);
+  }
+}
+
 void WindowHost::Reclaim(uint16_t dead) {
   std::vector<uint32_t> again;
   for (auto& [index, window] : windows_) {

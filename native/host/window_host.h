@@ -71,6 +71,9 @@ class WindowHost {
   void Fail(uint32_t entry, const Status& why);
   /// A worker that could not map the window has left its answer, an error, in the pool.
   void Completed(uint32_t entry);
+  /// Calls that a leased worker had taken when it died are for no other to make again: their client hears of its end,
+  /// and makes them again on that lease if it likes.
+  void KeepFromOthers(uint16_t dead);
   /// A dead worker polled or consumed.
   void Reclaim(uint16_t dead);
   /// Frees closing windows that nobody uses any more, drops late nonces.

@@ -394,6 +394,20 @@ TEST_P(NativeLeases, AWorkerThatDiesIsReplaced) {
   EXPECT_EQ(NumberIn(report->text, "calls"), 4u) << report->text;
 }
 
+TEST_P(NativeLeases, CallsOfAWorkerThatDiesGoToNoOther) {
+  Start(Raw("kills_itself"));
+  const LeaseReply lease = Take({.ttl_ms = 60'000});
+  Driver calls = Worker(lease);
+  const auto call = calls->Invoke(Index("kills_itself"), {}, {}, protocol::kIdempotent, DeadlineIn(kWatchdogNs));
+  calls.Poll();
+  // Its client does not look before the host has cleaned up.
+  const auto repairs = [&] { return NumberIn(StatsOf(*holder_), "repairs"); };
+  ASSERT_TRUE(Eventually([&] { return repairs() > 0; }));
+  EXPECT_TRUE(Eventually([&] { return NumberIn(StatsOf(*holder_), "callsInUse") == 0; }));
+  EXPECT_EQ(repairs(), 1u) << "another worker has died of it";
+  ExpectLost(calls.Wait(call), Code::kWorkerCrashed);
+}
+
 TEST_P(NativeLeases, AWorkerThatDiesWhileItsHolderConnectsIsNotTakenForAnythingElse) {
   Start(Raw("worker_pid"));
   for (uint32_t delay_us = 0; delay_us < 1'000; delay_us += 10) {
