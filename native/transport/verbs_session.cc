@@ -152,7 +152,7 @@ void VerbsSession::Begin(uint32_t index) {
                                               .output = output});
   if (!taken.ok()) {
     DropInput(slot);
-    return ReplyError(index, taken.status());
+    return Refuse(index, taken.status());
   }
   if (!*taken) return Wait(index);
   slot.phase = Phase::kCalled;
@@ -163,7 +163,7 @@ void VerbsSession::StartInput(uint32_t index) {
   const Result<Buffer> block = window_->Allocate(slot.call.bytes);
   if (!block.ok()) {
     if (block.status().code() == Code::kBackpressure) return Wait(index);
-    return ReplyError(index, block.status());
+    return Refuse(index, block.status());
   }
   slot.input = *block;
   slot.input_received = 0;
@@ -398,6 +398,11 @@ void VerbsSession::Reply(uint32_t index, Message message, size_t payload_bytes, 
   slot.phase = Phase::kFree;
   --in_flight_;
   Send(MessageKind::kReply, index, message, payload_bytes, id);
+}
+
+void VerbsSession::Refuse(uint32_t index, const Status& why) {
+  if (on_refusal_) on_refusal_(why);
+  ReplyError(index, why);
 }
 
 void VerbsSession::ReplyError(uint32_t index, const Status& status) {

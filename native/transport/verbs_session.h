@@ -2,10 +2,12 @@
 
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -68,6 +70,8 @@ class VerbsSession {
   /// for that it stays as it is, and the client goes on asking.
   void Locate(std::span<std::byte> area, publication::Location& place);
   void ExpectResults(uint32_t function, uint64_t pages) { window_->ExpectResults(function, pages); }
+  /// Hears why a call cannot be made, before its client does.
+  void SetRefusalSink(std::function<void(const Status& why)> sink) { on_refusal_ = std::move(sink); }
 
  private:
   using Lease = verbs::RegistrationCache::Lease;
@@ -127,6 +131,7 @@ class VerbsSession {
   void PushChunk(uint32_t slot);
   void DropResult(Slot& slot);
   void Reply(uint32_t slot, Message message, size_t payload_bytes, uint64_t id = 0);
+  void Refuse(uint32_t slot, const Status& why);
   void ReplyError(uint32_t slot, const Status& status);
   /// As a result, because it is larger than a message. false: there is no room for it.
   [[nodiscard]] bool OfferError(uint32_t slot, std::span<const std::byte> text);
@@ -145,6 +150,7 @@ class VerbsSession {
   std::deque<Held> held_;  // in the order their replies were sent
   std::vector<uint32_t> waiting_;
   Transport::Sink on_reply_;
+  std::function<void(const Status& why)> on_refusal_;
   Status broken_;
   uint32_t in_flight_ = 0;
   bool active_ = false;

@@ -11,8 +11,10 @@
 #include "base/clock.h"
 #include "protocol/messages.h"
 #include "protocol/names.h"
+#include "shm/memfd.h"
 #include "transport/tcp.h"
 #include "window/layout.h"
+#include "worker/core.h"
 
 namespace praas::worker {
 
@@ -255,7 +257,7 @@ Result<Placement> ServedConnection::OnHeader(const Frame& frame) {
 Result<Placement> ServedConnection::OnCallHeader(const Frame& frame) {
   if (calls_ == nullptr && verbs_ == nullptr) {
     if (Status status = OpenCalls(); !status.ok()) {
-      ReplyError(FrameType::kReply, frame.call, status);
+      Refuse(frame.call, status);
       return Placement::Discard();
     }
   }
@@ -271,7 +273,7 @@ Result<Placement> ServedConnection::OnCallHeader(const Frame& frame) {
     return Placement::Into({block->data, block->bytes});
   }
   if (block.status().code() == Code::kBackpressure && in_flight_ > 0) return Placement::NotNow();
-  ReplyError(FrameType::kReply, frame.call, block.status());
+  Refuse(frame.call, block.status());
   return Placement::Discard();
 }
 
@@ -318,8 +320,8 @@ Status ServedConnection::OnCall(const Frame& frame, std::span<std::byte> input) 
                                              .output = {}});
   if (!taken.ok() || !*taken) {
     if (block) calls_->Release(*block);
-    ReplyError(FrameType::kReply, frame.call,
-               taken.ok() ? Status(Code::kBackpressure, "this worker has no room for the call") : taken.status());
+    Refuse(frame.call,
+           taken.ok() ? Status(Code::kBackpressure, "this worker has no room for the call") : taken.status());
     return Status::Ok();
   }
   ++in_flight_;
@@ -371,6 +373,12 @@ void ServedConnection::DropInput(uint64_t call) {
   if (found == inputs_.end()) return;
   calls_->Release(found->second);
   inputs_.erase(found);
+}
+
+/// Of a call that could not be made, because there was no memory for it, say.
+void ServedConnection::Refuse(uint64_t call, const Status& why) {
+  if (shm::IsNoMemfd(why.sys_errno())) Core::DescriptorLost();
+  ReplyError(FrameType::kReply, call, why);
 }
 
 void ServedConnection::ReplyError(FrameType type, uint64_t call, const Status& status) {

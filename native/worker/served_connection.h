@@ -81,6 +81,7 @@ class ServedConnection final : private protocol::FrameSink {
   void OnResolve(const protocol::Frame& frame, std::span<const std::byte> name);
   void OnReply(const transport::Reply& reply);
   void DropInput(uint64_t call);
+  void Refuse(uint64_t call, const Status& why);
   void ReplyError(protocol::FrameType type, uint64_t call, const Status& status);
   bool Flush();
   void End(Status why);

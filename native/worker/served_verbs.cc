@@ -5,9 +5,11 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "shm/memfd.h"
 #include "transport/verbs_session.h"
 #include "verbs/context.h"
 #include "verbs/headers.h"
+#include "worker/core.h"
 
 namespace praas::worker {
 
@@ -71,6 +73,9 @@ Result<std::unique_ptr<ServedVerbs>> ServedVerbs::Make(window::Handover handover
       {.max_contiguous = limits.max_contiguous, .default_timeout_ns = limits.default_timeout_ns}, client);
   if (!calls.ok()) return calls.status();
   parts->calls = *std::move(calls);
+  parts->calls->SetRefusalSink([](const Status& why) {
+    if (shm::IsNoMemfd(why.sys_errno())) Core::DescriptorLost();
+  });
   const uint32_t functions = segment.header().function_count.load(std::memory_order_acquire);
   for (uint32_t index = 0; index < functions; ++index) {
     const uint32_t pages = segment.function(index).max_output_pages;

@@ -408,6 +408,19 @@ TEST_P(NativeLeases, CallsOfAWorkerThatDiesGoToNoOther) {
   ExpectLost(calls.Wait(call), Code::kWorkerCrashed);
 }
 
+TEST_P(NativeLeases, AWorkerWhoseMemoryAFunctionHasClosedIsReplaced) {
+  // The first needs no descriptor for its result, the second one for memory that no call had before.
+  Start(Line("close_memory", PRAAS_TEST_RFAAS_LIBRARY, function::Abi::kRaw, 16) + Raw("copy"));
+  const LeaseReply lease = Take({.ttl_ms = 60'000});
+  Driver calls = Worker(lease);
+  const Driver::Outcome closed = calls.Call(Index("close_memory"), {});
+  EXPECT_TRUE(closed.status.ok()) << closed.status.message();
+  ExpectLost(calls.Call(Index("copy"), PatternOf(5000)), Code::kWorkerCrashed);
+  ASSERT_TRUE(HasNotice(LeaseEvent::kWorkerReady));
+  Driver again = Worker(lease);
+  EXPECT_EQ(again.Call(Index("copy"), PatternOf(5000)).payload, PatternOf(5000));
+}
+
 TEST_P(NativeLeases, AWorkerThatDiesWhileItsHolderConnectsIsNotTakenForAnythingElse) {
   Start(Raw("worker_pid"));
   for (uint32_t delay_us = 0; delay_us < 1'000; delay_us += 10) {
