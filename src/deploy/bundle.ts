@@ -67,10 +67,10 @@ export async function bundleApp({ entry, folder, external = [] }: BundleOptions)
       }),
     )
     const [output] = Object.values(result.metafile.outputs).filter(({ entryPoint }) => entryPoint !== undefined)
-    // Virtual modules have a prefix with a colon.
+    // Not those of virtual modules, which are no files.
     const inputs = Object.keys(result.metafile.inputs)
-      .filter((path) => !path.includes(':'))
       .map((path) => fileOf(root, path))
+      .filter((path) => existsSync(path))
     return { ...writeBundle(folder, result.outputFiles), exports: output?.exports ?? [], inputs: [...new Set(inputs)] }
   } catch (error) {
     throw explain(error, root)

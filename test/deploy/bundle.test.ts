@@ -237,12 +237,16 @@ describe('bundles', () => {
   it('name the files they were made of, whatever imports add to them', async () => {
     const app = temporaryFolder()
     writeFiles(app, {
-      'app.ts': `import './lib.js?v=1'\nimport './lib.js#2'\nimport './a#b.js'\nexport const f = () => 1`,
+      'app.ts': `${['lib.js?v=1', 'lib.js#2', 'a#b.js', 'c?d/e.js', 'g:h/i.js'].map((name) => `import './${name}'`).join('\n')}
+export const f = () => 1`,
       'lib.js': '',
       'a#b.js': '',
+      'c?d/e.js': `import './f.js?v=1'`,
+      'c?d/f.js': '',
+      'g:h/i.js': '',
     })
     expect([...(await bundle(app)).inputs].sort()).toEqual(
-      ['a#b.js', 'app.ts', 'lib.js'].map((name) => join(app, name)),
+      ['a#b.js', 'app.ts', 'c?d/e.js', 'c?d/f.js', 'g:h/i.js', 'lib.js'].map((name) => join(app, name)),
     )
   })
 

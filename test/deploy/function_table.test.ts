@@ -98,6 +98,17 @@ it('says of many mistakes the first ones', () => {
   expect(message).toContain('… and 3980 more')
 })
 
+it.each([
+  ['name', { ['f'.repeat(10_000)]: {} }],
+  ['name of what has no library', { ['f'.repeat(10_000)]: { ...add, code: { ...add.code, module: 'nowhere.so' } } }],
+  ['module', { sum: { ...add, code: { ...add.code, module: `x/${'m'.repeat(10_000)}` } } }],
+  ['trigger', { sum: { ...add, trigger: { ...direct, type: 't'.repeat(10_000) } } }],
+])('quotes of a long %s its begin', (_, cpp) => {
+  const message = refusal({ functions: { cpp } })
+  expect(message).toContain('…')
+  expect(message.length).toBeLessThan(2_000)
+})
+
 it('says when there is no table', () => {
   expect(() => readFunctionTable('/nowhere/functions.json')).toThrow('ENOENT')
 })

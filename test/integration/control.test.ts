@@ -231,6 +231,13 @@ describe('connecting', () => {
     const padded = (bytes: number): string => healthBy('wrong').replace('Host', `x: ${'x'.repeat(bytes)}\r\nHost`)
     expect(await answer(padded(7_800))).toMatch(/^HTTP\/1.1 401 /)
     expect(await answer(padded(8_192))).toMatch(/^HTTP\/1.1 431 /)
+    // Such paths come past the routes, and whoever looks at tokens there.
+    for (const part of ['%zz', 'x'.repeat(1_025)]) {
+      const path = `/v1/processes/${part}`
+      expect(await answer(healthBy('wrong').replace('/v1/health', path))).toMatch(
+        /^HTTP\/1.1 400 [^]*connection: close[^]*the path of the request cannot be read, or has too long a part/i,
+      )
+    }
   })
 
   it('takes a token that came while the agent was busy', async () => {
