@@ -1,8 +1,12 @@
 /** How often hosts were killed, by process, for as long as praas counts their restarts. */
 export class HostKills {
   readonly #kills = new Map<string, number>()
+  readonly #last = new Map<string, number>()
 
-  killed(process: string): void {
+  /** @param host  As long as its agent has not noticed it may be killed once more, and is replaced once. */
+  killed(process: string, host: number): void {
+    if (this.#last.get(process) === host) return
+    this.#last.set(process, host)
     this.#kills.set(process, (this.#kills.get(process) ?? 0) + 1)
   }
 

@@ -41,9 +41,11 @@ describe('an injector', () => {
   it('never leaves out the disaster of an epoch, however rare other faults are', async () => {
     const { injector } = harmed(1e9)
     for (const epoch of [stopProcess, killAgent, quiet]) await injector.run(epoch, nowMs() + 20, never)
+    // Nor of one whose time was over by then.
+    for (const epoch of [stopProcess, killAgent, quiet]) await injector.run(epoch, nowMs() - 20, never)
     expect([...injector.counts]).toEqual([
-      ['stop process', 1],
-      ['kill agent', 1],
+      ['stop process', 2],
+      ['kill agent', 2],
     ])
   })
 

@@ -98,14 +98,10 @@ export class Injector {
     await Promise.all(ending)
   }
 
-  async #harm(
-    epoch: number,
-    untilMs: number,
-    wrong: () => boolean,
-    begin: (what: Promise<void>) => void,
-  ): Promise<void> {
+  async #harm(epoch: number, endMs: number, wrong: () => boolean, begin: (what: Promise<void>) => void): Promise<void> {
     const random = this.#random.fork(epoch)
     const fromMs = nowMs()
+    const untilMs = Math.max(endMs, fromMs) // an epoch may be over before it begins
     const disaster = disasterOf(epoch)
     const ofDisaster = random.fork('disaster')
     let disasterMs = disaster === 'none' ? Infinity : fromMs + ofDisaster.next() * (untilMs - fromMs)
@@ -126,7 +122,7 @@ export class Injector {
       this.#note(`${fault} ${victim.pid} of ${victim.of}`)
       if (fault === 'kill host') {
         this.killedHosts.set(victim.pid, nowMs())
-        this.hostKills.killed(victim.of)
+        this.hostKills.killed(victim.of, victim.pid)
       }
       if (fault.startsWith('kill')) send(victim.pid, 'SIGKILL')
       else begin(this.#stop(victim.pid, victim.client, which.integer(1, maxStopMs)))

@@ -169,7 +169,10 @@ it('hosts that were replaced unasked are found in their process', () => {
       { id: 'a', restarts: a },
       { id: 'b', restarts: b },
     ]).length
-  for (const process of ['a', 'a', 'b']) kills.killed(process)
+  kills.killed('a', 1)
+  kills.killed('a', 2)
+  // Nobody had noticed the first time.
+  for (let times = 0; times < 2; times++) kills.killed('b', 3)
   expect(restarts(2, 1)).toBe(0)
   expect(restarts(1, 2)).toBe(1)
   // A process that was created again, and another agent, count from 0 on.
