@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "function/context.h"
 #include "function/runner.h"
+#include "shm/memfd.h"
 #include "state/state_store.h"
 
 namespace {
@@ -33,6 +34,7 @@ praas::worker::WorkerRuntime& praas_context::runtime() const noexcept { return r
 
 int praas_context::Note(const praas::Status& status) {
   if (status.ok()) return PRAAS_OK;
+  if (praas::shm::IsNoMemfd(status.sys_errno())) runtime().EndLost();
   error = std::make_unique<std::string>(status.message());
   error_status = static_cast<int>(status.code());
   return error_status;

@@ -292,8 +292,10 @@ void WorkerRuntime::EndUnbegun(uint64_t handle) noexcept {
   if (const Running* record = parts_->running->Find(handle)) {
     parts_->core->dispatcher->UndoBegin(record->index, record->generation);
   }
-  Core::DescriptorLost();
+  EndLost();
 }
+
+void WorkerRuntime::EndLost() noexcept { Core::DescriptorLost(); }
 
 Status WorkerRuntime::Complete(uint64_t handle, std::span<const std::byte> result) {
   Running* record = parts_->running->Find(handle);

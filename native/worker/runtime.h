@@ -110,6 +110,8 @@ class WorkerRuntime {
   /// Ends this OS process: functions have closed what the worker needs to give this invocation to its own, which was
   /// not begun. Another worker runs it.
   [[noreturn]] void EndUnbegun(uint64_t handle) noexcept;
+  /// Likewise, for an invocation that a function was given: no other call of this worker could have memory, either.
+  [[noreturn]] static void EndLost() noexcept;
   /// Completes with: the allocated output (or a part of it that starts at its begin), the input as it stands, or other
   /// bytes (copied once into place). Whoever completes second (deadline, cancellation) finds kInvocationTimeout here;
   /// that is fine. Any other error is what the caller got instead of the result (no memory, too large, bytes from a

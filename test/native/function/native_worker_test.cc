@@ -246,6 +246,15 @@ TEST_P(NativeWorkers, ACallThatAWorkerCannotBeginGoesToAnother) {
   EXPECT_NE(WorkerPid(), before);
 }
 
+TEST_P(NativeWorkers, AWorkerWithoutMemoryForAnOutputIsReplaced) {
+  Start(InC("forget_memory") + InC("filled"));
+  const Driver::Outcome closed = Call("forget_memory");
+  EXPECT_TRUE(closed.status.ok()) << closed.status.message();
+  const Driver::Outcome lost = Call("filled", AsBytes("100000"));
+  EXPECT_EQ(lost.status.code(), Code::kWorkerCrashed) << lost.status.message();
+  EXPECT_EQ(Call("filled", AsBytes("100000")).payload, Bytes(100'000, std::byte{7}));
+}
+
 TEST_P(NativeWorkers, AForkedChildIsNoSecondWorkerAndDoesNotOutliveTheFirst) {
   Start(Raw("worker_pid") + Raw("forks") + Raw("leaves_a_child") + Raw("kills_itself") + Raw("copy"));
   for (int i = 0; i < 20; ++i) {
