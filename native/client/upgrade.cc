@@ -16,6 +16,10 @@ using transport::DirectTransport;
 
 namespace {
 
+/// A host forgets an offer after seconds, and turns away who comes with many others: it may have had one that this
+/// client was too late for.
+constexpr int kMostOffers = 3;
+
 Status Failed(const std::string& reason, int sys_errno = 0) { return Status(Code::kUpgradeFailed, reason, sys_errno); }
 
 /// kUpgradeFailed: the host refused.
@@ -93,10 +97,13 @@ Result<std::unique_ptr<DirectTransport>> UpgradeToShm(transport::StreamTransport
   if (here.empty() || here != welcome.machine_id) {
     return Failed("the host runs on another machine, or in another network or IPC namespace");
   }
-  const Result<protocol::UpgradeOffer> offer =
-      Ask(wire, {.transport = "shm", .window_bytes = options.window_bytes}, deadline_ns);
-  if (!offer.ok()) return offer.status();
-  Result<window::Handover> handover = window::Receive(offer->socket_path, offer->nonce, deadline_ns);
+  Result<window::Handover> handover = Status(Code::kUpgradeFailed, "");
+  for (int offers = 0; offers < kMostOffers && handover.status().code() == Code::kUpgradeFailed; ++offers) {
+    const Result<protocol::UpgradeOffer> offer =
+        Ask(wire, {.transport = "shm", .window_bytes = options.window_bytes}, deadline_ns);
+    if (!offer.ok()) return offer.status();
+    handover = window::Receive(offer->socket_path, offer->nonce, deadline_ns);
+  }
   if (!handover.ok()) return NoWay(wire, handover.status(), deadline_ns);
   Result<std::unique_ptr<transport::ShmTransport>> shm =
       transport::ShmTransport::Create(std::move(*handover), welcome.default_timeout_ns);

@@ -43,6 +43,10 @@ Status CheckPeer(int socket) {
   return Status::Ok();
 }
 
+/// It has forgotten the offer, or turns away who comes with too many others.
+Status Closed() { return {Code::kUpgradeFailed, "the host closed the window socket: it does not know the nonce"}; }
+bool IsClosed(int error) noexcept { return error == ECONNRESET || error == EPIPE; }
+
 Status TimedOut() { return {Code::kConnectionTimeout, "the host did not hand over a window in time"}; }
 
 /// Bounds the next blocking call on `socket` in both directions; the deadline may have passed already.
@@ -112,10 +116,9 @@ Result<Handover> ReceiveOffer(int socket, uint64_t deadline_ns) {
     const ssize_t bytes = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
     if (bytes < 0) {
       if (errno == EINTR || errno == EAGAIN) continue;
-      return Status::System("recvmsg from the window socket");
+      return IsClosed(errno) ? Closed() : Status::System("recvmsg from the window socket");
     }
-    if (bytes == 0)
-      return Status(Code::kUpgradeFailed, "the host closed the window socket: it does not know the nonce");
+    if (bytes == 0) return Closed();
     fd_count += TakeFds(message, fds);
     cut |= (message.msg_flags & MSG_CTRUNC) != 0;
     got += static_cast<size_t>(bytes);
@@ -146,7 +149,7 @@ Result<Handover> Receive(const std::string& socket_path, const std::string& nonc
     if (bytes >= 0) {
       sent += static_cast<size_t>(bytes);
     } else if (errno != EINTR && errno != EAGAIN) {
-      return Status::System("send of the nonce to the window socket");
+      return IsClosed(errno) ? Closed() : Status::System("send of the nonce to the window socket");
     }
   }
   Result<Handover> handover = ReceiveOffer(socket->get(), deadline_ns);

@@ -12,6 +12,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/machine_id.h"
@@ -127,6 +128,16 @@ TEST(Handshake, APeerThatHangsUpIsConnectionLost) {
   EXPECT_EQ(AgainstPeer([](transport::TcpStream& stream) { stream.Close(); }).code(), Code::kConnectionLost);
 }
 
+UniqueFd ListenAt(const std::string& path) {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  path.copy(address.sun_path, sizeof address.sun_path - 1);
+  EXPECT_EQ(::bind(socket.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
+  EXPECT_EQ(::listen(socket.get(), 2), 0);
+  return socket;
+}
+
 /// A host that offers something, and then does what the test says.
 std::function<void(transport::TcpStream&)> Offers(protocol::UpgradeOffer offer,
                                                   std::function<void(transport::TcpStream&)> then) {
@@ -169,12 +180,7 @@ TEST(Handshake, AHostThatEndsDuringTheUpgradeIsLostAndNotWithoutSharedMemory) {
 
 TEST(Handshake, AHostThatGivesNoWindowInTimeIsLateAndNotWithoutSharedMemory) {
   const std::string path = ::testing::TempDir() + "praas-silent-" + std::to_string(::getpid());
-  const UniqueFd silent(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  path.copy(address.sun_path, sizeof address.sun_path - 1);
-  ASSERT_EQ(::bind(silent.get(), reinterpret_cast<sockaddr*>(&address), sizeof address), 0);
-  ASSERT_EQ(::listen(silent.get(), 1), 0);
+  const UniqueFd silent = ListenAt(path);
   // Its next answer is there before it is asked, so that it counts even after the deadline.
   const Status status = AgainstPeer(
       Offers(
@@ -186,6 +192,30 @@ TEST(Handshake, AHostThatGivesNoWindowInTimeIsLateAndNotWithoutSharedMemory) {
       100'000'000, "shm");
   ::unlink(path.c_str());
   EXPECT_EQ(status.code(), Code::kConnectionTimeout) << status.message();
+}
+
+TEST(Handshake, AClientThatIsTooLateForAnOfferGetsAnother) {
+  const std::string path = ::testing::TempDir() + "praas-forgetful-" + std::to_string(::getpid());
+  const UniqueFd forgetful = ListenAt(path);
+  std::thread forgets([&] {
+    for (int offers = 0; offers < 2; ++offers) ::close(::accept(forgetful.get(), nullptr, nullptr));
+  });
+  const protocol::UpgradeOffer offer{
+      .socket_path = path, .nonce = std::string(window::kNonceBytes, 'n'), .window_bytes = 1 << 22, .refused = {}};
+  const Status status = AgainstPeer(
+      Offers(offer,
+             [&](auto& stream) {
+               SendFrame(stream, {.type = protocol::FrameType::kUpgradeOffer}, Encode(offer));
+               SendFrame(
+                   stream, {.type = protocol::FrameType::kUpgradeOffer},
+                   Encode(protocol::UpgradeOffer{.refused = protocol::Reject{Code::kUpgradeFailed, "the third time"}}));
+             }),
+      kWatchdogNs, "shm");
+  ::shutdown(forgetful.get(), SHUT_RDWR);
+  forgets.join();
+  ::unlink(path.c_str());
+  EXPECT_EQ(status.code(), Code::kUpgradeFailed) << status.message();
+  EXPECT_NE(status.message().find("the third time"), std::string::npos) << status.message();
 }
 
 TEST(Handshake, WhyAPeerRefusesDuringTheUpgradeIsTold) {
