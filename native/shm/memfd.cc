@@ -47,6 +47,7 @@ bool ReadAll(int fd, uint64_t offset, std::span<std::byte> bytes) noexcept {
   while (!bytes.empty()) {
     const ssize_t got = ::pread(fd, bytes.data(), bytes.size(), static_cast<off_t>(offset));
     if (got < 0 && errno == EINTR) continue;
+    if (got == 0) errno = EBADF;  // a shorter file: somebody else's, which has the number of one that was closed
     if (got <= 0) return false;
     offset += static_cast<uint64_t>(got);
     bytes = bytes.subspan(static_cast<size_t>(got));

@@ -312,10 +312,11 @@ void Results::Deliver(uint32_t index) {
     mapped->window->CompleteError(call, sequence, static_cast<uint32_t>(Code::kInvocationCancelled), {});
   } else if (room.bytes < result.bytes) {
     core_.dispatcher->Park(index);  // too little again: it waits on, until its deadline
-    if (mapped->window->NeedRoom(call, sequence, index, result.bytes) ||
-        !core_.dispatcher->Unpark(index, window_index, origin_call, dispatch::Dispatcher::Unparked::kDrop)) {
-      return;
-    }
+    const bool waits =
+        mapped->window->NeedRoom(call, sequence, index, result.bytes) ||
+        !core_.dispatcher->Unpark(index, window_index, origin_call, dispatch::Dispatcher::Unparked::kDrop);
+    Core::EndUnlessTold(*mapped->window);
+    if (waits) return;
   } else {
     if (result.bytes > 0 && !mapped->window->Write(room.offset, *bytes)) Core::DescriptorLost();
     CountCopy(result.bytes);
