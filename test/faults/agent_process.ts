@@ -46,7 +46,9 @@ export class AgentProcess {
       if (!this.#mayEnd) this.#violation('nobody dies unasked', `the agent ended with ${signal ?? code}`)
     })
     try {
-      const [said] = (await within('the agent starts', this.#limitMs, once(child, 'message'))) as [FromAgent]
+      const ended = once(child, 'exit').then(() => Promise.reject(new Violation('the agent starts', 'it has ended')))
+      const first = Promise.race([once(child, 'message'), ended])
+      const [said] = (await within('the agent starts', this.#limitMs, first)) as [FromAgent]
       if (said.type === 'failed') throw new Violation('state outlives the agent', said.text)
     } catch (error) {
       this.#mayEnd = true

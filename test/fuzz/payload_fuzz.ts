@@ -17,7 +17,10 @@ export async function fuzz(data: Uint8Array): Promise<void> {
     assert.equal(decoded.value.byteLength, bytes.byteLength)
     assert.deepEqual(Uint8Array.from(rawCodec.encode(decoded.value)), kept)
   }
-  // What was taken in can be said again, unless it is no value of the codec or too deep; and then again, in the same words.
+  // What was taken in can be said again, unless it is no value of the codec or too deep.
   const again = await unlessRefused(['ERR_PAYLOAD_CODEC'], () => codec.encode(decoded.value))
-  if (again && codec.name === 'json') assert.deepEqual(codec.encode(codec.decode(again)), again)
+  if (again && codec.name === 'json') {
+    const meant: unknown = JSON.parse(JSON.stringify(decoded.value)) // without what JSON cannot say: -0, 1e999
+    assert.deepEqual(codec.decode(again), meant)
+  }
 }

@@ -349,12 +349,12 @@ TEST_P(NativeLeases, ExpiryEndsItWhateverRuns) {
 
 TEST_P(NativeLeases, RenewalKeepsIt) {
   Start(Raw("worker_pid"));
-  const LeaseReply lease = Take({.ttl_ms = 300 * slow()});
+  const LeaseReply lease = Take({.ttl_ms = 1000 * slow()});
   Driver calls = Worker(lease);
   const pid_t pid = PidOf(calls);
   for (int i = 0; i < 6; ++i) {
-    ::usleep(static_cast<useconds_t>(100'000 * slow()));
-    const Result<LeaseReply> renewed = Ask(*holder_, LeaseOp::kRenew, {.lease = lease.lease, .ttl_ms = 300 * slow()});
+    ::usleep(static_cast<useconds_t>(200'000 * slow()));
+    const Result<LeaseReply> renewed = Ask(*holder_, LeaseOp::kRenew, {.lease = lease.lease, .ttl_ms = 1000 * slow()});
     ASSERT_TRUE(renewed.ok()) << renewed.status().message();
     ASSERT_EQ(PidOf(calls), pid);
   }
