@@ -101,6 +101,7 @@ inline void KillAtEveryChange(const Deaths& deaths) {
     Stepped victim(deaths.prepare, deaths.operation);
     if (!victim.alive()) return std::nullopt;
     deaths.before_steps(victim);
+    if (::testing::Test::HasFailure()) return std::nullopt;
     if (deaths.from != nullptr) victim.RunTo(deaths.from);
     if (deaths.until != nullptr) victim.StopAt(deaths.until);
     const auto goes_on = [&] { return victim.alive() && !victim.arrived(); };

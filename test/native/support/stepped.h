@@ -3,6 +3,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,12 +66,23 @@ class Stepped {
   void Run() {
     if (alive_ && ::ptrace(PTRACE_CONT, pid_, nullptr, nullptr) == 0) Await();
   }
-  /// At full speed to the first call of the function that begins at `code`, or to its end.
+  /// At full speed to the first call of the function that begins at `code`, or to its end. Signals, which stop whoever
+  /// is traced, are withheld.
   void RunTo(const void* code) {
     const uint32_t was = Exchange(code, kUndefined);
-    Run();
+    do {
+      Run();
+    } while (alive_ && !arrived_);
     (void)Exchange(code, was);
     arrived_ = false;
+  }
+  /// At full speed while the caller does something else, until Halt. Of one with other threads these go on.
+  void Go() {
+    if (alive_) (void)::ptrace(PTRACE_CONT, pid_, nullptr, nullptr);
+  }
+  void Halt() {
+    // To this thread alone: what the others took would stop all of them.
+    if (alive_ && ::syscall(SYS_tgkill, pid_, pid_, SIGSTOP) == 0) Await();
   }
   /// From now on, whichever way it goes on, it stops at the function that begins at `code`.
   void StopAt(const void* code) { (void)Exchange(code, kUndefined); }
