@@ -3,6 +3,7 @@
  * what it left can be found and removed.
  */
 import { readFileSync, rmSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { codeOf } from '../errors.js'
 import { native } from '../native/binding.js'
 import { isAlive, type OsProcess } from './os_process.js'
@@ -12,13 +13,19 @@ export interface NamedObject {
   readonly name: string
 }
 
+/** Of shared memory and message queues; see `RuntimeDirectory.processPaths`. */
+const objectName = /^\/praas-\d+-[\w-]{1,200}$/
+
 export interface ObjectsRegistry {
   readonly objects: readonly NamedObject[]
   /** The last host that wrote here. */
   readonly host?: OsProcess
 }
 
-/** What a registry file says; nothing when there is none. A last line cut short by a crash is ignored. */
+/**
+ * What a registry file says; nothing when there is none. A last line cut short by a crash is ignored, and so is what hosts do not
+ * make: what is damaged must not have other things removed.
+ */
 export function readRegistry(path: string): ObjectsRegistry {
   const objects = new Map<string, NamedObject>()
   let host: OsProcess | undefined
@@ -26,7 +33,8 @@ export function readRegistry(path: string): ObjectsRegistry {
     const [kind = '', first = '', second = ''] = line.split(' ')
     const name = line.slice(kind.length + 1)
     if (kind === 'host') host = { pid: Number(first), startTime: second }
-    else if (kind === 'shm' || kind === 'mq' || kind === 'socket') objects.set(line, { kind, name })
+    else if ((kind === 'shm' || kind === 'mq') && objectName.test(name)) objects.set(line, { kind, name })
+    else if (kind === 'socket' && name === join(dirname(path), 'host.sock')) objects.set(line, { kind, name })
   }
   return { objects: [...objects.values()], ...(host ? { host } : {}) }
 }
@@ -51,7 +59,8 @@ export function removeObject(object: NamedObject): boolean {
   try {
     return unlink(object)
   } catch (error) {
-    if (['ENOENT', 'EACCES', 'EPERM', 'ERR_SEGMENT_INVALID'].includes(codeOf(error) ?? '')) return false
+    if (['ENOENT', 'EACCES', 'EPERM', 'ERR_FS_EISDIR', 'ERR_SEGMENT_INVALID'].includes(codeOf(error) ?? ''))
+      return false
     throw error
   }
 }

@@ -24,5 +24,6 @@ export function startTimeOf(pid: number): string | undefined {
 
 /** Whether the very process that was recorded still runs. */
 export function isAlive({ pid, startTime }: OsProcess): boolean {
-  return startTimeOf(pid) === startTime
+  const running = startTimeOf(pid)
+  return running !== undefined && running === startTime
 }

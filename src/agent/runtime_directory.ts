@@ -22,6 +22,7 @@ import {
   statSync,
 } from 'node:fs'
 import { join, resolve } from 'node:path'
+import { z } from 'zod'
 import { codeOf, messageOf, PraasError } from '../errors.js'
 import { isAlive, type OsProcess } from './os_process.js'
 
@@ -33,8 +34,15 @@ export interface AgentRecord extends OsProcess {
   /** Control URL, `praas+unix:PATH`. */
   readonly url: string
   /** Control URL for other machines. */
-  readonly listen?: string
+  readonly listen?: string | undefined
 }
+
+const agentSchema: z.ZodType<AgentRecord> = z.object({
+  pid: z.int().positive(),
+  startTime: z.string().regex(/^\d+$/),
+  url: z.string(),
+  listen: z.string().optional(),
+})
 
 /** Paths of one process, all in a folder of its own. */
 export interface ProcessPaths {
@@ -185,9 +193,11 @@ export class RuntimeDirectory {
       .map((file) => file.slice(0, -'.json'.length))
   }
 
+  /** Undefined when there is none, or it is damaged. */
   #readAgent(name: string): AgentRecord | undefined {
     try {
-      return JSON.parse(readPrivate(join(this.path, 'agents', `${name}.json`))) as AgentRecord
+      const text = readPrivate(join(this.path, 'agents', `${name}.json`))
+      return agentSchema.safeParse(JSON.parse(text)).data
     } catch (error) {
       if (codeOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
       throw error

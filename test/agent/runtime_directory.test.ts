@@ -167,6 +167,17 @@ describe('agents', () => {
     expect(directory.agents()).toEqual([])
   })
 
+  it('whose records are damaged are none', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    const startTime = startTimeOf(process.pid) ?? ''
+    const damaged = [null, 7, {}, [], { pid: '1/..', startTime, url: '' }, { pid: process.pid, startTime, url: 7 }]
+    for (const [index, record] of damaged.entries()) {
+      writeFileSync(join(directory.path, 'agents', `${index}.json`), JSON.stringify(record), { mode: 0o600 })
+    }
+    expect(directory.agents()).toEqual([])
+    expect(directory.sweepAgents()).toHaveLength(damaged.length)
+  })
+
   it('that others could have written are refused', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
     const path = join(directory.path, 'agents', 'planted.json')

@@ -20,7 +20,8 @@ export async function fuzz(data: Uint8Array): Promise<void> {
   // What was taken in can be said again, unless it is no value of the codec or too deep.
   const again = await unlessRefused(['ERR_PAYLOAD_CODEC'], () => codec.encode(decoded.value))
   if (again && codec.name === 'json') {
-    const meant: unknown = JSON.parse(JSON.stringify(decoded.value)) // without what JSON cannot say: -0, 1e999
-    assert.deepEqual(codec.decode(again), meant)
+    // Without what JSON cannot say: -0, 1e999. Nothing at all is undefined.
+    const said = JSON.stringify(decoded.value) as string | undefined
+    assert.deepEqual(codec.decode(again), said === undefined ? undefined : (JSON.parse(said) as unknown))
   }
 }
