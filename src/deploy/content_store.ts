@@ -22,28 +22,34 @@ export function storeContents(folder: string, hash: string, files: readonly Stor
   for (const { name, contents } of files) {
     const path = join(target, name)
     if (holds(path, contents)) continue
-    const draft = draftOf(path)
-    writeFileSync(draft, contents, { mode: 0o600 })
-    renameSync(draft, path)
+    intoPlace(path, (draft) => {
+      writeFileSync(draft, contents, { mode: 0o600 })
+    })
   }
   return target
 }
 
 function create(target: string, files: readonly StoredFile[]): void {
-  // Renamed into place when complete: workers of another agent may be looking for the same contents.
-  const draft = draftOf(target)
-  mkdirSync(draft, { recursive: true, mode: 0o700 })
-  for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
   try {
-    renameSync(draft, target)
+    intoPlace(target, (draft) => {
+      mkdirSync(draft, { recursive: true, mode: 0o700 })
+      for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
+    })
   } catch (error) {
-    rmSync(draft, { recursive: true, force: true })
     if (codeOf(error) !== 'ENOTEMPTY' && codeOf(error) !== 'EEXIST') throw error
   }
 }
 
-function draftOf(path: string): string {
-  return `${path}.${randomBytes(6).toString('hex')}`
+/** Renamed when complete: workers of another agent may be looking for the same contents. */
+function intoPlace(path: string, write: (draft: string) => void): void {
+  const draft = `${path}.${randomBytes(6).toString('hex')}`
+  try {
+    write(draft)
+    renameSync(draft, path)
+  } catch (error) {
+    rmSync(draft, { recursive: true, force: true })
+    throw error
+  }
 }
 
 function holds(path: string, contents: Uint8Array): boolean {

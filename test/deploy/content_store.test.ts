@@ -34,3 +34,10 @@ it('replaces what is damaged, and leaves it to those who have it open', () => {
   expect(readFileSync(join(stored, 'g'), 'utf8')).toBe('first')
   expect(readdirSync(folder)).toEqual([hash])
 })
+
+it('leaves nothing when it cannot write', () => {
+  const folder = temporaryFolder()
+  const files = ['f', 'nowhere/g'].map((name) => ({ name, contents: Buffer.from('first') }))
+  expect(() => storeContents(folder, contentHash('first'), files)).toThrow('ENOENT')
+  expect(readdirSync(folder)).toEqual([])
+})
