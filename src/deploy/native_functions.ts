@@ -63,8 +63,8 @@ export function chooseFunctions(
   const chosen = wanted.map(([name, request]) => {
     if (!isName(name)) {
       throw failed(
-        `the name ${name.slice(0, 80)}… is longer than ${maxNameBytes} bytes; offer the function under another: ` +
-          `functions: { NAME: { symbol } }`,
+        `${JSON.stringify(name.slice(0, 80))}… cannot be a name, which has 1 … ${maxNameBytes} bytes of UTF-8 without NUL; ` +
+          `offer the function under another: functions: { NAME: { symbol } }`,
       )
     }
     return configure(name, findOffer(name, request, offers, libraries), request, maxOutputBytes)

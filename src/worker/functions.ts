@@ -16,15 +16,19 @@ export interface AppFunction {
  * The exported functions of a module by name, in the order all workers register them: sorted, so that an index means the
  * same function everywhere.
  *
- * @throws {DeployError} when there is none, or a name is too long
+ * @throws {DeployError} when there is none, or what one is called cannot be a name
  */
 export function collectFunctions(module: Readonly<Record<string, unknown>>): AppFunction[] {
   const functions: AppFunction[] = []
   for (const name of Object.keys(module).sort()) {
     const exported = module[name]
     if (typeof exported !== 'function' || isClass(exported)) continue
-    if (!isName(name))
-      throw new DeployError('ERR_DEPLOY_FAILED', `function name ${name} is longer than ${maxNameBytes} bytes`)
+    if (!isName(name)) {
+      throw new DeployError(
+        'ERR_DEPLOY_FAILED',
+        `function ${JSON.stringify(name.slice(0, 80))}…: names have 1 … ${maxNameBytes} bytes of UTF-8 without NUL`,
+      )
+    }
     functions.push({ name, handler: exported as Handler, traits: traitsOf(exported) })
   }
   if (functions.length === 0) throw new DeployError('ERR_DEPLOY_FAILED', 'the application exports no function')

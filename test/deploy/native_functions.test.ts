@@ -104,7 +104,7 @@ describe('functions of libraries', () => {
 
   it('have names within the limits, and there are at most 1024', () => {
     const long = 'x'.repeat(256)
-    expect(refusal([library('/lib.so', { [long]: 'raw' })])).toContain('is longer than 255 bytes')
+    expect(refusal([library('/lib.so', { [long]: 'raw' })])).toContain('1 … 255 bytes of UTF-8 without NUL')
     expect(choose([library('/lib.so', { [long]: 'raw' })], { f: { symbol: long } })).toHaveLength(1)
     const named = (count: number): NativeLibrary =>
       library('/lib.so', Object.fromEntries(Array.from({ length: count }, (_, index) => [`f${index}`, 'raw' as const])))
