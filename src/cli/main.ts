@@ -60,6 +60,9 @@ process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   throw error
 })
 
+// Nor is there anybody to tell that nobody reads this.
+process.stderr.on('error', () => undefined)
+
 try {
   await parser.parseAsync()
 } catch (error) {

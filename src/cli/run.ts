@@ -8,6 +8,7 @@ import { native } from '../native/binding.js'
 import { commonOptions, createFrom, createOptions, type CommonArguments, type CreateArguments } from './common.js'
 import { exitCodes } from './exit_codes.js'
 import { during, note, printJson } from './output.js'
+import { printLog } from './printed_log.js'
 
 interface RunArguments extends CommonArguments, CreateArguments {
   readonly app?: string | undefined
@@ -57,12 +58,16 @@ export const run: CommandModule<object, RunArguments> = {
     }
     process.on('SIGINT', interrupt)
     process.on('SIGTERM', interrupt)
-    await using cluster = await startCluster(args)
-    try {
-      await serve(cluster, args, interrupts.signal)
-    } catch (error) {
-      if (!interrupts.signal.aborted) throw error
+    {
+      await using cluster = await startCluster(args)
+      try {
+        await serve(cluster, args, interrupts.signal)
+      } catch (error) {
+        if (!interrupts.signal.aborted) throw error
+      }
     }
+    // What nobody takes from standard output would keep this alive.
+    if (process.stdout.writableLength > 0) process.exit()
   },
 }
 
@@ -87,18 +92,21 @@ async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal):
   try {
     if (args.app === undefined && args.native === undefined) {
       announce(cluster, args, undefined, undefined)
-      if (!signal.aborted) await once(signal, 'abort')
-      return
+      return await untilAborted(signal)
     }
     const deployed = await during('deploying', cluster.deploy(deployFrom(args)))
     const id = args.process ?? deployed.name
     const served = await during('starting workers', cluster.process(id, { app: deployed.name, signal }))
     served.close()
     announce(cluster, args, id, deployed)
-    for await (const text of cluster.logs(id, { follow: true, signal })) process.stdout.write(text)
+    await Promise.all([printLog(cluster, id, signal), untilAborted(signal)])
   } finally {
     clearInterval(alive)
   }
+}
+
+async function untilAborted(signal: AbortSignal): Promise<void> {
+  if (!signal.aborted) await once(signal, 'abort')
 }
 
 function deployFrom({ app, native, maxOutput, external }: RunArguments): DeployOptions {

@@ -44,7 +44,6 @@ beforeAll(async () => {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let text = ''
-  // Read to the end of its life: a reader that leaves ends it.
   server.stdout?.on('data', (chunk) => (text += String(chunk)))
   await vi.waitUntil(() => text.includes('\n}\n'), { timeout: 50_000 })
   announced = JSON.parse(text.slice(0, text.indexOf('\n}\n') + 2)) as typeof announced
