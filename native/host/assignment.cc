@@ -117,6 +117,7 @@ Result<Assignment> ParseAssignment(const protocol::AgentLine& line) {
        [&](int64_t n) {
          parsed.publication_bytes = static_cast<uint64_t>(n) / publication::kPageBytes * publication::kPageBytes;
        }},
+      {"restarted", 0, 0, 1, [&](int64_t n) { parsed.restarted = n != 0; }},
       {"windowBytes", of(defaults.window_bytes), 1 << 22, 16 * kTebi, [&](int64_t n) { parsed.window_bytes = n; }},
   };
   for (const Field& field : fields) {

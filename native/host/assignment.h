@@ -38,6 +38,7 @@ struct Assignment {
   uint64_t max_contiguous = 64ull << 20;
   uint64_t window_bytes = 1ull << 30;
   uint64_t publication_bytes = 16ull << 20;  // limit of published values; whole pages
+  bool restarted = false;                    // an earlier host has served the process: its segment must be there
 
   [[nodiscard]] uint32_t workers_of(dispatch::Lane lane) const noexcept {
     return lane == dispatch::Lane::kNative ? native_workers : workers;

@@ -32,7 +32,8 @@ Status Process::OpenMemory(uint64_t deadline_ns) {
                                                                       .pool_bytes = assignment.pool_bytes,
                                                                       .calls = assignment.calls,
                                                                       .format = state::StateStore::Format,
-                                                                      .lock_wait_ns = kRemainsNs});
+                                                                      .lock_wait_ns = kRemainsNs,
+                                                                      .must_exist = assignment.restarted});
   if (!opened) return opened.status();
   segment = std::make_unique<segment::Segment>(std::move(*opened));
   const bool attached = segment->attached();

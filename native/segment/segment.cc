@@ -100,6 +100,11 @@ Status CommitWritten(int fd, Region& region) {
   return CommitRegion(fd, region, static_cast<uint32_t>(static_cast<uint64_t>(written) / region.stride));
 }
 
+Status Lost(const CreateOptions& options, const char* what) {
+  return {Code::kSegmentInvalid, options.name + " " + what + ", and the state of process \"" + options.process_id +
+                                     "\" with it; remove the process (`praas rm`) to begin without"};
+}
+
 }  // namespace
 
 Segment::Segment(shm::Mapping mapping, UniqueFd fd, bool writable) noexcept
@@ -116,7 +121,9 @@ Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
   if (Status status = CheckOptions(options); !status.ok()) return status;
   const uint64_t lock_deadline_ns = DeadlineIn(options.lock_wait_ns);
   for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    Result<shm::SharedMemory> lock = shm::Open(options.name, shm::OpenMode::kCreate);
+    const shm::OpenMode mode = options.must_exist ? shm::OpenMode::kReadWrite : shm::OpenMode::kCreate;
+    Result<shm::SharedMemory> lock = shm::Open(options.name, mode);
+    if (!lock.ok() && options.must_exist && lock.status().sys_errno() == ENOENT) return Lost(options, "is gone");
     if (!lock.ok()) return lock.status();
     const Result<bool> locked = LockObject(lock->fd.get(), lock_deadline_ns);
     if (!locked.ok()) return locked.status();
@@ -134,6 +141,7 @@ Result<Segment> Segment::CreateOrAttach(const CreateOptions& options) {
     const Result<HeaderRead> read = ReadHeader(object->fd.get(), &copy);
     if (!read.ok()) return read.status().WithContext(options.name);
     if (read->state != ObjectState::kPublished) {
+      if (options.must_exist) return Lost(options, "is empty");
       Result<Segment> created = Create(std::move(object->fd), options);
       if (created.ok()) {
         created->lock_ = std::move(lock->fd);

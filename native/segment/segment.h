@@ -27,6 +27,7 @@ struct CreateOptions {
   /// in it leaves an object that the next one starts anew.
   std::function<Status(const Segment&)> format;
   uint64_t lock_wait_ns = 0;  // how long to wait for the lock of another host
+  bool must_exist = false;    // an earlier host has served the process: a new one would be without its state
 };
 
 /// The mapped segment of one process. Move-only; unmaps when destroyed; the object itself stays until `Unlink`.
@@ -38,8 +39,8 @@ class Segment {
  public:
   /// Creates the object, or attaches to the one a dead host left; the sizes of an existing one win. Every header field
   /// of an existing object is copied and checked before it is believed. kProcessBusy when a live host holds the lock;
-  /// kSegmentInvalid when it is no segment, of another layout or damaged. `attached()` tells which of the two happened;
-  /// an attached segment still has to be repaired (host/repair.h) before it serves calls.
+  /// kSegmentInvalid when it is no segment, of another layout, damaged, or not there and must be. `attached()` tells
+  /// which of the two happened; an attached segment still has to be repaired (host/repair.h) before it serves calls.
   [[nodiscard]] static Result<Segment> CreateOrAttach(const CreateOptions& options);
 
   /// Maps a segment by fd, for workers (`writable`) and for `praas inspect` (read-only).

@@ -239,6 +239,7 @@ export class ManagedProcess {
       timeoutMs: Math.ceil(options.defaultTimeoutMs),
       graceMs: Math.ceil(options.graceMs),
       maxContiguous: options.maxContiguousBytes,
+      restarted: Number(this.#wasReady),
     }
   }
 

@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
@@ -318,6 +318,24 @@ describe('the state of a process', () => {
     expect(await failureOf(cluster.process('foreign'))).toMatchObject({ code: 'ERR_SEGMENT_INVALID' })
     expect(readFileSync(path, 'utf8')).toBe('made by something else')
     rmSync(folder, { recursive: true })
+  })
+
+  it.each(['removed', 'emptied'])('that is %s is missed by the next host', async (how) => {
+    const { cluster } = await clusterForTest()
+    const process = await cluster.process('robbed')
+    await process.state.set('kept', Buffer.from('as it was thought'))
+    const path = join('/dev/shm', (await process.describe()).segment)
+    if (how === 'removed') rmSync(path)
+    const pid = hostPid(process)
+    globalThis.process.kill(pid, 'SIGKILL')
+    if (how === 'emptied') truncateSync(path)
+    await untilGone(pid)
+    const failure = await failureOf(process.state.get('kept'))
+    expect(failure).toMatchObject({ code: 'ERR_SEGMENT_INVALID' })
+    expect((failure as Error).message).toContain('the state of process "robbed" with it; remove the process')
+    await cluster.stop('robbed')
+    const anew = await cluster.process('robbed')
+    expect(await anew.state.get('kept')).toBeUndefined()
   })
 
   it('is kept when asked for, and found by the next process of its id', async () => {

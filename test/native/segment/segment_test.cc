@@ -302,6 +302,21 @@ TEST_F(SegmentTest, ATruncatedObjectIsRefused) {
   EXPECT_FALSE(Make().attached()) << "empty: as good as new";
 }
 
+TEST_F(SegmentTest, OneThatMustExistIsNotMadeAnew) {
+  CreateOptions options = Options();
+  options.must_exist = true;
+  const auto segment = Segment::CreateOrAttach(options);
+  EXPECT_EQ(segment.status().code(), Code::kSegmentInvalid);
+  EXPECT_NE(segment.status().message().find("is gone, and the state of process"), std::string::npos);
+  EXPECT_FALSE(Exists());
+  { const Segment made = Make(); }
+  EXPECT_TRUE(Segment::CreateOrAttach(options)->attached());
+  auto object = shm::Open(name_, shm::OpenMode::kReadWrite);
+  ASSERT_TRUE(object.ok() && shm::Resize(object->fd.get(), 0).ok());
+  EXPECT_EQ(Outcome(options), Code::kSegmentInvalid);
+  EXPECT_TRUE(Exists()) << "it is for its owner to look at";
+}
+
 TEST_F(SegmentTest, EveryFlippedBitOfTheFixedHeaderIsNoticed) {
   { Make(); }
   auto object = shm::Open(name_, shm::OpenMode::kReadWrite);
