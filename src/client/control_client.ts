@@ -139,7 +139,10 @@ export class ControlClient implements ControlPlane {
     } catch (error) {
       signal?.throwIfAborted()
       this.#throwIfClosed(error)
-      throw this.#unreachable(error, timeout.aborted ? `no answer within ${Math.round(timeoutMs)} ms` : messageOf(error))
+      throw this.#unreachable(
+        error,
+        timeout.aborted ? `no answer within ${Math.round(timeoutMs)} ms` : messageOf(error),
+      )
     }
     const reply = parseReply(text)
     if (status < 300) return reply as Reply

@@ -1,6 +1,6 @@
 /** The workers of a lease and which of them takes the next call. */
 import type { WorkerExit } from '../errors.js'
-import { whenUnused } from './memory.js'
+import { FormerSessions } from './former_sessions.js'
 import type { Session } from './session.js'
 
 /** A worker of a lease, for lists. */
@@ -52,7 +52,7 @@ export class LeasedWorker {
 export class LeasedWorkers {
   readonly #workers: LeasedWorker[]
   /** Whose workers have ended, while their memory may be in use: calls are repeated with it. */
-  readonly #former = new Set<Session>()
+  readonly #former = new FormerSessions()
   #waiting: (() => void)[] = []
   /** Where the search for the least busy begins: at the worker that has finished a call last. */
   #cursor = 0
@@ -121,16 +121,8 @@ export class LeasedWorkers {
     const before = this.#workers[worker.index]
     this.#workers[worker.index] = worker
     this.#least = 0
-    if (before) this.#retire(before.session)
+    if (before) this.#former.add(before.session)
     this.changed()
-  }
-
-  #retire(session: Session): void {
-    this.#former.add(session)
-    whenUnused(session, () => {
-      this.#former.delete(session)
-      session.close()
-    })
   }
 
   /** Resolves when something about workers has changed. */
@@ -146,8 +138,7 @@ export class LeasedWorkers {
 
   close(): void {
     for (const { session } of this.#workers) session.close()
-    for (const session of this.#former) session.close()
-    this.#former.clear()
+    this.#former.close()
     this.changed()
   }
 

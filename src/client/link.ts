@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlPlane, Endpoint, ProcessHandle, ProcessOptions } from '../control.js'
 import { codeOf, ConnectionError, messageOf, ProcessError } from '../errors.js'
 import { abortable } from './abortable.js'
+import { FormerSessions } from './former_sessions.js'
 import { openSession, type LinkOptions } from './open_session.js'
 import type { Session } from './session.js'
 
@@ -49,6 +50,7 @@ export class Link {
   readonly options: LinkOptions
   readonly #control: ControlPlane
   readonly #target: LinkTarget
+  readonly #former = new FormerSessions()
   #session: Session | undefined
   #opening: Opening | undefined
   #closed = false
@@ -121,6 +123,7 @@ export class Link {
   close(): void {
     this.#closed = true
     this.#session?.close()
+    this.#former.close()
   }
 
   async #open(deadline: number): Promise<Session> {
@@ -146,13 +149,18 @@ export class Link {
       try {
         // The host that was met early may have been replaced meanwhile.
         const met = await early?.then(
-          (session) => (session.closed ? undefined : session),
+          (session) => {
+            if (!session.closed) return session
+            session.close()
+            return undefined
+          },
           () => undefined,
         )
         const leftMs = Math.max(deadline - performance.now(), 1)
         const session = met ?? (await openSession(this.#target.id, handle.endpoint, this.options, leftMs))
         if (this.#closed) session.close()
         this.#throwIfClosed()
+        if (this.#session) this.#former.add(this.#session)
         this.#session = session
         return session
       } catch (error) {

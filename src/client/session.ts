@@ -75,7 +75,10 @@ export class Session {
         signal?.throwIfAborted()
         if (error !== late.reason && codeOf(error) !== 'ERR_INVOCATION_TIMEOUT') throw error
         if (performance.now() < deadline) continue
-        throw new InvocationError('ERR_INVOCATION_TIMEOUT', `${name} was not resolved within ${Math.round(timeoutMs)} ms`)
+        throw new InvocationError(
+          'ERR_INVOCATION_TIMEOUT',
+          `${name} was not resolved within ${Math.round(timeoutMs)} ms`,
+        )
       }
     }
   }

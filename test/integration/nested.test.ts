@@ -1,9 +1,18 @@
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { readdirSync, renameSync } from 'node:fs'
+import { readdirSync, readlinkSync, renameSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Process } from '../../src/client/process.js'
 import type { FunctionError } from '../../src/errors.js'
-import { failureOf, startCluster, type FixtureApp, type TestCluster } from '../support/cluster.js'
+import { failureOf, startCluster, untilGone, type FixtureApp, type TestCluster } from '../support/cluster.js'
+
+const failed = (): undefined => undefined
+
+/** How many windows of clients, its own or others', an OS process has open. */
+function windowsOf(pid: number): number {
+  const folder = `/proc/${pid}/fd`
+  const paths = readdirSync(folder).map((fd) => readlinkSync(join(folder, fd)))
+  return paths.filter((path) => path.includes('praas-window')).length
+}
 
 let started: TestCluster
 let alone: Process
@@ -46,6 +55,25 @@ it('a function reaches other processes, creating them on first use', async () =>
   const facts = await alone.functions<FixtureApp>().callsPeer('peer')
   expect(facts).toMatchObject({ processId: 'peer', depth: 0 })
   expect((await started.cluster.processes()).map(({ id }) => id)).toContain('peer')
+})
+
+it('a worker keeps nothing of its connections to hosts that have died', async () => {
+  const process = await started.cluster.process('caller', { workers: 1 })
+  const { callsPeer } = process.functions<FixtureApp>()
+  const peer = await started.cluster.process('mortal')
+  await callsPeer('mortal')
+  const worker = (await process.describe()).workers[0]?.pid ?? 0
+  const before = windowsOf(worker)
+  for (let deaths = 0; deaths < 5; deaths++) {
+    const { pid: host = 0 } = await peer.describe()
+    globalThis.process.kill(host, 'SIGKILL')
+    await untilGone(host)
+    // One that had begun before the death was noticed fails.
+    await expect.poll(() => callsPeer('mortal').catch(failed)).toMatchObject({ processId: 'mortal' })
+  }
+  expect(windowsOf(worker)).toBe(before)
+  await process.stop()
+  await peer.stop()
 })
 
 it('a function that could not reach the cluster reaches it later', async () => {
