@@ -34,7 +34,7 @@ praas::worker::WorkerRuntime& praas_context::runtime() const noexcept { return r
 
 int praas_context::Note(const praas::Status& status) {
   if (status.ok()) return PRAAS_OK;
-  if (praas::shm::IsNoMemfd(status.sys_errno())) runtime().EndLost();
+  if (praas::shm::IsNoMemfd(status.sys_errno())) praas::worker::WorkerRuntime::EndLost();
   error = std::make_unique<std::string>(status.message());
   error_status = static_cast<int>(status.code());
   return error_status;
