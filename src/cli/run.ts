@@ -1,5 +1,6 @@
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { CommandModule } from 'yargs'
 import { Cluster } from '../client/cluster.js'
 import type { DeployOptions } from '../client/deploy_options.js'
@@ -9,6 +10,9 @@ import { commonOptions, createFrom, createOptions, type CommonArguments, type Cr
 import { exitCodes } from './exit_codes.js'
 import { during, note, printJson } from './output.js'
 import { printLog } from './printed_log.js'
+
+/** For who reads standard output to take the last of it. */
+const lastWordsMs = 1_000
 
 interface RunArguments extends CommonArguments, CreateArguments {
   readonly app?: string | undefined
@@ -67,7 +71,10 @@ export const run: CommandModule<object, RunArguments> = {
       }
     }
     // What nobody takes from standard output would keep this alive.
-    if (process.stdout.writableLength > 0) process.exit()
+    if (process.stdout.writableLength === 0) return
+    const taken = new Promise((resolve) => process.stdout.write('', resolve))
+    await Promise.race([taken, delay(lastWordsMs)])
+    process.exit()
   },
 }
 
