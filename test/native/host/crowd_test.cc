@@ -9,6 +9,7 @@
 
 #include "host/host_fixture.h"
 #include "host/raw_client.h"
+#include "host/worker_processes.h"
 #include "support/child.h"
 
 namespace praas::test {
@@ -72,8 +73,9 @@ TEST(Crowds, TenThousandConnectionsAreServedAndLeaveNothing) {
     if (::read(port_pipe[0], &port, sizeof port) != sizeof port) return 3;
     return BeACrowd(port, called);
   });
-  HostRun host(process);
-  host.AddWorkers(1);
+  // A worker of its own: what is counted here is the host's and the one client's.
+  HostRun host(process, kWorkerCommand);
+  ASSERT_TRUE(host.AwaitReady(1));
   Driver other = host.Client();
   const size_t before = Descriptors();
   const uint16_t port = host.port();
