@@ -9,13 +9,14 @@ import { codeOf, messageOf } from '../errors.js'
 import { note } from './output.js'
 
 const retryMs = 1_000
+const mostAtFirstBytes = 64 * 1024
 
 /** Until `signal` aborts. Never rejects. */
 export async function printLog(cluster: Cluster, id: string, signal: AbortSignal): Promise<void> {
   const until = AbortSignal.any([signal, lossOfStdout()])
   let said = ''
-  // After a failure from the end on: what was there before has been printed.
-  for (let tailBytes = 64 * 1024; !until.aborted; tailBytes = 1) {
+  let tailBytes = mostAtFirstBytes
+  while (!until.aborted) {
     try {
       for await (const text of cluster.logs(id, { follow: true, tailBytes, signal: until })) {
         said = ''
@@ -23,18 +24,17 @@ export async function printLog(cluster: Cluster, id: string, signal: AbortSignal
       }
     } catch (error) {
       if (until.aborted) break
-      const why = whyNot(id, error)
+      const ended = codeOf(error) === 'ERR_PROCESS_UNKNOWN'
+      const why = ended
+        ? `process ${id} has ended; the cluster goes on without it`
+        : `what process ${id} prints cannot be shown now: ${messageOf(error)}`
       if (why !== said) note(why)
       said = why
+      // The next process of the name has a log of its own; of this one, what was there before has been printed.
+      tailBytes = ended ? mostAtFirstBytes : 1
       await delay(retryMs, undefined, { signal: until }).catch(() => undefined)
     }
   }
-}
-
-function whyNot(id: string, error: unknown): string {
-  return codeOf(error) === 'ERR_PROCESS_UNKNOWN'
-    ? `process ${id} has ended; the cluster goes on without it`
-    : `what process ${id} prints cannot be shown now: ${messageOf(error)}`
 }
 
 /** Aborts when nobody reads standard output any more, or nothing fits where it goes to. */
