@@ -13,17 +13,16 @@ const mostAtFirstBytes = 64 * 1024
 
 /** Until `signal` aborts. Never rejects. */
 export async function printLog(cluster: Cluster, id: string, signal: AbortSignal): Promise<void> {
-  const until = AbortSignal.any([signal, lossOfStdout()])
   let said = ''
   let tailBytes = mostAtFirstBytes
-  while (!until.aborted) {
+  while (!signal.aborted) {
     try {
-      for await (const text of cluster.logs(id, { follow: true, tailBytes, signal: until })) {
+      for await (const text of cluster.logs(id, { follow: true, tailBytes, signal })) {
         said = ''
-        if (!process.stdout.write(text)) await once(process.stdout, 'drain', { signal: until })
+        if (!process.stdout.write(text)) await once(process.stdout, 'drain', { signal })
       }
     } catch (error) {
-      if (until.aborted) break
+      if (signal.aborted) break
       const ended = codeOf(error) === 'ERR_PROCESS_UNKNOWN'
       const why = ended
         ? `process ${id} has ended; the cluster goes on without it`
@@ -32,13 +31,13 @@ export async function printLog(cluster: Cluster, id: string, signal: AbortSignal
       said = why
       // The next process of the name has a log of its own; of this one, what was there before has been printed.
       tailBytes = ended ? mostAtFirstBytes : 1
-      await delay(retryMs, undefined, { signal: until }).catch(() => undefined)
+      await delay(retryMs, undefined, { signal }).catch(() => undefined)
     }
   }
 }
 
 /** Aborts when nobody reads standard output any more, or nothing fits where it goes to. */
-function lossOfStdout(): AbortSignal {
+export function lossOfStdout(): AbortSignal {
   const lost = new AbortController()
   process.stdout.removeAllListeners('error')
   process.stdout.on('error', (error: Error) => {

@@ -9,7 +9,7 @@ import { native } from '../native/binding.js'
 import { commonOptions, createFrom, createOptions, type CommonArguments, type CreateArguments } from './common.js'
 import { exitCodes } from './exit_codes.js'
 import { during, note, printJson } from './output.js'
-import { printLog } from './printed_log.js'
+import { lossOfStdout, printLog } from './printed_log.js'
 
 /** For who reads standard output to take the last of it. */
 const lastWordsMs = 1_000
@@ -62,10 +62,11 @@ export const run: CommandModule<object, RunArguments> = {
     }
     process.on('SIGINT', interrupt)
     process.on('SIGTERM', interrupt)
+    const unread = lossOfStdout()
     {
       await using cluster = await startCluster(args)
       try {
-        await serve(cluster, args, interrupts.signal)
+        await serve(cluster, args, interrupts.signal, unread)
       } catch (error) {
         if (!interrupts.signal.aborted) throw error
       }
@@ -93,7 +94,7 @@ async function startCluster(args: RunArguments): Promise<Cluster> {
   })
 }
 
-async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal): Promise<void> {
+async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal, unread: AbortSignal): Promise<void> {
   // Node would otherwise end: nothing else of a cluster keeps it alive.
   const alive = setInterval(() => undefined, 2 ** 30)
   try {
@@ -106,7 +107,7 @@ async function serve(cluster: Cluster, args: RunArguments, signal: AbortSignal):
     const served = await during('starting workers', cluster.process(id, { app: deployed.name, signal }))
     served.close()
     announce(cluster, args, id, deployed)
-    await Promise.all([printLog(cluster, id, signal), untilAborted(signal)])
+    await Promise.all([printLog(cluster, id, AbortSignal.any([signal, unread])), untilAborted(signal)])
   } finally {
     clearInterval(alive)
   }

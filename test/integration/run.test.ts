@@ -21,17 +21,17 @@ interface Served {
   readonly said: () => string
 }
 
-async function serve(stdout: 'pipe' | number = 'pipe'): Promise<Served> {
+async function serve(stdout: 'pipe' | number = 'pipe', args = [fixtureApp, '-p', 'main']): Promise<Served> {
   const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
   const stdio: StdioOptions = ['ignore', stdout, 'pipe']
-  const child = spawn(process.execPath, [compiledModule('cli/main.js'), 'run', fixtureApp, '-p', 'main'], {
+  const child = spawn(process.execPath, [compiledModule('cli/main.js'), 'run', ...args], {
     env: { ...process.env, PRAAS_RUNTIME_DIR: directory.path },
     stdio,
   })
   onTestFinished(() => void child.kill('SIGKILL'))
   let text = ''
   child.stderr?.on('data', (chunk) => (text += String(chunk)))
-  await vi.waitUntil(() => text.includes('control '), { timeout: 50_000 })
+  await vi.waitUntil(() => /^(control|standard output)/m.test(text) || child.exitCode !== null, { timeout: 50_000 })
   const cluster = await connect(undefined, { runtimeDir: directory.path })
   onTestFinished(() => cluster.close())
   return { child, directory, cluster, said: () => text }
@@ -82,6 +82,14 @@ it.each(['a reader that has left', 'a full disk'])('goes on with %s at its stand
   served.child.stdout?.destroy()
   await main.invoke('speaks', Buffer.from('to nobody'))
   await vi.waitUntil(() => served.said().includes('`praas logs` shows what workers print'), { timeout: 20_000 })
+  expect(await main.state.get('k')).toEqual(kept)
+  await expectEnds(served)
+})
+
+it('serves an empty cluster though nobody hears of it', async () => {
+  const served = await serve(openSync('/dev/full', 'w'), ['--json'])
+  const main = await served.cluster.process('main', { app: fixtureApp })
+  await main.state.set('k', kept)
   expect(await main.state.get('k')).toEqual(kept)
   await expectEnds(served)
 })
