@@ -1,7 +1,7 @@
 /** What commands print: results to stdout, everything about them to stderr. */
 import { SingleBar, Presets } from 'cli-progress'
 import Table from 'cli-table3'
-import { FunctionError, PraasError } from '../errors.js'
+import { codeOf, FunctionError, PraasError } from '../errors.js'
 import { formatSize } from '../units.js'
 
 /** One JSON document per command, for scripts. Versions and ids are texts, because JSON numbers cannot hold them. */
@@ -57,13 +57,18 @@ export function printError(
     process.stderr.write(`${JSON.stringify({ error: { name, code, message, ...(remote ? { remote } : {}) } })}\n`)
     return
   }
-  if (!(error instanceof PraasError)) {
+  if (!(error instanceof PraasError) && !isOfSystem(error)) {
     note(error instanceof Error ? (error.stack ?? error.message) : String(error))
     return
   }
   note(`praas: ${error.message} [${error.code}]`)
   if (error instanceof FunctionError && error.remote?.stack !== undefined) note(error.remote.stack)
   if (verbose && error.stack !== undefined) note(error.stack)
+}
+
+/** What Node throws when a call of the operating system fails, such as EADDRINUSE of an address to listen at. */
+function isOfSystem(error: unknown): error is Error & { readonly code: string } {
+  return error instanceof Error && 'syscall' in error && codeOf(error) !== undefined
 }
 
 export interface Progress {

@@ -1,5 +1,6 @@
+import { readFileSync } from 'node:fs'
 import { expect, it, onTestFinished, vi } from 'vitest'
-import { printTable } from '../../src/cli/output.js'
+import { printError, printTable } from '../../src/cli/output.js'
 
 /** What a table prints. */
 function printed(...cells: string[]): string {
@@ -26,4 +27,21 @@ it.each([
 
 it('tables leave lines and letters as they are', () => {
   expect(printed('Grüße, 世界', 'one\ntwo')).toMatch(/Grüße, 世界 +one +\n +two/)
+})
+
+it('errors of the system are told in one line, with their stack only when asked for', () => {
+  const write = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
+  onTestFinished(() => write.mockRestore())
+  const said = (verbose: boolean): string => {
+    write.mockClear()
+    try {
+      readFileSync('/nowhere')
+    } catch (error) {
+      printError(error, { json: false, verbose })
+    }
+    return write.mock.calls.map(([text]) => String(text)).join('')
+  }
+  const line = "praas: ENOENT: no such file or directory, open '/nowhere' [ENOENT]\n"
+  expect(said(false)).toBe(line)
+  expect(said(true)).toMatch(/^praas: ENOENT.*\n.*\n +at /)
 })
