@@ -14,6 +14,7 @@ import { ConnectionError, messageOf, ProcessError } from '../errors.js'
 import { mintToken, tokenVerbs } from '../token.js'
 import { describeExit, type HostExit, type HostProcess, type HostReady, type HostWorker } from './host_process.js'
 import type { LoadTexts } from './load_texts.js'
+import { readLog } from './log_reader.js'
 import { readRegistry, removeObject } from './named_objects.js'
 import type { ProcessPaths } from './runtime_directory.js'
 
@@ -45,6 +46,7 @@ const samePortAttempts = 4
  * there to renew anything, and while the program computes without a look at its event loop.
  */
 const endpointTokenMs = 60_000
+const clueBytes = 4_096
 
 export class ManagedProcess {
   readonly id: string
@@ -141,7 +143,7 @@ export class ManagedProcess {
       if (remaining <= 0) {
         throw new ConnectionError(
           'ERR_CONNECTION_TIMEOUT',
-          `process ${this.id} was not ready within ${Math.round(timeoutMs)} ms; see \`praas logs ${this.id}\``,
+          `process ${this.id} was not ready within ${Math.round(timeoutMs)} ms${await this.#clue()}`,
         )
       }
       await this.#change(remaining, signal)
@@ -282,6 +284,13 @@ export class ManagedProcess {
       this.#failure = new ProcessError('ERR_PROCESS_FAILED', messageOf(error), { cause: error })
       this.#changed()
     }
+  }
+
+  /** Why it may not be ready. The log of a process that never was goes with it. */
+  async #clue(): Promise<string> {
+    if (this.#wasReady) return `; see \`praas logs ${this.id}\``
+    const { text } = await readLog(this.paths.log, -clueBytes, 0).catch(() => ({ text: '' }))
+    return text === '' ? '' : `; the end of what it has printed:\n${text.trimEnd()}`
   }
 
   /** Whether there is a worker for each function. */

@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { inspect } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import { connect } from '../../src/client/connect.js'
@@ -11,6 +13,7 @@ import {
   type FixtureApp,
   type TestCluster,
 } from '../support/cluster.js'
+import { temporaryFolder } from '../support/temporary.js'
 
 let started: TestCluster
 beforeAll(async () => {
@@ -259,6 +262,19 @@ describe('an application that cannot start', () => {
     expect(failure.code).toBe('ERR_PROCESS_FAILED')
     expect(failure.message).toContain('refuses to start')
     expect((await started.cluster.processes()).map(({ id }) => id)).not.toContain('broken')
+  })
+
+  it('says what it has printed when it is not ready in time', async () => {
+    const app = join(temporaryFolder(), 'app.ts')
+    writeFileSync(app, `console.log('reads the grid'); await new Promise((done) => setTimeout(done, 2 ** 30))`)
+    let failure = new Error()
+    // However long that takes until it prints.
+    for (let timeoutMs = 1_000; !failure.message.includes('reads the grid'); timeoutMs *= 2) {
+      failure = await failureOf(started.cluster.process('slow', { app, timeoutMs }))
+      expect(failure).toMatchObject({ code: 'ERR_CONNECTION_TIMEOUT' })
+    }
+    expect(failure.message).toMatch(/was not ready within \d+ ms; the end of what it has printed:\n.*reads the grid$/m)
+    expect((await started.cluster.processes()).map(({ id }) => id)).not.toContain('slow')
   })
 
   it('is refused when it is not there or not named', async () => {
