@@ -64,8 +64,12 @@ Result<std::optional<std::vector<std::byte>>> Mailbox::TryTake(std::string_view 
           store_.Set(*name, rest, {.if_version = info.version, .offset = {}, .deadline_ns = deadline_ns});
       if (!replaced.ok()) taken = replaced.status();
     }
-    // Another worker has taken or put one meanwhile.
-    if (taken.code() == Code::kStateVersion && NowNs() < deadline_ns) continue;
+    if (taken.code() == Code::kStateVersion) {
+      // Another worker has taken or put one meanwhile.
+      if (NowNs() < deadline_ns) continue;
+      return Status(Code::kInvocationTimeout,
+                    "other workers took and put messages under \"" + std::string(key) + "\" until the deadline");
+    }
     if (!taken.ok()) return taken;
     const auto message = std::span(*all).subspan(sizeof length, length);
     return std::optional(std::vector<std::byte>(message.begin(), message.end()));
