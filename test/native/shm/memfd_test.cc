@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstddef>
 #include <utility>
 
 #include "shm/mapping.h"
@@ -45,6 +46,16 @@ TEST(Memfd, CheckRefusesWhatCouldBeTruncated) {
   UniqueFd file(::open("/dev/null", O_RDWR | O_CLOEXEC));
   EXPECT_EQ(CheckMemfd(file.get()).status().code(), Code::kSegmentInvalid);
   EXPECT_EQ(CheckMemfd(-1).status().code(), Code::kSegmentInvalid);
+}
+
+TEST(Memfd, ReadingBeyondTheEndMeansThatTheNumberIsAnothers) {
+  auto fd = CreateMemfd("praas-test", 4096, Sealing::kFixed);
+  ASSERT_TRUE(fd.ok());
+  std::byte byte{};
+  EXPECT_TRUE(ReadAll(fd->get(), 4095, {&byte, 1}));
+  errno = 0;
+  EXPECT_FALSE(ReadAll(fd->get(), 4096, {&byte, 1}));
+  EXPECT_TRUE(IsNoMemfd(errno)) << errno;
 }
 
 TEST(Mapping, IsSharedAndOutlivesTheDescriptor) {
