@@ -8,7 +8,7 @@ namespace praas::dispatch {
 
 inline constexpr uint32_t kMaxCalls = 4096;  // upper bound of the backlog; the default is 1024
 inline constexpr uint32_t kDefaultCalls = 1024;
-inline constexpr uint32_t kMostUnbegun = 3;  // workers that may die before they begin a call; then it is no accident
+inline constexpr uint32_t kMostDeaths = 3;  // of workers with a call that may run again; more are no accident
 inline constexpr uint32_t kSlotInputBytes =
     4096;  // payloads up to this size use the entry's own slot in the pool window
 inline constexpr uint32_t kSlotOutputBytes = 4096;
@@ -112,7 +112,7 @@ struct alignas(64) CallEntry {
   uint64_t queued_ns;
   uint32_t stream;              // index + 1 of its StreamRing, 0 = none
   std::atomic<uint32_t> begun;  // generation + 1 of the last call that a function was given
-  uint32_t unbegun;             // workers that have died with it before they began it
+  uint32_t deaths;              // workers that have died with it, since it was posted
   uint32_t reserved;
 };
 static_assert(sizeof(CallEntry) == 128);

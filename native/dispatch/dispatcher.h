@@ -123,8 +123,8 @@ class Dispatcher {
     kFail,  // it ran there: in state completing(self) now; the caller answers kWorkerCrashed and finishes or frees it
     kDrop,  // the dead worker was its origin, or was still filling it: the caller releases its blocks and frees it
   };
-  /// Takes the dead worker's credit back, re-queues what it had claimed and either had not begun (kMostUnbegun times)
-  /// or is idempotent, hands the rest to `orphan`, rings for what is queued, and tells origins again of what is done
+  /// Takes the dead worker's credit back, re-queues what it had claimed and either had not begun or is idempotent
+  /// (kMostDeaths times), hands the rest to `orphan`, rings for what is queued, and tells origins again of what is done
   /// but was perhaps not told any more. Entries of which it is the origin and that still run elsewhere stay;
   /// `DropFinished` later yields them, and the participant's slot must not be reused while `IsOrigin`.
   void ReclaimParticipant(uint16_t dead, const std::function<void(uint32_t index, Orphan what)>& orphan) noexcept;

@@ -56,7 +56,7 @@ void Dispatcher::ReclaimParticipant(uint16_t dead, const std::function<void(uint
           // returned, its result is lost with half-written bytes, and running it a second time is allowed all the same.
           // A delivery cannot be repeated: its result has gone with the worker.
           const bool unbegun = word.state == CallState::kClaimed && !HasBegun(entry);
-          const bool may_run = (entry.flags & kCallIdempotent) != 0 || (unbegun && ++entry.unbegun <= kMostUnbegun);
+          const bool may_run = (unbegun || (entry.flags & kCallIdempotent) != 0) && ++entry.deaths <= kMostDeaths;
           const bool again = !its_own && may_run && entry.kind == CallKind::kInvoke &&
                              entry.cancel.load(std::memory_order_acquire) == 0 && NowNs() < entry.deadline_ns;
           if (again) {

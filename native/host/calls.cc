@@ -118,7 +118,7 @@ std::optional<Result<Calls::Begun>> Calls::TryBegin(const Request& request) {
   filled.claimed_ns = 0;
   filled.queued_ns = 0;
   filled.stream = 0;
-  filled.unbegun = 0;
+  filled.deaths = 0;
   return Begun{*index, memory};
 }
 

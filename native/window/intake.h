@@ -52,7 +52,7 @@ inline void FillEntry(dispatch::CallEntry& entry, const Submission& submission, 
   entry.claimed_ns = 0;
   entry.queued_ns = now_ns;
   entry.stream = 0;
-  entry.unbegun = 0;
+  entry.deaths = 0;
 }
 
 /// Whether the entry that a submission's consumer has noted, and which is in this state, was made of it. One that is

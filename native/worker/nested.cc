@@ -87,7 +87,7 @@ Result<uint64_t> NestedCalls::Post(uint32_t function, std::span<const std::byte>
   entry.claimed_ns = 0;
   entry.queued_ns = now;
   entry.stream = 0;
-  entry.unbegun = 0;
+  entry.deaths = 0;
   const uint32_t generation = CallWord::Unpack(entry.word.load(std::memory_order_relaxed)).generation;
   const uint64_t call = Name(*reserved, generation);
   entry.origin_call = call;

@@ -94,6 +94,7 @@ class DeathTest : public ::testing::TestWithParam<DoorbellKind> {
     entry.output = {};
     entry.status = 0;
     entry.stream = 0;
+    entry.deaths = 0;
     entry.deadline_ns = DeadlineIn(600'000'000'000);
     return *index;
   }

@@ -79,6 +79,7 @@ class DispatcherTest : public ::testing::TestWithParam<DoorbellKind> {
     entry.flags = 0;
     entry.depth = 0;
     entry.input = {};
+    entry.deaths = 0;
     entry.deadline_ns = DeadlineIn(60'000'000'000);
     return *index;
   }
@@ -395,21 +396,24 @@ TEST_P(DispatcherTest, ReclaimSortsWhatADeadWorkerLeft) {
   EXPECT_FALSE(host().IsOrigin(kWorkerA));
 }
 
-TEST_P(DispatcherTest, ACallThatNoWorkerLivesToBeginFails) {
-  const uint32_t index = PostFromHost();
-  uint32_t failed = 0;
-  for (uint32_t death = 0; death < kMostUnbegun; ++death) {
-    ASSERT_EQ(a().ClaimAny(), index);
-    host().ReclaimParticipant(kWorkerA, [&](uint32_t, Dispatcher::Orphan) { ++failed; });
+TEST_P(DispatcherTest, ACallThatWorkersDieWithFailsThoughItMayRunAgain) {
+  for (const bool begun : {false, true}) {
+    const uint32_t index = PostFromHost(begun ? kCallIdempotent : 0);
+    uint32_t failed = 0;
+    const auto die = [&] {
+      ASSERT_EQ(a().ClaimAny(), index);
+      if (begun) a().Begin(index, WordOf(index).generation);
+      host().ReclaimParticipant(kWorkerA, [&](uint32_t orphan, Dispatcher::Orphan what) {
+        EXPECT_EQ(what, Dispatcher::Orphan::kFail);
+        ++failed;
+        host().Free(orphan);
+      });
+    };
+    for (uint32_t death = 0; death < kMostDeaths; ++death) die();
+    EXPECT_EQ(failed, 0u);
+    die();
+    EXPECT_EQ(failed, 1u);
   }
-  EXPECT_EQ(failed, 0u);
-  ASSERT_EQ(a().ClaimAny(), index);
-  host().ReclaimParticipant(kWorkerA, [&](uint32_t orphan, Dispatcher::Orphan what) {
-    EXPECT_EQ(what, Dispatcher::Orphan::kFail);
-    ++failed;
-    host().Free(orphan);
-  });
-  EXPECT_EQ(failed, 1u);
 }
 
 TEST_P(DispatcherTest, AnAnswerWhoseWorkerDiedBeforeTellingIsToldOnce) {

@@ -278,7 +278,7 @@ class MiniHost {
     entry.deadline_ns = options.deadline_ns != 0 ? options.deadline_ns : DeadlineIn(kWatchdogNs);
     entry.flags = options.flags;
     entry.depth = 0;
-    entry.unbegun = 0;
+    entry.deaths = 0;
     entry.output = {};
     entry.input = {};
     if (input.size() > dispatch::kSlotInputBytes) {
