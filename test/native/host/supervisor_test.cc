@@ -43,6 +43,24 @@ TEST_F(Supervised, AKilledWorkerIsAnsweredForAndReplaced) {
   EXPECT_NE(process_.Read(process_.assignment.log).find("stderr | last words"), std::string::npos);
 }
 
+TEST_F(Supervised, AnIdempotentCallThatKillsItsWorkersIsNotGivenToAll) {
+  for (const char* transport : {"tcp", "shm"}) {
+    HostRun host(process_, kWorkerCommand);
+    ASSERT_TRUE(host.AwaitReady(1));
+    Driver client = host.Client(transport);
+    const auto segment = segment::Segment::Open(process_.assignment.segment, true);
+    ASSERT_TRUE(segment.ok()) << segment.status().message();
+    const auto& deaths = segment->header().repairs;
+    const auto before = deaths.load();
+    const auto call = client->Invoke(fn::kCrash, {}, {}, protocol::kIdempotent, DeadlineIn(kWatchdogNs));
+    const Driver::Outcome killed = client.Wait(call);
+    EXPECT_EQ(killed.status.code(), Code::kWorkerCrashed) << killed.status.message();
+    ExpectClean(client);
+    EXPECT_EQ(deaths.load() - before, dispatch::kMostDeaths + 1);
+    host.Stop();
+  }
+}
+
 TEST_F(Supervised, ACallPastItsDeadlineHasMissedItHoweverItsWorkerEnds) {
   for (const char* transport : {"tcp", "shm"}) {
     HostRun host(process_, kWorkerCommand);
