@@ -83,7 +83,7 @@ TEST_P(LeasedWorkers, CallsOfAWorkerThatDiesGoToNoOther) {
 
 TEST_P(LeasedWorkers, AWorkerWhoseMemoryAFunctionHasClosedIsReplaced) {
   // The first needs no descriptor for its result, the second one for memory that no call had before.
-  Start(Line("close_memory", PRAAS_TEST_RFAAS_LIBRARY, function::Abi::kRaw, 16) + Raw("copy"));
+  Start(Raw("close_memory", 16) + Raw("copy"));
   const LeaseReply lease = Take({.ttl_ms = 60'000});
   Driver calls = Worker(lease);
   const Driver::Outcome closed = calls.Call(Index("close_memory"), {});

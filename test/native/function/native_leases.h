@@ -3,16 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <string>
-#include <string_view>
-#include <utility>
 #include <vector>
 
-#include "function/spec.h"
-#include "host/host_fixture.h"
-#include "protocol/agent_line.h"
+#include "function/native_host.h"
 #include "protocol/lease_messages.h"
 #include "support/rdma.h"
 
@@ -22,17 +17,6 @@ using protocol::LeaseEvent;
 using protocol::LeaseOp;
 using protocol::LeaseReply;
 using protocol::LeaseRequest;
-
-inline std::string Line(const std::string& name, const char* library, function::Abi abi, uint64_t max_output) {
-  std::vector<std::pair<std::string_view, std::string>> values = {
-      {"name", name}, {"library", library}, {"abi", std::string(function::AbiName(abi))}, {"flags", "0"}};
-  if (max_output != 0) values.emplace_back("maxOutput", std::to_string(max_output));
-  return protocol::FormatAgentLine("function", values);
-}
-inline std::string Raw(const std::string& name) {
-  return Line(name, PRAAS_TEST_RFAAS_LIBRARY, function::Abi::kRaw, 300'000);
-}
-inline std::string InC(const std::string& name) { return Line(name, PRAAS_TEST_C_LIBRARY, function::Abi::kC, 0); }
 
 /// The number behind `"key":`.
 inline uint64_t NumberIn(const std::string& json, const std::string& key) {
@@ -66,12 +50,8 @@ class NativeLeases : public ::testing::TestWithParam<const char*> {
     StartHost();
   }
   void StartHost() {
-    host::HostOptions options;
-    options.worker_commands[static_cast<size_t>(dispatch::Lane::kNative)] = {PRAAS_WORKER_PATH};
-    options.assignment = process_.assignment;
-    auto started = host::Host::Start(std::move(options));
-    ASSERT_TRUE(started.ok()) << started.status().message();
-    host_ = std::move(*started);
+    host_ = StartNativeHost(process_.assignment);
+    ASSERT_NE(host_, nullptr);
     holder_ = NewHolder();
   }
   void TearDown() override {
@@ -106,20 +86,8 @@ class NativeLeases : public ::testing::TestWithParam<const char*> {
     return options;
   }
   Driver Worker(const LeaseReply& lease, uint32_t worker = 0) { return Connect(WorkerOptions(lease.key, worker)); }
-  uint32_t Index(const std::string& name) {
-    const Driver::Outcome outcome = holder_->Wait((*holder_)->Resolve(name, DeadlineIn(kWatchdogNs)));
-    EXPECT_TRUE(outcome.status.ok()) << name << ": " << outcome.status.message();
-    client::FunctionRef function{};
-    if (outcome.payload.size() == sizeof function) std::memcpy(&function, outcome.payload.data(), sizeof function);
-    return function.index;
-  }
-  pid_t PidOf(Driver& worker) {
-    const Driver::Outcome outcome = worker.Call(Index("worker_pid"), {});
-    uint32_t pid = 0;
-    EXPECT_EQ(outcome.payload.size(), sizeof pid) << outcome.status.message();
-    if (outcome.payload.size() == sizeof pid) std::memcpy(&pid, outcome.payload.data(), sizeof pid);
-    return static_cast<pid_t>(pid);
-  }
+  uint32_t Index(const std::string& name) { return IndexOf(*holder_, name); }
+  pid_t PidOf(Driver& worker) { return PidIn(worker.Call(Index("worker_pid"), {})); }
   [[nodiscard]] bool HasNotice(LeaseEvent event) {
     return Eventually([&] {
       holder_->Poll();

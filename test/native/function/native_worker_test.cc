@@ -10,10 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "function/spec.h"
-#include "host/host_fixture.h"
+#include "function/native_host.h"
 #include "host/kept_state.h"
-#include "protocol/agent_line.h"
 #include "window/layout.h"
 
 namespace praas::test {
@@ -25,23 +23,6 @@ constexpr bool kSanitized = true;
 constexpr bool kSanitized = false;
 #endif
 
-constexpr uint64_t kMaxOutput = 300'000;
-
-std::string Line(const std::string& name, const char* library, function::Abi abi, uint64_t max_output = 0,
-                 uint32_t flags = 0) {
-  std::vector<std::pair<std::string_view, std::string>> values = {{"name", name},
-                                                                  {"library", library},
-                                                                  {"abi", std::string(function::AbiName(abi))},
-                                                                  {"flags", std::to_string(flags)}};
-  if (max_output != 0) values.emplace_back("maxOutput", std::to_string(max_output));
-  return protocol::FormatAgentLine("function", values);
-}
-
-std::string Raw(const std::string& name, uint64_t max_output = kMaxOutput, uint32_t flags = 0) {
-  return Line(name, PRAAS_TEST_RFAAS_LIBRARY, function::Abi::kRaw, max_output, flags);
-}
-std::string InC(const std::string& name) { return Line(name, PRAAS_TEST_C_LIBRARY, function::Abi::kC); }
-
 /// A host whose workers are praas-worker.
 class NativeWorkers : public ::testing::TestWithParam<const char*> {
  protected:
@@ -50,12 +31,8 @@ class NativeWorkers : public ::testing::TestWithParam<const char*> {
     process_.assignment.native_workers = workers;
     process_.assignment.native = functions;
     process_.assignment.hot_ms = hot_ms;
-    host::HostOptions options;
-    options.worker_commands[static_cast<size_t>(dispatch::Lane::kNative)] = {PRAAS_WORKER_PATH};
-    options.assignment = process_.assignment;
-    auto started = host::Host::Start(std::move(options));
-    ASSERT_TRUE(started.ok()) << started.status().message();
-    host_ = std::move(*started);
+    host_ = StartNativeHost(process_.assignment);
+    ASSERT_NE(host_, nullptr);
     client::ConnectOptions connect = OptionsFor(host_->port());
     connect.transport = GetParam();
     connect.window_bytes = 64u << 20;
@@ -66,13 +43,7 @@ class NativeWorkers : public ::testing::TestWithParam<const char*> {
     host_.reset();
   }
 
-  uint32_t Index(const std::string& name) {
-    const Driver::Outcome outcome = client_->Wait((*client_)->Resolve(name, DeadlineIn(kWatchdogNs)));
-    EXPECT_TRUE(outcome.status.ok()) << name << ": " << outcome.status.message();
-    client::FunctionRef function{};
-    if (outcome.payload.size() == sizeof function) std::memcpy(&function, outcome.payload.data(), sizeof function);
-    return function.index;
-  }
+  uint32_t Index(const std::string& name) { return IndexOf(*client_, name); }
   Driver::Outcome Call(const std::string& name, std::span<const std::byte> input = {}, uint64_t deadline_ns = 0) {
     return client_->Call(Index(name), input, {}, deadline_ns);
   }
@@ -81,13 +52,7 @@ class NativeWorkers : public ::testing::TestWithParam<const char*> {
     EXPECT_TRUE(outcome.status.ok()) << name << ": " << outcome.status.message();
     return AsText(outcome.payload);
   }
-  pid_t WorkerPid() {
-    const Driver::Outcome outcome = Call("worker_pid");
-    uint32_t pid = 0;
-    EXPECT_EQ(outcome.payload.size(), sizeof pid) << outcome.status.message();
-    if (outcome.payload.size() == sizeof pid) std::memcpy(&pid, outcome.payload.data(), sizeof pid);
-    return static_cast<pid_t>(pid);
-  }
+  pid_t WorkerPid() { return PidIn(Call("worker_pid")); }
   /// The function ends its worker, its caller is told with these words, and the next call finds another worker.
   void ExpectCrash(const std::string& name, std::span<const std::byte> input, const std::vector<std::string>& words) {
     const pid_t before = WorkerPid();
