@@ -110,6 +110,54 @@ TEST(Crash, AResultThatCannotBeWrittenIsNone) {
   }
 }
 
+/// A worker that cannot tell its client that there is too little room again.
+TEST(Crash, AResultThatWaitsForRoomIsDeliveredByTheNext) {
+  constexpr size_t kResult = 5'000;
+  const auto answer = [](WorkerRuntime& runtime, const Invocation& invocation) {
+    MiniHost::Check(runtime.Complete(invocation.handle, Pattern(kResult)));
+  };
+  MiniHost host({.hot_ns = -1});
+  {
+    WindowClient client(host.OpenWindow(0));
+    const auto closed = [&]() -> std::atomic<uint64_t>& { return host.segment().participant(5).running_since_ns; };
+    UniqueFd control = host.AddWorker(1);
+    const auto kept = static_cast<unsigned>(control.get());
+    test::Child worker = test::Child::Fork([&] {
+      host.ForgetLinks();
+      const auto runtime = AttachWorker(std::move(control));
+      MiniHost::Check(runtime->Guard(false));
+      // It never sleeps, and keeps what it hears of its host by: losing those would end it, too.
+      while (!runtime->draining()) {
+        (void)runtime->TakeNotices();
+        const auto invocation = runtime->TryNext(true);
+        if (!invocation) continue;
+        answer(*runtime, *invocation);
+        ::close_range(STDERR_FILENO + 1, kept - 1, 0);
+        ::close_range(kept + 1, ~0u, 0);
+        runtime->segment().participant(5).running_since_ns.store(1);
+      }
+      return 0;
+    });
+    ASSERT_TRUE(host.AwaitReady(1));
+    // At its deadline the worker would end, too.
+    const uint32_t call = client.Submit({.deadline_ns = DeadlineIn(10 * kWatchdogNs)});
+    ASSERT_TRUE(client.Await().need_room);
+    ASSERT_TRUE(Eventually([&] { return closed().load() == 1; }));
+    ASSERT_TRUE(client.window().PrepareToSleep());
+    ASSERT_TRUE(client.window().GiveRoom(call, client.Allocate(kResult - 1), kResult - 1));
+    ASSERT_TRUE(Eventually([&] { return !worker.Running(); }));
+    EXPECT_EQ(worker.Wait(), 128 + SIGABRT);
+    host.Bury(1);
+
+    const WorkerThread next(host, 2, answer);
+    ASSERT_TRUE(client.Await().need_room);
+    ASSERT_TRUE(client.window().GiveRoom(call, client.Allocate(kResult), kResult));
+    EXPECT_TRUE(Equal(client.Payload(client.Await()), Pattern(kResult)));
+    client.window().Close(call);
+  }
+  host.ExpectClean();
+}
+
 /// Kills at moments nobody chose: every call gets exactly one answer, and nothing leaks.
 TEST(Crash, AtRandomMomentsUnderLoad) {
   const auto seed = static_cast<uint32_t>(NowNs());
