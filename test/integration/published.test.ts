@@ -152,9 +152,11 @@ describe.each(['shm', 'tcp'] as const)('over %s', (transport) => {
       await expect.poll(async () => (await ready()).length, { timeout: 30_000 }).toBe(2)
       const workers = await ready()
       await state.delete('survivor/begun')
+      const before = (await state.read('survivor'))?.version
       const hammers = [1, 2].map(() => failureOf(hammer({ key: 'survivor', sizes: [150_000, 10], forMs: 60_000 })))
       // One that waited still would go on in the next workers.
       await expect.poll(async () => (await state.stat('survivor/begun'))?.byteLength).toBe(2)
+      await expect.poll(async () => (await state.read('survivor'))?.version).not.toBe(before)
       for (let reads = 0; reads < 50; reads++) await state.read('survivor')
       signalAll(workers, 'SIGKILL')
       for (const { code } of await Promise.all(hammers)) expect(code).toBe('ERR_WORKER_CRASHED')
