@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdirSync, openSync, renameSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { expect, it, onTestFinished, vi } from 'vitest'
+import { cleanRuntimeDirectory } from '../../src/agent/clean.js'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
 import type { Cluster } from '../../src/client/cluster.js'
 import { connect } from '../../src/client/connect.js'
@@ -28,7 +29,11 @@ async function serve(stdout: 'pipe' | number = 'pipe', args = [fixtureApp, '-p',
     env: { ...process.env, PRAAS_RUNTIME_DIR: directory.path },
     stdio,
   })
-  onTestFinished(() => void child.kill('SIGKILL'))
+  // What is left when a test fails.
+  onTestFinished(async () => {
+    if (child.kill('SIGKILL')) await once(child, 'exit')
+    await vi.waitUntil(() => cleanRuntimeDirectory(directory).alive === 0, { timeout: 20_000 })
+  })
   let text = ''
   child.stderr?.on('data', (chunk) => (text += String(chunk)))
   await vi.waitUntil(() => /^(control|standard output)/m.test(text) || child.exitCode !== null, { timeout: 50_000 })
