@@ -11,7 +11,7 @@ import type {
   TokenRequest,
   WaitOptions,
 } from '../control.js'
-import { ArgumentError, ConnectionError, errorFromCode, messageOf } from '../errors.js'
+import { ArgumentError, codeOf, ConnectionError, errorFromCode, messageOf } from '../errors.js'
 
 /** How errors travel in replies. */
 export interface ErrorBody {
@@ -139,10 +139,7 @@ export class ControlClient implements ControlPlane {
     } catch (error) {
       signal?.throwIfAborted()
       this.#throwIfClosed(error)
-      throw this.#unreachable(
-        error,
-        timeout.aborted ? `no answer within ${Math.round(timeoutMs)} ms` : messageOf(error),
-      )
+      throw this.#unreachable(error, timeout.aborted ? `no answer within ${Math.round(timeoutMs)} ms` : reasonOf(error))
     }
     const reply = parseReply(text)
     if (status < 300) return reply as Reply
@@ -169,6 +166,13 @@ export class ControlClient implements ControlPlane {
       { cause },
     )
   }
+}
+
+/** Node closes connections that it has no file descriptors for without a word, as if it ended. */
+function reasonOf(error: unknown): string {
+  const closed = ['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'].includes(codeOf(error) ?? '')
+  const message = messageOf(error)
+  return closed ? `it closed the connection (${message}), or has no file descriptors left (\`ulimit -n\`)` : message
 }
 
 function parseUrl(url: string): { origin: string; socketPath?: string; hostname?: string } {

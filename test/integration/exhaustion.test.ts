@@ -120,6 +120,27 @@ it.skipIf(withoutDescriptors !== undefined)('descriptors of an agent whose proce
   expect(await served.state.get('kept')).toHaveLength(1000)
 })
 
+it.skipIf(withoutDescriptors !== undefined)('descriptors of an agent that others connect to', limit, async () => {
+  const confined = await Confined.start()
+  const connected = await confined.client('tcp')
+  const served = await connected.process('main', { create: false })
+  const enough = 1000
+  setLimits(confined.pid, `--nofile=${descriptors(confined.pid)}:${enough}`)
+  const call = async (): Promise<unknown> => {
+    const client = await confined.client('tcp')
+    const process = await client.process('main', { create: false, timeoutMs: 5_000 })
+    return process.invoke('add', { a: 1, b: 2 }, { timeoutMs: 5_000 }).finally(() => client.close())
+  }
+  expect(await failureOf(call())).toMatchObject({
+    code: 'ERR_CLUSTER_UNREACHABLE',
+    message: expect.stringContaining('no file descriptors left (`ulimit -n`)'),
+  })
+  // Calls do not need it.
+  expect(await served.invoke('add', { a: 1, b: 2 })).toBe(3)
+  setLimits(confined.pid, `--nofile=${enough}:${enough}`)
+  await expect.poll(() => call().catch(String), { timeout: 30_000 }).toBe(3)
+})
+
 it.skipIf(why !== undefined)('the disk of the logs', limit, async () => {
   const confined = await Confined.start({ disk: '4m' })
   const cluster = await confined.client('tcp')
