@@ -24,6 +24,8 @@ import { workerCounts } from './worker_counts.js'
 
 export interface AgentOptions {
   readonly directory: RuntimeDirectory
+  /** Folder for bundles and copies of libraries, its own. */
+  readonly apps: string
   /** Control URL of this agent. */
   readonly url: string
   /** Address the data ports of processes listen on. */
@@ -202,7 +204,7 @@ export class Agent implements ControlPlane {
 
   async #deploy(request: DeployRequest): Promise<Application> {
     if (request.name !== undefined) checkName('the name of an application', request.name)
-    const app = await loadApplication(request, this.#options.directory.appsFolder)
+    const app = await loadApplication(request, this.#options.apps)
     this.#apps.set(app.name, app)
     return app
   }

@@ -4,8 +4,11 @@ import { join } from 'node:path'
 import { hostIsAlive, readRegistry, removeObject, segmentInUse, type NamedObject } from './named_objects.js'
 import type { RuntimeDirectory } from './runtime_directory.js'
 
+/** An object of a host, or the folder of an agent. */
+export type Leftover = NamedObject | { readonly kind: 'agent'; readonly name: string }
+
 export interface Cleaned {
-  readonly removed: readonly NamedObject[]
+  readonly removed: readonly Leftover[]
   /** Processes left alone because their host lives. */
   readonly alive: number
 }
@@ -15,7 +18,7 @@ export function cleanRuntimeDirectory(
   directory: RuntimeDirectory,
   { dryRun = false }: { readonly dryRun?: boolean } = {},
 ): Cleaned {
-  const removed: NamedObject[] = []
+  const removed: Leftover[] = []
   let alive = 0
   for (const folder of directory.processFolders()) {
     const registry = readRegistry(join(folder, 'objects'))
@@ -30,6 +33,9 @@ export function cleanRuntimeDirectory(
     }
     if (!dryRun) rmSync(folder, { recursive: true, force: true })
   }
-  if (!dryRun) removed.push(...directory.sweepAgents().map((name) => ({ kind: 'socket', name }) as const))
+  for (const folder of directory.deadAgents()) {
+    if (!dryRun) rmSync(folder, { recursive: true, force: true })
+    removed.push({ kind: 'agent', name: folder })
+  }
   return { removed, alive }
 }

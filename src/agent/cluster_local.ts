@@ -18,7 +18,7 @@ import { integer, parseOptions } from '../options.js'
 import { Agent } from './agent.js'
 import { buildControlServer } from './control_server.js'
 import { startTimeOf } from './os_process.js'
-import { RuntimeDirectory } from './runtime_directory.js'
+import { RuntimeDirectory, type AgentPaths } from './runtime_directory.js'
 
 /** Options of a local cluster; those of processes are defaults for all of its processes. */
 export interface LocalOptions extends CreateOptions, Omit<DataOptions, 'hotMs'> {
@@ -50,9 +50,6 @@ const schema = z.object({
   external: z.array(z.string().min(1)).optional(),
 })
 
-/** Clusters of this OS process so far; each has files of its own in the runtime directory. */
-let started = 0
-
 export async function startLocalCluster(options: LocalOptions): Promise<Cluster> {
   const parsed = parseOptions(schema, options, 'Cluster.local')
   const {
@@ -70,23 +67,24 @@ export async function startLocalCluster(options: LocalOptions): Promise<Cluster>
   } = parsed
   const address = listen === undefined ? undefined : parseAddress(listen)
   const directory = RuntimeDirectory.open(runtimeDir)
-  directory.sweepAgents()
-  const name = `${process.pid}-${++started}`
-  const socket = directory.agentSocket(name)
+  for (const folder of directory.deadAgents()) rmSync(folder, { recursive: true, force: true })
+  const self = { pid: process.pid, startTime: startTimeOf(process.pid) ?? '' }
+  const paths = directory.createAgentFolder(self)
   const { app, ...defaults } = toProcessOptions(create)
   const agent = new Agent({
     directory,
-    url: unixUrl(socket),
+    apps: paths.apps,
+    url: unixUrl(paths.socket),
     listenHost: address?.host ?? '127.0.0.1',
     defaults,
     prewarm: prewarm ?? 0,
     checkViews: checkViews ?? process.env['PRAAS_CHECK_VIEWS'] === '1',
     keep: keep ?? false,
   })
-  const local = new LocalControl(agent, directory, name)
+  const local = new LocalControl(agent, directory, paths)
   try {
     if (app !== undefined) await agent.deploy({ entry: app, ...(external ? { external } : {}) })
-    await local.listen(socket, address)
+    await local.listen(address)
   } catch (error) {
     await local.close()
     throw error
@@ -104,24 +102,24 @@ interface Address {
 class LocalControl implements ControlPlane {
   readonly #agent: Agent
   readonly #directory: RuntimeDirectory
-  readonly #name: string
+  readonly #paths: AgentPaths
   #listenUrl: string | undefined
   readonly #servers: ReturnType<typeof buildControlServer>[] = []
   /** Node ends without waiting for anything, so this is synchronous. */
   readonly #onExit = (): void => {
     this.#agent.kill()
-    this.#directory.withdraw(this.#name)
+    this.#directory.removeAgentFolder(this.#paths)
   }
 
-  constructor(agent: Agent, directory: RuntimeDirectory, name: string) {
+  constructor(agent: Agent, directory: RuntimeDirectory, paths: AgentPaths) {
     this.#agent = agent
     this.#directory = directory
-    this.#name = name
+    this.#paths = paths
     process.once('exit', this.#onExit)
   }
 
-  async listen(socket: string, address: Address | undefined): Promise<void> {
-    rmSync(socket, { force: true })
+  async listen(address: Address | undefined): Promise<void> {
+    const { socket } = this.#paths
     const local = buildControlServer(this.#agent, this.#directory)
     this.#servers.push(local)
     await local.listen({ path: socket })
@@ -135,9 +133,7 @@ class LocalControl implements ControlPlane {
       const { port } = remote.server.address() as AddressInfo
       this.#listenUrl = `http://${address.host.includes(':') ? `[${address.host}]` : address.host}:${port}`
     }
-    this.#directory.announce(this.#name, {
-      pid: process.pid,
-      startTime: startTimeOf(process.pid) ?? '',
+    this.#directory.announce(this.#paths, {
       url: this.#agent.url,
       ...(this.#listenUrl === undefined ? {} : { listen: this.#listenUrl }),
     })
@@ -162,9 +158,10 @@ class LocalControl implements ControlPlane {
 
   async close(): Promise<void> {
     // Withdrawn first, so that nobody finds a cluster that is ending.
-    this.#directory.withdraw(this.#name)
+    this.#directory.withdraw(this.#paths)
     await this.#agent.close()
     await Promise.all(this.#servers.map((server) => server.close()))
+    this.#directory.removeAgentFolder(this.#paths)
     process.off('exit', this.#onExit)
   }
 }

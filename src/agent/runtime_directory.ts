@@ -12,6 +12,7 @@ import {
   fstatSync,
   lstatSync,
   mkdirSync,
+  mkdtempSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -29,8 +30,8 @@ import { isAlive, type OsProcess } from './os_process.js'
 /** sun_path of a UNIX socket address, less the terminating NUL. */
 const maxSocketPathBytes = 107
 
-/** One agent that serves this runtime directory. */
-export interface AgentRecord extends OsProcess {
+/** How one agent that serves this runtime directory is reached. */
+export interface AgentRecord {
   /** Control URL, `praas+unix:PATH`. */
   readonly url: string
   /** Control URL for other machines. */
@@ -38,11 +39,21 @@ export interface AgentRecord extends OsProcess {
 }
 
 const agentSchema: z.ZodType<AgentRecord> = z.object({
-  pid: z.int().positive(),
-  startTime: z.string().regex(/^\d+$/),
   url: z.string(),
   listen: z.string().optional(),
 })
+
+/** Paths of one agent, all in a folder of its own. */
+export interface AgentPaths {
+  readonly folder: string
+  readonly record: string
+  readonly socket: string
+  /** What its workers load: bundles, and copies of libraries. */
+  readonly apps: string
+}
+
+/** Names of agents' folders: the PID namespace and the OS process, and what tells several of one OS process apart. */
+const agentFolder = /^(?<namespace>\d+)-(?<pid>\d+)-(?<startTime>\d+)-\w{6}$/
 
 /** Paths of one process, all in a folder of its own. */
 export interface ProcessPaths {
@@ -81,14 +92,14 @@ export class RuntimeDirectory {
   static open(path: string = defaultRuntimeDirectory()): RuntimeDirectory {
     const absolute = resolve(path)
     createPrivate(absolute)
-    const longest = join(absolute, 'processes', 'x'.repeat(24), 'host.sock')
+    const { socket: longest } = agentPaths(join(absolute, 'agents', 'x'.repeat(36)))
     if (Buffer.byteLength(longest) > maxSocketPathBytes) {
       throw refused(
         absolute,
         `is too long for the sockets in it: ${longest} exceeds ${maxSocketPathBytes} bytes; choose a shorter one`,
       )
     }
-    for (const folder of ['agents', 'processes', 'apps']) createPrivate(join(absolute, folder))
+    for (const folder of ['agents', 'processes']) createPrivate(join(absolute, folder))
     return new RuntimeDirectory(absolute)
   }
 
@@ -145,41 +156,39 @@ export class RuntimeDirectory {
     rmSync(this.processPaths(id).folder, { recursive: true, force: true })
   }
 
-  get appsFolder(): string {
-    return join(this.path, 'apps')
+  /** @param owner  The OS process whose agent it is, for as long as that lives. */
+  createAgentFolder({ pid, startTime }: OsProcess): AgentPaths {
+    return agentPaths(mkdtempSync(join(this.path, 'agents', `${pidNamespace()}-${pid}-${startTime}-`)))
   }
 
-  /** Registers an agent of this OS process under `name`. */
-  announce(name: string, record: AgentRecord): void {
-    const path = join(this.path, 'agents', `${name}.json`)
+  /** Lets others find the agent. */
+  announce({ record: path }: AgentPaths, record: AgentRecord): void {
     renameSync(writeDraft(path, JSON.stringify(record)), path)
   }
 
-  withdraw(name: string): void {
-    for (const extension of ['json', 'sock']) rmSync(join(this.path, 'agents', `${name}.${extension}`), { force: true })
+  /** Lets nobody find it any more. */
+  withdraw({ record, socket }: AgentPaths): void {
+    for (const path of [record, socket]) rmSync(path, { force: true })
   }
 
-  agentSocket(name: string): string {
-    return join(this.path, 'agents', `${name}.sock`)
+  removeAgentFolder({ folder }: AgentPaths): void {
+    rmSync(folder, { recursive: true, force: true })
   }
 
   /** Agents that are alive, oldest first. */
   agents(): AgentRecord[] {
-    return this.#agentNames()
-      .map((name) => this.#readAgent(name))
+    return this.#agentFolders()
+      .filter(({ owner }) => isAlive(owner))
+      .sort((a, b) => Number(a.owner.startTime) - Number(b.owner.startTime))
+      .map(({ folder }) => readAgent(agentPaths(folder)))
       .filter((record) => record !== undefined)
-      .filter(isAlive)
-      .sort((a, b) => Number(a.startTime) - Number(b.startTime))
   }
 
-  /** Removes what agents that have ended left here. @returns names of the files. */
-  sweepAgents(): string[] {
-    return this.#agentNames().flatMap((name) => {
-      const record = this.#readAgent(name)
-      if (record && isAlive(record)) return []
-      this.withdraw(name)
-      return [this.agentSocket(name)]
-    })
+  /** Folders of agents that have ended without removing them. */
+  deadAgents(): string[] {
+    return this.#agentFolders()
+      .filter(({ owner }) => !isAlive(owner))
+      .map(({ folder }) => folder)
   }
 
   /** Folders of all processes that ever were here and were not cleaned up. */
@@ -187,21 +196,37 @@ export class RuntimeDirectory {
     return readdirSync(join(this.path, 'processes')).map((key) => join(this.path, 'processes', key))
   }
 
-  #agentNames(): string[] {
-    return readdirSync(join(this.path, 'agents'))
-      .filter((file) => file.endsWith('.json'))
-      .map((file) => file.slice(0, -'.json'.length))
+  /** Those of this PID namespace: nobody can tell from here whether others live. */
+  #agentFolders(): { readonly folder: string; readonly owner: OsProcess }[] {
+    const folders = join(this.path, 'agents')
+    const here = String(pidNamespace())
+    return readdirSync(folders).flatMap((name) => {
+      const { namespace, pid, startTime = '' } = agentFolder.exec(name)?.groups ?? {}
+      return namespace === here ? [{ folder: join(folders, name), owner: { pid: Number(pid), startTime } }] : []
+    })
   }
+}
 
-  /** Undefined when there is none, or it is damaged. */
-  #readAgent(name: string): AgentRecord | undefined {
-    try {
-      const text = readPrivate(join(this.path, 'agents', `${name}.json`))
-      return agentSchema.safeParse(JSON.parse(text)).data
-    } catch (error) {
-      if (codeOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
-      throw error
-    }
+function pidNamespace(): number {
+  return statSync('/proc/self/ns/pid').ino
+}
+
+function agentPaths(folder: string): AgentPaths {
+  return {
+    folder,
+    record: join(folder, 'agent.json'),
+    socket: join(folder, 'sock'),
+    apps: join(folder, 'apps'),
+  }
+}
+
+/** Undefined when there is none, or it is damaged. */
+function readAgent({ record: path }: AgentPaths): AgentRecord | undefined {
+  try {
+    return agentSchema.safeParse(JSON.parse(readPrivate(path))).data
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT' || error instanceof SyntaxError) return undefined
+    throw error
   }
 }
 

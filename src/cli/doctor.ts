@@ -121,7 +121,12 @@ function leftovers({ runtimeDir }: CommonArguments): Finding {
   const directory = RuntimeDirectory.find(runtimeDir)
   const { removed } = directory ? cleanRuntimeDirectory(directory, { dryRun: true }) : { removed: [] }
   if (removed.length === 0) return { what: 'leftovers', state: 'ok', found: 'none' }
-  return { what: 'leftovers', state: 'note', found: `${removed.length} objects of dead hosts`, remedy: 'praas clean' }
+  return {
+    what: 'leftovers',
+    state: 'note',
+    found: `${removed.length} objects of dead clusters`,
+    remedy: 'praas clean',
+  }
 }
 
 async function loopbacks({ loopback: wanted }: DoctorArguments): Promise<Finding[]> {

@@ -66,7 +66,7 @@ export async function connect(url?: string, options: ConnectOptions = {}): Promi
  * this address is one of it that lives. Whoever else might answer there could use it.
  */
 function tokenOf(url: string, directory: string): string {
-  const socket = /^praas\+unix:(.*)\/agents\/[^/]*$/.exec(url)?.[1]
+  const socket = /^praas\+unix:(.*)\/agents\/[^/]+\/sock$/.exec(url)?.[1]
   if (socket !== undefined) return RuntimeDirectory.find(decodeURIComponent(socket))?.token() ?? ''
   const own = RuntimeDirectory.find(directory)
   return own?.agents().some(({ listen }) => listen !== undefined && listen === originOf(url)) === true

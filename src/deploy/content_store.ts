@@ -40,7 +40,7 @@ function create(target: string, files: readonly StoredFile[]): void {
   }
 }
 
-/** Renamed when complete: workers of another agent may be looking for the same contents. */
+/** Renamed when complete: workers may be looking for the same contents. */
 function intoPlace(path: string, write: (draft: string) => void): void {
   const draft = `${path}.${randomBytes(6).toString('hex')}`
   try {

@@ -15,7 +15,7 @@ const hourMs = 3_600_000
 function agentIn(folder: string): { readonly agent: Agent; readonly directory: RuntimeDirectory } {
   const directory = RuntimeDirectory.open(join(folder, 'run'))
   const given = { url: 'praas+unix:/nowhere', listenHost: '127.0.0.1', defaults: small, prewarm: 0 }
-  const agent = new Agent({ directory, checkViews: false, keep: false, ...given })
+  const agent = new Agent({ directory, apps: join(folder, 'apps'), checkViews: false, keep: false, ...given })
   onTestFinished(() => agent.close())
   return { agent, directory }
 }

@@ -1,15 +1,15 @@
 import {
   chmodSync,
   chownSync,
-  existsSync,
   mkdirSync,
+  readdirSync,
   readFileSync,
   rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { defaultRuntimeDirectory, RuntimeDirectory } from '../../src/agent/runtime_directory.js'
 import { PraasError } from '../../src/errors.js'
@@ -42,8 +42,7 @@ describe('opening', () => {
     const path = join(temporaryFolder(), 'r')
     expect(RuntimeDirectory.find(path)).toBeUndefined()
     RuntimeDirectory.open(path)
-    for (const folder of ['', 'agents', 'processes', 'apps'])
-      expect(statSync(join(path, folder)).mode & 0o777).toBe(0o700)
+    for (const folder of ['', 'agents', 'processes']) expect(statSync(join(path, folder)).mode & 0o777).toBe(0o700)
     expect(RuntimeDirectory.find(path)?.path).toBe(path)
   })
 
@@ -153,37 +152,51 @@ describe('names of a process', () => {
 })
 
 describe('agents', () => {
-  it('are found while they live, and swept when they do not', () => {
+  const self = { pid: process.pid, startTime: startTimeOf(process.pid) ?? '' }
+
+  it('are found while they live and say how they are reached', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
-    const startTime = startTimeOf(process.pid) ?? ''
-    directory.announce('mine', { pid: process.pid, startTime, url: 'praas+unix:/x' })
-    // The pid lives, but it is another OS process now.
-    directory.announce('reused', { pid: process.pid, startTime: '1', url: 'praas+unix:/y' })
-    writeFileSync(join(directory.path, 'agents', 'torn.json'), '{"pid":', { mode: 0o600 })
-    expect(directory.agents()).toEqual([{ pid: process.pid, startTime, url: 'praas+unix:/x' }])
-    expect(directory.sweepAgents()).toHaveLength(2)
-    expect(existsSync(join(directory.path, 'agents', 'reused.json'))).toBe(false)
-    directory.withdraw('mine')
+    const silent = directory.createAgentFolder(self)
+    const mine = directory.createAgentFolder(self)
+    expect([silent.folder, mine.folder].map((folder) => statSync(folder).mode & 0o777)).toEqual([0o700, 0o700])
     expect(directory.agents()).toEqual([])
+    directory.announce(mine, { url: 'praas+unix:/x', listen: 'http://a:1' })
+    expect(directory.agents()).toEqual([{ url: 'praas+unix:/x', listen: 'http://a:1' }])
+    directory.withdraw(mine)
+    expect(directory.agents()).toEqual([])
+    expect(directory.deadAgents()).toEqual([])
+    directory.removeAgentFolder(mine)
+    expect(readdirSync(join(directory.path, 'agents'))).toEqual([basename(silent.folder)])
+  })
+
+  it('that have ended are known by their folders', () => {
+    const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
+    directory.announce(directory.createAgentFolder(self), { url: 'praas+unix:/x' })
+    // The pid lives, but it is another OS process now.
+    const reused = directory.createAgentFolder({ ...self, startTime: '1' })
+    directory.announce(reused, { url: 'praas+unix:/y' })
+    // Of a container that shares the directory, where pids are others.
+    const [, ...rest] = basename(reused.folder).split('-')
+    mkdirSync(join(directory.path, 'agents', ['1', ...rest].join('-')))
+    expect(directory.agents()).toEqual([{ url: 'praas+unix:/x' }])
+    expect(directory.deadAgents()).toEqual([reused.folder])
   })
 
   it('whose records are damaged are none', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
-    const startTime = startTimeOf(process.pid) ?? ''
-    const damaged = [null, 7, {}, [], { pid: '1/..', startTime, url: '' }, { pid: process.pid, startTime, url: 7 }]
-    for (const [index, record] of damaged.entries()) {
-      writeFileSync(join(directory.path, 'agents', `${index}.json`), JSON.stringify(record), { mode: 0o600 })
+    for (const text of ['{"url":', 'null', '7', '{}', '[]', '{"url":7}', '{"url":"","listen":1}']) {
+      writeFileSync(directory.createAgentFolder(self).record, text, { mode: 0o600 })
     }
     expect(directory.agents()).toEqual([])
-    expect(directory.sweepAgents()).toHaveLength(damaged.length)
+    expect(directory.deadAgents()).toEqual([])
   })
 
   it('that others could have written are refused', () => {
     const directory = RuntimeDirectory.open(join(temporaryFolder(), 'r'))
-    const path = join(directory.path, 'agents', 'planted.json')
-    writeFileSync(path, '{"pid":1,"startTime":"1","url":"http://evil"}')
-    chmodSync(path, 0o666)
-    expect(refusal(() => directory.agents())).toContain('planted.json is open to others')
-    expect(readFileSync(path, 'utf8')).toContain('evil')
+    const { record } = directory.createAgentFolder(self)
+    writeFileSync(record, '{"url":"http://evil"}')
+    chmodSync(record, 0o666)
+    expect(refusal(() => directory.agents())).toContain('agent.json is open to others')
+    expect(readFileSync(record, 'utf8')).toContain('evil')
   })
 })

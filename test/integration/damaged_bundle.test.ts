@@ -16,9 +16,9 @@ it(`damaged bundles (seed ${seed})`, { timeout: 300_000 }, async () => {
   const add = { a: 1, b: 2 }
   expect([await served.invoke('add', add), await other.invoke('add', add)]).toEqual([3, 3])
   await served.state.set('kept', Buffer.from('kept'))
-  const [folder = ''] = readdirSync(directory.appsFolder)
-  const name = readdirSync(join(directory.appsFolder, folder)).find((file) => file.endsWith('.mjs')) ?? ''
-  const bundle = join(directory.appsFolder, folder, name)
+  const agents = join(directory.path, 'agents')
+  const file = readdirSync(agents, { recursive: true, encoding: 'utf8' }).find((path) => path.endsWith('.mjs')) ?? ''
+  const bundle = join(agents, file)
   const whole = readFileSync(bundle)
 
   const killWorkers = async (): Promise<void> => {

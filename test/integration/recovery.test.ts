@@ -252,8 +252,11 @@ describe('an agent that is killed', () => {
       removed: { kind: string; name: string }[]
       alive: number
     }
-    expect(removed.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['shm', 'socket']))
+    expect(removed.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['shm', 'agent']))
     expect(living_).toBe(1)
+    // Bundles and sockets of the one that is alive.
+    const agents = join(runtimeDir, 'agents')
+    expect(readdirSync(agents)).toEqual([expect.stringContaining(`-${globalThis.process.pid}-`)])
     expectNothingLeft(directory, 'kept')
     expect(cleanRuntimeDirectory(directory)).toMatchObject({ removed: [], alive: 1 })
     expect(await alive.invoke('add', { a: 1, b: 1 })).toBe(2)
