@@ -4,7 +4,7 @@ import { defaultRuntimeDirectory, RuntimeDirectory } from '../agent/runtime_dire
 import { abortSignal, parseOptions, timeout } from '../options.js'
 import { abortable } from './abortable.js'
 import { Cluster } from './cluster.js'
-import { ControlClient } from './control_client.js'
+import { ControlClient, parseUrl } from './control_client.js'
 import { DirectoryControl } from './directory_control.js'
 import { dataShape, toLinkOptions, type DataOptions } from './process_options.js'
 
@@ -62,12 +62,15 @@ export async function connect(url?: string, options: ConnectOptions = {}): Promi
 }
 
 /**
- * The token of the runtime directory a control socket lies in; over the network that of the user's own, if the cluster at
+ * The token of the runtime directory a control socket lies in, whichever way that is written; over the network that of the user's own, if the cluster at
  * this address is one of it that lives. Whoever else might answer there could use it.
  */
 function tokenOf(url: string, directory: string): string {
-  const socket = /^praas\+unix:(.*)\/agents\/[^/]+\/sock$/.exec(url)?.[1]
-  if (socket !== undefined) return RuntimeDirectory.find(decodeURIComponent(socket))?.token() ?? ''
+  const { socketPath } = parseUrl(url)
+  if (socketPath !== undefined) {
+    const around = /^(.*)\/agents\/[^/]+\/sock$/.exec(socketPath)?.[1]
+    return (around === undefined ? undefined : RuntimeDirectory.find(around)?.token()) ?? ''
+  }
   const own = RuntimeDirectory.find(directory)
   return own?.agents().some(({ listen }) => listen !== undefined && listen === originOf(url)) === true
     ? own.token()

@@ -1,4 +1,5 @@
 /** The control plane of one agent, over HTTP. */
+import { resolve } from 'node:path'
 import type { Agent as UndiciAgent } from 'undici'
 import type {
   AppDescription,
@@ -175,7 +176,7 @@ function reasonOf(error: unknown): string {
   return closed ? `it closed the connection (${message}), or has no file descriptors left (\`ulimit -n\`)` : message
 }
 
-function parseUrl(url: string): { origin: string; socketPath?: string; hostname?: string } {
+export function parseUrl(url: string): { origin: string; socketPath?: string; hostname?: string } {
   let parsed: URL
   try {
     parsed = new URL(url)
@@ -185,7 +186,7 @@ function parseUrl(url: string): { origin: string; socketPath?: string; hostname?
     )
   }
   if (parsed.protocol === 'praas+unix:') {
-    return { origin: 'http://localhost', socketPath: decodeURIComponent(parsed.pathname) }
+    return { origin: 'http://localhost', socketPath: resolve(decodeURIComponent(parsed.pathname)) }
   }
   if (parsed.protocol !== 'http:' && parsed.protocol !== 'https:') {
     throw new ArgumentError(`url ${url}: expected praas+unix:PATH, http://HOST:PORT or https://HOST:PORT`)

@@ -296,9 +296,27 @@ describe('connecting', () => {
     await own.close()
   })
 
+  it('shows the token of a runtime directory to the sockets in it only, however they are written', async () => {
+    const token = started.directory.token()
+    const seen: (string | undefined)[] = []
+    const path = join(temporaryFolder(), 'sock')
+    const stranger = createServer((asked, answer) => {
+      seen.push(asked.headers.authorization)
+      answer.writeHead(500).end()
+    }).listen(path)
+    onTestFinished(() => void stranger.close())
+    await once(stranger, 'listening')
+    const own = started.cluster.url.slice('praas+unix:'.length)
+    for (const disguise of ['#', '?']) await failureOf(connect(`praas+unix:${path}${disguise}/../../../${own}`))
+    expect(seen).toHaveLength(2)
+    expect(seen.filter((shown) => shown?.includes(token) === true)).toEqual([])
+    const written = `praas+unix:${own.replace('/agents/', '/agents/../agents%2F./')}`
+    await (await connect(written)).close()
+  })
+
   it('says when nobody is there', async () => {
     expect(await failureOf(connect('http://127.0.0.1:9'))).toMatchObject({ code: 'ERR_CLUSTER_UNREACHABLE' })
-    expect(await failureOf(connect('praas+unix:/nowhere/agents/x.sock'))).toMatchObject({
+    expect(await failureOf(connect('praas+unix:/nowhere/agents/x/sock'))).toMatchObject({
       code: 'ERR_CLUSTER_UNREACHABLE',
     })
     expect(await failureOf(connect(undefined, { runtimeDir: temporaryFolder() }))).toMatchObject({
