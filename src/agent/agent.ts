@@ -50,6 +50,7 @@ export class Agent implements ControlPlane {
   readonly #processes = new Map<string, ManagedProcess>()
   /** Requests that create or end a process, by its id: one at a time. */
   readonly #changing = new Map<string, Promise<unknown>>()
+  readonly #deploying = new Set<Promise<unknown>>()
   #closed = false
 
   constructor(options: AgentOptions) {
@@ -110,7 +111,8 @@ export class Agent implements ControlPlane {
       this.#pool.close(),
       ...Array.from(this.#processes.values(), (process) => process.stop(timeoutMs)),
       // Who creates or ends one may have all the time in the world. What is left of it is decided there.
-      ...Array.from(this.#changing.values(), (changing) => changing.catch(() => undefined)),
+      Promise.allSettled(this.#changing.values()),
+      Promise.allSettled(this.#deploying),
     ])
     const { keep } = this.#options
     await Promise.all(Array.from(this.#processes.values(), (process) => this.#end(process, { timeoutMs, keep })))
@@ -204,9 +206,16 @@ export class Agent implements ControlPlane {
 
   async #deploy(request: DeployRequest): Promise<Application> {
     if (request.name !== undefined) checkName('the name of an application', request.name)
-    const app = await loadApplication(request, this.#options.apps)
-    this.#apps.set(app.name, app)
-    return app
+    this.#throwIfClosed()
+    const loading = loadApplication(request, this.#options.apps)
+    this.#deploying.add(loading)
+    try {
+      const app = await loading
+      this.#apps.set(app.name, app)
+      return app
+    } finally {
+      this.#deploying.delete(loading)
+    }
   }
 
   #get(id: string): ManagedProcess {

@@ -1,6 +1,7 @@
 /** The embedded cluster: agent and control plane inside the program that uses them. */
 import type { AddressInfo } from 'node:net'
-import { chmodSync, rmSync } from 'node:fs'
+import { chmodSync } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { z } from 'zod'
 import { Cluster } from '../client/cluster.js'
 import { unixUrl } from '../client/control_client.js'
@@ -15,7 +16,7 @@ import {
 import type { ControlPlane } from '../control.js'
 import { ArgumentError } from '../errors.js'
 import { integer, parseOptions } from '../options.js'
-import { Agent } from './agent.js'
+import { Agent, type AgentOptions } from './agent.js'
 import { buildControlServer } from './control_server.js'
 import { startTimeOf } from './os_process.js'
 import { RuntimeDirectory, type AgentPaths } from './runtime_directory.js'
@@ -67,23 +68,19 @@ export async function startLocalCluster(options: LocalOptions): Promise<Cluster>
   } = parsed
   const address = listen === undefined ? undefined : parseAddress(listen)
   const directory = RuntimeDirectory.open(runtimeDir)
-  for (const folder of directory.deadAgents()) rmSync(folder, { recursive: true, force: true })
-  const self = { pid: process.pid, startTime: startTimeOf(process.pid) ?? '' }
-  const paths = directory.createAgentFolder(self)
+  // What cannot be removed is no reason not to start.
+  const removed = directory.deadAgents().map((folder) => rm(folder, { recursive: true, force: true }))
+  await Promise.allSettled(removed)
   const { app, ...defaults } = toProcessOptions(create)
-  const agent = new Agent({
-    directory,
-    apps: paths.apps,
-    url: unixUrl(paths.socket),
+  const local = new LocalControl(directory, {
     listenHost: address?.host ?? '127.0.0.1',
     defaults,
     prewarm: prewarm ?? 0,
     checkViews: checkViews ?? process.env['PRAAS_CHECK_VIEWS'] === '1',
     keep: keep ?? false,
   })
-  const local = new LocalControl(agent, directory, paths)
   try {
-    if (app !== undefined) await agent.deploy({ entry: app, ...(external ? { external } : {}) })
+    if (app !== undefined) await local.deploy({ entry: app, ...(external ? { external } : {}) })
     await local.listen(address)
   } catch (error) {
     await local.close()
@@ -111,10 +108,16 @@ class LocalControl implements ControlPlane {
     this.#directory.removeAgentFolder(this.#paths)
   }
 
-  constructor(agent: Agent, directory: RuntimeDirectory, paths: AgentPaths) {
-    this.#agent = agent
+  constructor(directory: RuntimeDirectory, options: Omit<AgentOptions, 'directory' | 'apps' | 'url'>) {
     this.#directory = directory
-    this.#paths = paths
+    this.#paths = directory.createAgentFolder({ pid: process.pid, startTime: startTimeOf(process.pid) ?? '' })
+    const { apps, socket } = this.#paths
+    try {
+      this.#agent = new Agent({ ...options, directory, apps, url: unixUrl(socket) })
+    } catch (error) {
+      directory.removeAgentFolder(this.#paths)
+      throw error
+    }
     process.once('exit', this.#onExit)
   }
 

@@ -92,7 +92,7 @@ export class RuntimeDirectory {
   static open(path: string = defaultRuntimeDirectory()): RuntimeDirectory {
     const absolute = resolve(path)
     createPrivate(absolute)
-    const { socket: longest } = agentPaths(join(absolute, 'agents', 'x'.repeat(36)))
+    const { socket: longest } = agentPaths(join(absolute, 'agents', '4294967295-4194304-99999999999-XXXXXX'))
     if (Buffer.byteLength(longest) > maxSocketPathBytes) {
       throw refused(
         absolute,

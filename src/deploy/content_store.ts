@@ -2,7 +2,6 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { codeOf } from '../errors.js'
 
 export interface StoredFile {
   readonly name: string
@@ -18,7 +17,7 @@ export function contentHash(contents: Uint8Array | string): string {
 export function storeContents(folder: string, hash: string, files: readonly StoredFile[]): string {
   const target = join(folder, hash)
   if (!existsSync(target)) create(target, files)
-  // What a full disk, or the end of the machine, has left of them. Workers that have a file open keep it.
+  // What others have left of them. Workers that have a file open keep it.
   for (const { name, contents } of files) {
     const path = join(target, name)
     if (holds(path, contents)) continue
@@ -30,14 +29,10 @@ export function storeContents(folder: string, hash: string, files: readonly Stor
 }
 
 function create(target: string, files: readonly StoredFile[]): void {
-  try {
-    intoPlace(target, (draft) => {
-      mkdirSync(draft, { recursive: true, mode: 0o700 })
-      for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
-    })
-  } catch (error) {
-    if (codeOf(error) !== 'ENOTEMPTY' && codeOf(error) !== 'EEXIST') throw error
-  }
+  intoPlace(target, (draft) => {
+    mkdirSync(draft, { recursive: true, mode: 0o700 })
+    for (const { name, contents } of files) writeFileSync(join(draft, name), contents, { mode: 0o600 })
+  })
 }
 
 /** Renamed when complete: workers may be looking for the same contents. */

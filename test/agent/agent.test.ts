@@ -27,6 +27,16 @@ function listening(): { readonly endpoint: Promise<Endpoint>; readonly onListeni
   return { endpoint, onListening }
 }
 
+it('ends after what it deploys, and deploys nothing then', async () => {
+  const { agent } = agentIn(temporaryFolder())
+  const order: string[] = []
+  const deployed = agent.deploy({ entry: fixtureApp }).then(() => order.push('deployed'))
+  await agent.close().then(() => order.push('closed'))
+  await deployed
+  expect(order).toEqual(['deployed', 'closed'])
+  expect(await failureOf(agent.deploy({ entry: fixtureApp }))).toMatchObject({ code: 'ERR_PROCESS_DRAINING' })
+})
+
 it('says where a host listens before its workers are ready', async () => {
   const folder = temporaryFolder()
   const gate = join(folder, 'gate')

@@ -6,6 +6,7 @@ import { promisify } from 'node:util'
 import { afterEach, describe, expect, it, onTestFinished } from 'vitest'
 import { cleanRuntimeDirectory } from '../../src/agent/clean.js'
 import { RuntimeDirectory } from '../../src/agent/runtime_directory.js'
+import { Cluster } from '../../src/client/cluster.js'
 import { connect } from '../../src/client/connect.js'
 import type { Process } from '../../src/client/process.js'
 import { compiledModule } from '../../src/package.js'
@@ -19,6 +20,7 @@ import {
   untilGone,
   type FixtureApp,
 } from '../support/cluster.js'
+import { writeFiles } from '../support/files.js'
 import { temporaryFolder } from '../support/temporary.js'
 
 const text = (bytes: Uint8Array | undefined): string | undefined => bytes && Buffer.from(bytes).toString()
@@ -224,6 +226,7 @@ describe('an agent that is killed', () => {
     expect(await failureOf(connect(undefined, { runtimeDir }))).toMatchObject({ code: 'ERR_CLUSTER_UNREACHABLE' })
 
     child = await run(runtimeDir)
+    expect(readdirSync(join(runtimeDir, 'agents'))).toEqual([expect.stringContaining(`-${child.pid}-`)])
     const second = await connect(undefined, { runtimeDir })
     const again = await second.process('kept', { create: false })
     expect(text(await again.state.get('message'))).toBe('still here')
@@ -246,16 +249,21 @@ describe('an agent that is killed', () => {
     await client.close()
     child.kill('SIGKILL')
     await untilGone(pid ?? 0)
+    const agents = join(runtimeDir, 'agents')
+    const dead = readdirSync(agents).filter((name) => name.includes(`-${child?.pid}-`))
+    expect(dead).toHaveLength(1)
+    const leftovers = cleanRuntimeDirectory(directory, { dryRun: true })
+    expect(leftovers.removed).toContainEqual({ kind: 'agent', name: join(agents, dead[0] ?? '') })
+    expect(readdirSync(agents)).toHaveLength(2)
     const command = [compiledModule('cli/main.js'), 'clean', '--json', '--runtime-dir', runtimeDir]
     const { stdout } = await promisify(execFile)(globalThis.process.execPath, command)
     const { removed, alive: living_ } = JSON.parse(stdout) as {
       removed: { kind: string; name: string }[]
       alive: number
     }
-    expect(removed.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['shm', 'agent']))
+    expect(removed.map(({ kind }) => kind)).toEqual(['shm', 'agent'])
+    expect(leftovers.removed).toEqual(expect.arrayContaining(removed))
     expect(living_).toBe(1)
-    // Bundles and sockets of the one that is alive.
-    const agents = join(runtimeDir, 'agents')
     expect(readdirSync(agents)).toEqual([expect.stringContaining(`-${globalThis.process.pid}-`)])
     expectNothingLeft(directory, 'kept')
     expect(cleanRuntimeDirectory(directory)).toMatchObject({ removed: [], alive: 1 })
@@ -367,6 +375,53 @@ describe('the state of a process', () => {
     expect(await failureOf(cluster.process('kept', { timeoutMs: 1 }))).toMatchObject({ code: 'ERR_CONNECTION_TIMEOUT' })
     const again = await cluster.process('kept')
     expect(text(await again.state.get('message'))).toBe('kept')
+  })
+
+  it('goes with a cluster that could not start', async () => {
+    const runtimeDir = temporaryFolder()
+    for (const app of [new URL('file://elsewhere/app.ts'), '/nowhere/app.ts']) {
+      await failureOf(Cluster.local({ app, runtimeDir }))
+      expect(readdirSync(join(runtimeDir, 'agents'))).toEqual([])
+    }
+  })
+
+  it('is of one of the clusters of a program, in whichever thread', async () => {
+    const runtimeDir = temporaryFolder()
+    const folder = temporaryFolder()
+    writeFiles(folder, {
+      'thread.mjs': `
+import { on } from 'node:events'
+import { parentPort } from 'node:worker_threads'
+import { Cluster } from ${JSON.stringify(compiledModule('index.js'))}
+const cluster = await Cluster.local(${JSON.stringify({ app: fixtureApp, runtimeDir, memory: '64MiB' })})
+for await (const [id] of on(parentPort, 'message')) {
+  if (id === undefined) break
+  parentPort.postMessage(await (await cluster.process(id)).invoke('add', { a: 1, b: 2 }))
+}
+await cluster.close()`,
+      'program.mjs': `
+import { once } from 'node:events'
+import { Worker } from 'node:worker_threads'
+const [first, second] = [1, 2].map(() => new Worker(new URL('thread.mjs', import.meta.url)))
+const sums = []
+const call = async (thread, id) => {
+  thread.postMessage(id)
+  sums.push(...(await once(thread, 'message')))
+}
+const end = (thread) => {
+  thread.postMessage(undefined)
+  return once(thread, 'exit')
+}
+await call(first, 'a')
+await call(second, 'b')
+await end(first)
+await call(second, 'c')
+await end(second)
+process.stdout.write(JSON.stringify(sums))`,
+    })
+    const { stdout } = await promisify(execFile)(globalThis.process.execPath, [join(folder, 'program.mjs')])
+    expect(JSON.parse(stdout)).toEqual([3, 3, 3])
+    expect(readdirSync(join(runtimeDir, 'agents'))).toEqual([])
   })
 
   it('goes with a program that ends without closing its cluster', async () => {

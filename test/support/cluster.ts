@@ -1,5 +1,6 @@
 /** Real clusters for end-to-end tests: agent here, hosts and workers as children, everything in a folder of their own. */
 import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { expect, onTestFinished } from 'vitest'
 import type { LocalOptions } from '../../src/agent/cluster_local.js'
@@ -31,7 +32,9 @@ export async function startCluster(options: LocalOptions = {}): Promise<TestClus
     if (!cluster.closed) for (const { id } of await cluster.processes()) ids.add(id)
     await cluster.close()
     if (options.keep !== true) for (const id of ids) expectNothingLeft(directory, id)
-    if (options.runtimeDir === undefined) rmSync(runtimeDir, { recursive: true, force: true })
+    if (options.runtimeDir !== undefined) return
+    expect(readdirSync(join(runtimeDir, 'agents'))).toEqual([])
+    rmSync(runtimeDir, { recursive: true, force: true })
   }
   return { cluster, directory, close }
 }
